@@ -1,0 +1,240 @@
+"""One tree of errors for everything that crosses a wire here.
+
+RmiError
+├── Definite                     the operation certainly had no effect
+│   ├── InvalidRequest           invalid            ValueError         the caller's words are wrong
+│   │   └── MalformedRequest     malformed          ValueError         ... they cannot even be read
+│   ├── Unauthenticated          unauthenticated    PermissionError    nobody said who is calling
+│   ├── Forbidden                forbidden          PermissionError    the caller may not do this
+│   ├── NotFound                 not_found          LookupError        no such name, object or thing
+│   ├── Conflict                 conflict           ValueError         the state does not allow it
+│   ├── Overloaded               overloaded         RuntimeError       a bounded queue is full
+│   ├── Draining                 draining           ConnectionError    the service is leaving
+│   ├── Unavailable              unavailable        ConnectionError    nobody could be reached
+│   └── DeadlinePassed           deadline_passed    TimeoutError       dropped before it was begun
+└── Indefinite                   the operation may have happened
+    ├── ConnectionLost           connection_lost    ConnectionError    the reply will not come
+    ├── CallTimeout              call_timeout       TimeoutError       no reply within the deadline
+    ├── Interrupted              interrupted        TimeoutError       the server stopped half-way
+    └── InternalError            internal           RuntimeError       the server failed
+
+Rooms above hang their own errors (rmi_bank.errors, rmi_msg.errors) below one of these.
+
+Only ``definite`` decides what may be retried without a request id. On the wire an error travels as
+the builtin exception in the third column, with ``code``, ``definite`` and its fields as attributes,
+so that a stock Pyro5 client which has never heard of these classes raises something it can read;
+a client of ours gets the class back by its ``code``.
+
+The wire format of exceptions is Pyro5's own (``Pyro5.serializers.SerializerBase.class_to_dict``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+_classes_by_code: dict[str, type[RmiError]] = {}
+
+
+class RmiError(Exception):
+    """Base of the tree. Raise a subclass.
+
+    Args:
+        message: what was wrong, what was expected, and what to do, in one sentence or two.
+        fields: facts for programs (plain values only); they become attributes of ``fields``.
+
+    Attributes:
+        code: stable, machine-readable name of the error.
+        definite: True if the operation certainly had no effect.
+        http_status: the status the gateway answers with.
+        builtin: the exception class a stock Pyro5 client raises instead.
+    """
+
+    code: ClassVar[str] = "error"
+    definite: ClassVar[bool] = False
+    http_status: ClassVar[int] = 500
+    builtin: ClassVar[type[Exception]] = RuntimeError
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.fields: dict[str, Any] = fields
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" in cls.__dict__:
+            other = _classes_by_code.setdefault(cls.code, cls)
+            if other is not cls and other.__qualname__ != cls.__qualname__:
+                raise TypeError(f"error code {cls.code!r} is taken by {other.__qualname__}")
+
+    @property
+    def message(self) -> str:
+        """The sentence given at construction."""
+        return str(self.args[0]) if self.args else ""
+
+
+class Definite(RmiError):
+    """The operation certainly had no effect: it may be tried again without a request id."""
+
+    code = "definite"
+    definite = True
+
+
+class Indefinite(RmiError):
+    """The operation may have happened: ask again only with the same request id."""
+
+    code = "indefinite"
+    definite = False
+
+
+class InvalidRequest(Definite):
+    """A value is missing, of the wrong type or out of range. ``fields['field']`` names it."""
+
+    code = "invalid"
+    http_status = 422
+    builtin = ValueError
+
+
+class MalformedRequest(InvalidRequest):
+    """The request cannot be parsed, or has fields nobody knows."""
+
+    code = "malformed"
+    http_status = 400
+
+
+class Unauthenticated(Definite):
+    """No token or cluster key was given where one is needed."""
+
+    code = "unauthenticated"
+    http_status = 401
+    builtin = PermissionError
+
+
+class Forbidden(Definite):
+    """The token is fake, revoked or expired, or its owner may not do this."""
+
+    code = "forbidden"
+    http_status = 403
+    builtin = PermissionError
+
+
+class NotFound(Definite):
+    """No such name, object, method or thing."""
+
+    code = "not_found"
+    http_status = 404
+    builtin = LookupError
+
+
+class Conflict(Definite):
+    """The present state does not allow the operation."""
+
+    code = "conflict"
+    http_status = 409
+    builtin = ValueError
+
+
+class Overloaded(Definite):
+    """A bounded queue is full. Try again after ``fields['retry_after_s']`` seconds, if given."""
+
+    code = "overloaded"
+    http_status = 503
+    builtin = RuntimeError
+
+
+class Draining(Definite):
+    """The service finishes what is under way and takes nothing new. Ask another one."""
+
+    code = "draining"
+    http_status = 503
+    builtin = ConnectionError
+
+
+class Unavailable(Definite):
+    """Nobody could be reached before anything was sent."""
+
+    code = "unavailable"
+    http_status = 503
+    builtin = ConnectionError
+
+
+class DeadlinePassed(Definite):
+    """The caller's deadline passed before the work was begun, so it was dropped."""
+
+    code = "deadline_passed"
+    http_status = 503
+    builtin = TimeoutError
+
+
+class ConnectionLost(Indefinite):
+    """The connection broke after the request was sent and before its reply came."""
+
+    code = "connection_lost"
+    http_status = 503
+    builtin = ConnectionError
+
+
+class CallTimeout(Indefinite):
+    """No reply came within the deadline."""
+
+    code = "call_timeout"
+    http_status = 503
+    builtin = TimeoutError
+
+
+class Interrupted(Indefinite):
+    """The server gave the work up half-way, because the deadline passed or it had to stop."""
+
+    code = "interrupted"
+    http_status = 503
+    builtin = TimeoutError
+
+
+class InternalError(Indefinite):
+    """The server failed in a way nobody foresaw. Its log has the details."""
+
+    code = "internal"
+    http_status = 500
+    builtin = RuntimeError
+
+
+def error_class(code: str) -> type[RmiError] | None:
+    """Return the class registered for *code*, or None if nobody here knows it."""
+    return _classes_by_code.get(code)
+
+
+def to_wire(error: RmiError) -> dict[str, Any]:
+    """Return Pyro5's dictionary form of *error*, as the builtin exception a stock client knows."""
+    builtin = error.builtin
+    return {
+        "__class__": f"builtins.{builtin.__name__}",
+        "__exception__": True,
+        "args": [error.message],
+        "attributes": {"code": error.code, "definite": error.definite, "fields": error.fields},
+    }
+
+
+def from_wire(data: Mapping[str, Any]) -> RmiError | None:
+    """Rebuild an error of this tree from Pyro5's dictionary form.
+
+    Args:
+        data: the dictionary that stands for an exception on the wire.
+
+    Returns:
+        The error, or None if *data* does not carry a code of this tree. A code unknown here becomes
+        plain :class:`Definite` or :class:`Indefinite`, keeping its code in ``fields['code']``.
+    """
+    attributes = data.get("attributes")
+    if not isinstance(attributes, Mapping):
+        return None
+    code, definite, fields = (attributes.get(k) for k in ("code", "definite", "fields"))
+    if not isinstance(code, str) or not isinstance(definite, bool):
+        return None
+    args = data.get("args")
+    message = str(args[0]) if isinstance(args, (list, tuple)) and args else ""
+    known = dict(fields) if isinstance(fields, Mapping) else {}
+    known = {str(name): value for name, value in known.items() if name != "message"}
+    cls = _classes_by_code.get(code)
+    if cls is None:
+        cls = Definite if definite else Indefinite
+        known["code"] = code
+    return cls(message, **known)

@@ -1,0 +1,43 @@
+"""What several tests need: polling with a deadline instead of sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(
+    probe: Callable[[], T | Awaitable[T]], *, timeout_s: float = 10.0, every_s: float = 0.02
+) -> T:
+    """Poll *probe* until it returns something true, and return that.
+
+    Args:
+        probe: plain or async function; an ``AssertionError`` it raises counts as "not yet".
+        timeout_s: how long to wait before giving up.
+        every_s: pause between two polls.
+
+    Returns:
+        The first true result.
+
+    Raises:
+        AssertionError: when *timeout_s* has passed; the probe's own last error is its cause.
+    """
+    deadline = time.monotonic() + timeout_s
+    why: AssertionError | None = None
+    while True:
+        try:
+            found = probe()
+            result = await found if inspect.isawaitable(found) else found
+            if result:
+                return result
+            why = None
+        except AssertionError as error:
+            why = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {probe}") from why
+        await asyncio.sleep(every_s)
