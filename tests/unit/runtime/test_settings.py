@@ -1,0 +1,219 @@
+"""Settings: order of the sources, types and bounds, and errors that say what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rmi_runtime.setting_rules import is_loopback, split_address
+from rmi_runtime.settings import (
+    FIELDS,
+    OTHER_VARIABLES,
+    Settings,
+    SettingsError,
+    load_settings,
+    rule_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory without rmi.toml."""
+    monkeypatch.chdir(tmp_path)
+
+
+def toml(text: str) -> Path:
+    path = Path("rmi.toml")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_any_source_the_defaults_are_in_force() -> None:
+    loaded = load_settings(env={})
+    assert loaded.settings == Settings()
+    assert set(loaded.sources.values()) == {"default"}
+    assert loaded.settings.ns == ("127.0.0.1:9090",)
+    assert loaded.settings.data_dir == Path("var")
+
+
+def test_each_later_source_wins_and_is_named() -> None:
+    toml("business = 4\nloggers = 4\nmessages = 4\n")
+    loaded = load_settings(
+        env={"RMI_LOGGERS": "5", "RMI_MESSAGES": "5", "PATH": "/bin"}, flags={"messages": 6}
+    )
+    settings = loaded.settings
+    assert (settings.business, settings.loggers, settings.messages) == (4, 5, 6)
+    assert loaded.sources["business"] == "rmi.toml"
+    assert loaded.sources["loggers"] == "RMI_LOGGERS"
+    assert loaded.sources["messages"] == "--messages"
+    assert loaded.sources["http"] == "default"
+
+
+def test_flags_that_were_not_given_change_nothing() -> None:
+    loaded = load_settings(env={}, flags={"business": None, "restart": False, "data_dir": "d"})
+    assert loaded.settings.business == 3
+    assert loaded.sources["business"] == "default"
+    assert loaded.settings.restart is False
+    assert loaded.sources["restart"] == "--no-restart"
+    assert loaded.sources["data_dir"] == "--data-dir"
+
+
+def test_every_type_can_be_given_as_text_in_the_environment() -> None:
+    env = {
+        "RMI_DATA_DIR": "/srv/rmi",
+        "RMI_NS": "127.0.0.1:1, [::1]:2",
+        "RMI_DEMO": "yes",
+        "RMI_RESTART": "0",
+        "RMI_LEASE_S": "1.5",
+        "RMI_QUEUE_MAX": "10",
+        "RMI_LOG_LEVEL": "debug",
+    }
+    settings = load_settings(env=env).settings
+    assert settings.data_dir == Path("/srv/rmi")
+    assert settings.ns == ("127.0.0.1:1", "[::1]:2")
+    assert settings.demo is True
+    assert settings.restart is False
+    assert settings.lease_s == 1.5
+    assert settings.queue_max == 10
+    assert settings.log_level == "DEBUG"
+
+
+def test_name_servers_may_be_a_list_in_the_file() -> None:
+    toml('ns = ["127.0.0.1:1", "127.0.0.1:2"]')
+    assert load_settings(env={}).settings.ns == ("127.0.0.1:1", "127.0.0.1:2")
+
+
+def test_the_file_named_by_rmi_config_is_read() -> None:
+    Path("other.toml").write_text("business = 7", encoding="utf-8")
+    loaded = load_settings(env={"RMI_CONFIG": "other.toml"})
+    assert loaded.settings.business == 7
+    assert loaded.sources["business"] == "other.toml"
+
+
+@pytest.mark.parametrize(
+    ("env", "field", "says"),
+    [
+        ({"RMI_BUSINESS": "0"}, "business", "between 1 and 64"),
+        ({"RMI_BUSINESS": "65"}, "business", "between 1 and 64"),
+        ({"RMI_BUSINESS": "3.0"}, "business", "whole number"),
+        ({"RMI_BUSINESS": "9" * 5000}, "business", "whole number"),
+        ({"RMI_LEASE_S": "nan"}, "lease_s", "not a number"),
+        ({"RMI_LEASE_S": "1e999"}, "lease_s", "not a number"),
+        ({"RMI_LEASE_S": "soon"}, "lease_s", "not a number"),
+        ({"RMI_DEMO": "perhaps"}, "demo", "neither true nor false"),
+        ({"RMI_STORE": "postgres"}, "store", "sqlite, hazelcast"),
+        ({"RMI_HTTP": "8080"}, "http", "host:port"),
+        ({"RMI_HTTP": "127.0.0.1:99999"}, "http", "at most 65535"),
+        ({"RMI_NS": "::1:9090"}, "ns", "brackets"),
+        ({"RMI_NS": " , "}, "ns", "at least one"),
+        ({"RMI_HOST": ""}, "host", "host name"),
+        ({"RMI_DATA_DIR": ""}, "data_dir", "path"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_field_and_source(
+    env: dict[str, str], field: str, says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says) as caught:
+        load_settings(env=env)
+    source = f"RMI_{field.upper()}"
+    assert caught.value.fields == {"field": field, "source": source}
+    assert caught.value.message.startswith(f"{source}: {field}: ")
+
+
+@pytest.mark.parametrize("text", ["business = '3'", "business = true", "demo = 1", "http = 8080"])
+def test_a_value_of_the_wrong_toml_type_is_refused(text: str) -> None:
+    path = toml(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, env={})
+    assert caught.value.fields["source"] == "rmi.toml"
+
+
+def test_an_unknown_key_in_the_file_is_refused_with_the_nearest_known_one() -> None:
+    toml("busines = 3")
+    with pytest.raises(SettingsError, match="did you mean 'business'"):
+        load_settings(env={})
+
+
+@pytest.mark.parametrize("variable", ["RMI_BUISNESS", "RMI_business", "RMI_"])
+def test_an_unknown_variable_is_refused_with_the_nearest_known_one(variable: str) -> None:
+    with pytest.raises(SettingsError, match="did you mean 'RMI_") as caught:
+        load_settings(env={variable: "3"})
+    assert caught.value.fields["field"] == variable
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'loggers'"):
+        load_settings(env={}, flags={"logers": 3})
+
+
+def test_known_variables_that_are_no_settings_are_let_pass() -> None:
+    env = dict.fromkeys(OTHER_VARIABLES, "7") | {"RMI_CONFIG": ""}
+    assert load_settings(env=env).settings == Settings()
+
+
+def test_a_named_file_must_exist() -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(Path("absent.toml"), env={})
+
+
+@pytest.mark.parametrize("content", [b"business = ", b"\xff\xfe"])
+def test_a_file_that_is_not_toml_is_refused(content: bytes) -> None:
+    Path("rmi.toml").write_bytes(content)
+    with pytest.raises(SettingsError, match="it is not"):
+        load_settings(env={})
+
+
+def test_an_open_address_needs_the_word_insecure() -> None:
+    env = {"RMI_HTTP": "0.0.0.0:8080"}
+    with pytest.raises(SettingsError, match="--insecure") as caught:
+        load_settings(env=env)
+    assert caught.value.fields == {"field": "http", "source": "RMI_HTTP"}
+    with pytest.raises(SettingsError, match="--insecure"):
+        Settings(host="192.168.1.5")
+    assert load_settings(env=env, flags={"insecure": True}).settings.http == "0.0.0.0:8080"
+
+
+def test_settings_built_directly_are_checked_too() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(queue_max=0)
+    assert caught.value.fields == {"field": "queue_max", "source": "Settings"}
+    with pytest.raises(SettingsError):
+        Settings(business="3")  # type: ignore[arg-type]
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().business = 5  # type: ignore[misc]
+
+
+def test_every_field_is_explained_and_every_number_bounded() -> None:
+    for name, field in FIELDS.items():
+        rule = rule_of(name)
+        assert rule.doc
+        default = field.default
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert rule.unit, name
+            assert rule.low is not None, name
+            assert rule.high is not None, name
+            assert rule.low <= default <= rule.high
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)), ("box:65535", ("box", 65535))],
+)
+def test_an_address_is_split(text: str, parts: tuple[str, int]) -> None:
+    assert split_address(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", ":", ":80", "box", "box:", "box:-1", "box:٣", "a:b:80"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"host:port|brackets"):
+        split_address(text)
+
+
+def test_loopback_is_recognised() -> None:
+    assert all(map(is_loopback, ["127.0.0.1", "127.9.9.9", "::1", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org"]))
