@@ -1,0 +1,174 @@
+"""Who is calling, and how long they will wait: what a remote method may ask about its call."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from rmi_runtime import errors
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is at the other end of a connection.
+
+    Attributes:
+        kind: ``anonymous``, ``client`` (showed a token) or ``service`` (showed the cluster key).
+        client: the client's number, if it is one.
+        role: the client's role, if it is one: ``teller``, ``customer`` or ``admin``.
+    """
+
+    kind: str = "anonymous"
+    client: int | None = None
+    role: str | None = None
+
+
+ANONYMOUS = Identity()
+SERVICE = Identity("service")
+
+
+class Connection(Protocol):
+    """What a remote method may know of the connection it is called through."""
+
+    id: int
+    identity: Identity
+    peer: object
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have *callback* called when the connection ends; returns a function that takes it back."""
+        ...
+
+
+class Call:
+    """One call under way.
+
+    Attributes:
+        identity: who calls.
+        connection: the connection it came through; None in :func:`call_as`.
+        seq: its sequence number.
+        flags: the message flags as received.
+        serializer_id: Pyro5's number of the serializer in use.
+        annotations: what the client sent along.
+        correlation_id: 16 bytes, or None if the client sent none.
+        deadline: ``time.monotonic()`` after which nobody waits any more, or None.
+        response_annotations: fill this to send annotations back.
+    """
+
+    __slots__ = (
+        "annotations",
+        "connection",
+        "correlation_id",
+        "deadline",
+        "flags",
+        "identity",
+        "response_annotations",
+        "seq",
+        "serializer_id",
+    )
+
+    def __init__(
+        self,
+        identity: Identity,
+        connection: Connection | None = None,
+        seq: int = 0,
+        flags: int = 0,
+        serializer_id: int = 0,
+        annotations: Mapping[str, bytes] | None = None,
+        correlation_id: bytes | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.identity = identity
+        self.connection = connection
+        self.seq = seq
+        self.flags = flags
+        self.serializer_id = serializer_id
+        self.annotations: Mapping[str, bytes] = annotations or {}
+        self.correlation_id = correlation_id
+        self.deadline = deadline
+        self.response_annotations: dict[str, bytes] = {}
+
+    def remaining_s(self, default_s: float) -> float:
+        """Return how many seconds the caller still waits; *default_s* if it set no deadline."""
+        if self.deadline is None:
+            return default_s
+        return max(0.0, self.deadline - time.monotonic())
+
+    def correlation_uuid(self) -> uuid.UUID | None:
+        """Return the correlation id as a UUID, or None if the client sent none."""
+        return uuid.UUID(bytes=self.correlation_id) if self.correlation_id else None
+
+
+current: ContextVar[Call] = ContextVar("rmi_call")
+
+
+def current_call() -> Call:
+    """Return the call that the running code serves.
+
+    Raises:
+        LookupError: it serves none.
+    """
+    return current.get()
+
+
+@contextlib.contextmanager
+def call_as(identity: Identity, *, deadline: float | None = None) -> Iterator[Call]:
+    """Run a block as if it were called by *identity*: for tests and for calls inside a process.
+
+    Args:
+        identity: who shall seem to call.
+        deadline: ``time.monotonic()`` after which nobody waits.
+
+    Yields:
+        The call that :func:`current_call` returns in the block.
+    """
+    call = Call(identity, deadline=deadline)
+    token = current.set(call)
+    try:
+        yield call
+    finally:
+        current.reset(token)
+
+
+Exposed = TypeVar("Exposed", bound=Callable[..., Any] | type)
+
+
+def allow(*words: str) -> Callable[[Exposed], Exposed]:
+    """Let only some callers use a remote method, or any method of a class.
+
+    Args:
+        words: kinds (``client``, ``service``) and roles (``teller``, …); one that fits is enough.
+
+    Returns:
+        A decorator. A method's own words count, not its class's, if both have some.
+    """
+    if not words:
+        raise TypeError("allow() needs at least one kind or role, such as allow('service')")
+
+    def mark(thing: Exposed) -> Exposed:
+        thing._rmi_allow = frozenset(words)  # type: ignore[union-attr]
+        return thing
+
+    return mark
+
+
+def check_allowed(words: frozenset[str], identity: Identity, what: str) -> None:
+    """Refuse a caller who fits none of *words*.
+
+    Raises:
+        errors.Unauthenticated: nobody said who is calling.
+        errors.Forbidden: it is known who is calling, and that is not enough.
+    """
+    if identity.kind in words or identity.role in words:
+        return
+    needed = " or ".join(sorted(words))
+    if identity.kind == ANONYMOUS.kind:
+        raise errors.Unauthenticated(
+            f"{what} needs a caller known as {needed}: send a token or the cluster key "
+            "in the connection handshake"
+        )
+    raise errors.Forbidden(f"{what} is for {needed} only")

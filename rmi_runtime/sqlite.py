@@ -1,0 +1,211 @@
+"""The one class that hides a thread: sqlite3 blocks, and the loop must not.
+
+Each :class:`SqliteThread` owns one connection and one thread; functions run on it one after the
+other. :func:`open_reader` gives a read-only connection for look-ups so short that a thread hop
+would cost more than they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from rmi_runtime.errors import Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 10.0
+STATEMENTS_CACHED = 256
+
+_Job = tuple[
+    Callable[..., Any], tuple[Any, ...], asyncio.AbstractEventLoop, "asyncio.Future[Any]"
+]
+
+
+def connect(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
+    """Open a database for durable writing.
+
+    Write-ahead log, ``synchronous=FULL`` (a commit is on disk before it returns), explicit
+    transactions only.
+
+    Args:
+        path: file name, or an SQLite URI if *uri* is true.
+        uri: read *path* as a URI, which may name another VFS.
+
+    Returns:
+        The connection.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened.
+    """
+    connection = sqlite3.connect(
+        str(path),
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_CACHED,
+        uri=uri,
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+def open_reader(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
+    """Open a second connection to a database in write-ahead-log mode that can only read.
+
+    Readers never wait for the writer. Use it on the event loop for point look-ups by key only.
+    """
+    connection = sqlite3.connect(
+        str(path),
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_CACHED,
+        uri=uri,
+    )
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+class SqliteThread:
+    """One SQLite connection on one thread, called from the event loop.
+
+    Args:
+        path: file name, or an SQLite URI if *uri* is true.
+        setup: run once with the connection, to create tables.
+        jobs_max: how many calls may wait; more are refused by an error, not queued.
+        uri: see :func:`connect`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        setup: Callable[[sqlite3.Connection], None] | None = None,
+        *,
+        jobs_max: int = 1024,
+        uri: bool = False,
+    ) -> None:
+        self._path = path
+        self._setup = setup
+        self._uri = uri
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._jobs_max = jobs_max
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Open the database and run the setup.
+
+        Raises:
+            sqlite3.Error: the file cannot be opened or set up.
+        """
+        if self._thread is not None:
+            raise RuntimeError("this SqliteThread has been started already")
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[Any] = loop.create_future()
+        self._thread = threading.Thread(
+            target=self._run, args=(loop, opened), name=f"sqlite {Path(self._path).name}"
+        )
+        self._thread.daemon = True  # a process that must end does not wait for a disk
+        self._thread.start()
+        try:
+            await opened
+        except BaseException:
+            self._thread = None
+            raise
+
+    async def run(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run ``function(connection, *args)`` on the thread.
+
+        A caller that is cancelled stops waiting; the function runs to its end all the same. A
+        transaction that the function leaves open when it raises is rolled back.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            Unavailable: the thread is not running, or too many calls wait for it.
+            Exception: what the function raises.
+        """
+        if self._thread is None:
+            raise Unavailable(f"the store {Path(self._path).name} is closed")
+        if self._jobs.qsize() >= self._jobs_max:
+            raise Unavailable(
+                f"{self._jobs_max} calls wait for the store {Path(self._path).name}: try later"
+            )
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        if kwargs:
+            plain = function
+
+            def function(connection: sqlite3.Connection, *args: Any) -> T:  # type: ignore[misc]
+                return plain(connection, *args, **kwargs)
+
+        self._jobs.put((function, args, loop, done))
+        return await done
+
+    async def close(self) -> None:
+        """Finish what waits, close the database and end the thread. May be called twice."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._jobs.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[Any]) -> None:
+        try:
+            connection = connect(self._path, uri=self._uri)
+            if self._setup is not None:
+                self._setup(connection)
+        except BaseException as error:
+            _tell(loop, opened, None, error)
+            return
+        _tell(loop, opened, None, None)
+        while (job := self._jobs.get()) is not None:
+            function, args, asker, done = job
+            try:
+                result = function(connection, *args)
+            except BaseException as error:
+                _roll_back(connection)
+                _tell(asker, done, None, error)
+            else:
+                _tell(asker, done, result, None)
+            del job, function, args, done
+        connection.close()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[Any],
+    result: Any,
+    error: BaseException | None,
+) -> None:
+    def settle() -> None:
+        if future.done():  # the asker was cancelled
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        loop.call_soon_threadsafe(settle)

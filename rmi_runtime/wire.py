@@ -1,0 +1,328 @@
+"""Pyro5's wire protocol, sans I/O: bytes in, messages out, and the other way round.
+
+The format is that of Pyro5 5.17, protocol version 502 (``Pyro5.protocol``): a 40-byte header in
+network order, annotation chunks, payload.
+
+====== ===== ==========================================================
+offset bytes field
+====== ===== ==========================================================
+0      4     ``PYRO``
+4      2     protocol version, 502
+6      1     message type
+7      1     serializer id
+8      2     flags
+10     2     sequence number: a reply carries that of its request
+12     4     payload length
+16     4     length of all annotation chunks
+20     16    correlation id, if flag ``CORRELATION`` is set
+36     2     reserved
+38     2     magic number 0x4dc5
+====== ===== ==========================================================
+
+An annotation chunk is a 4-letter ASCII id, a 4-byte length, and that many bytes.
+
+Every length is checked against a bound before anything is kept or parsed, and compressed payloads
+are inflated no further than that bound.
+
+Two annotations are ours; stock peers ignore them:
+
+``RMIP``
+    In CONNECT: the client asks for pipelining; in CONNECTOK: the server grants it. Its one byte is
+    the version, 1. Replies on such a connection may come in any order.
+``RMDL``
+    In INVOKE: milliseconds, 4 bytes in network order, for which the caller will wait.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+from Pyro5.errors import ProtocolError
+
+MSG_CONNECT: Final = 1
+MSG_CONNECTOK: Final = 2
+MSG_CONNECTFAIL: Final = 3
+MSG_INVOKE: Final = 4
+MSG_RESULT: Final = 5
+MSG_PING: Final = 6
+
+FLAG_EXCEPTION: Final = 1
+FLAG_COMPRESSED: Final = 2
+FLAG_ONEWAY: Final = 4
+FLAG_BATCH: Final = 8
+FLAG_STREAM: Final = 16
+FLAG_KEEP_SERIALIZED: Final = 32
+FLAG_CORRELATION: Final = 64
+
+ANNOTATION_PIPELINING: Final = "RMIP"
+ANNOTATION_DEADLINE: Final = "RMDL"
+PIPELINING_VERSION: Final = b"\x01"
+
+PROTOCOL_VERSION: Final = 502
+HEADER_SIZE: Final = 40
+ANNOTATIONS_MAX: Final = 64
+COMPRESS_ABOVE_BYTES: Final = 100  # as stock Pyro5: shorter payloads are not worth it
+
+_MAGIC: Final = 0x4DC5
+_TAG: Final = b"PYRO"
+_NO_CORRELATION: Final = bytes(16)
+_NO_ANNOTATIONS: Final[Mapping[str, bytes]] = {}
+_header = struct.Struct("!4sHBBHHII16sHH")
+_chunk_header = struct.Struct("!4sI")
+_deadline = struct.Struct("!I")
+
+
+class WireError(ProtocolError):  # type: ignore[misc]
+    """The peer sent bytes that are no Pyro message, or more of them than is allowed."""
+
+
+class Message:
+    """One message as received.
+
+    Attributes:
+        type: one of the ``MSG_`` numbers.
+        serializer_id: Pyro5's number of the payload's serializer.
+        flags: sum of ``FLAG_`` bits; ``FLAG_COMPRESSED`` is gone, the payload is inflated.
+        seq: sequence number, 0 to 65535.
+        payload: the serialized data.
+        annotations: chunk id to bytes.
+        correlation_id: 16 bytes, or None.
+    """
+
+    __slots__ = (
+        "annotations",
+        "correlation_id",
+        "flags",
+        "payload",
+        "seq",
+        "serializer_id",
+        "type",
+    )
+
+    def __init__(
+        self,
+        type_: int,
+        serializer_id: int,
+        flags: int,
+        seq: int,
+        payload: bytes,
+        annotations: Mapping[str, bytes] = _NO_ANNOTATIONS,
+        correlation_id: bytes | None = None,
+    ) -> None:
+        self.type = type_
+        self.serializer_id = serializer_id
+        self.flags = flags
+        self.seq = seq
+        self.payload = payload
+        self.annotations = annotations
+        self.correlation_id = correlation_id
+
+    def __repr__(self) -> str:
+        return (
+            f"<Message type={self.type} flags={self.flags} seq={self.seq} "
+            f"serializer={self.serializer_id} payload={len(self.payload)} bytes>"
+        )
+
+
+class Parser:
+    """Cuts a stream of bytes into messages.
+
+    Args:
+        size_bytes_max: bound on payload plus annotations of one message, as sent and as inflated.
+    """
+
+    def __init__(self, size_bytes_max: int) -> None:
+        self.size_bytes_max = size_bytes_max
+        self._kept = bytearray()
+        self._wanted = HEADER_SIZE
+
+    @property
+    def partial(self) -> bool:
+        """True while the beginning of a message is waiting for its rest."""
+        return bool(self._kept)
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes from the peer.
+
+        Args:
+            data: what has just been received, any number of bytes.
+
+        Returns:
+            The messages that are complete now, in order; often one, possibly none.
+
+        Raises:
+            WireError: the bytes cannot be a message; the connection is of no more use.
+        """
+        if self._kept:
+            self._kept += data
+            if len(self._kept) < self._wanted:
+                self._check_beginning(self._kept)
+                return []
+            data = bytes(self._kept)
+            self._kept.clear()
+        messages = []
+        position, end = 0, len(data)
+        while end - position >= HEADER_SIZE:
+            whole = self._read(data, position, end)
+            if whole is None:
+                break
+            message, position = whole
+            messages.append(message)
+        else:
+            self._wanted = HEADER_SIZE
+        if position < end:
+            self._kept += data[position:] if position else data
+            self._check_beginning(self._kept)
+        return messages
+
+    def _check_beginning(self, kept: bytearray) -> None:
+        """Refuse at the first wrong byte: who speaks HTTP to us shall not be waited for."""
+        if not _TAG.startswith(kept[:4]):
+            raise WireError("these bytes are no Pyro message: expected them to begin with PYRO")
+
+    def _read(self, data: bytes, start: int, end: int) -> tuple[Message, int] | None:
+        """Read one message at *start*; None (and how many bytes are wanted) if it is not whole."""
+        (tag, version, type_, serializer_id, flags, seq, size, notes_size, correlation, _, magic) = (
+            _header.unpack_from(data, start)
+        )
+        if tag != _TAG or version != PROTOCOL_VERSION or magic != _MAGIC:
+            raise WireError(
+                f"invalid message or protocol version: expected PYRO version {PROTOCOL_VERSION}"
+            )
+        if not MSG_CONNECT <= type_ <= MSG_PING:
+            raise WireError(f"unknown message type {type_}: expected 1 to {MSG_PING}")
+        if size + notes_size > self.size_bytes_max:
+            raise WireError(
+                f"message too large: {size + notes_size} bytes announced, "
+                f"at most {self.size_bytes_max} allowed here"
+            )
+        body = start + HEADER_SIZE
+        payload_at = body + notes_size
+        stop = payload_at + size
+        if stop > end:
+            self._wanted = stop - start
+            return None
+        annotations = _read_annotations(data, body, payload_at) if notes_size else _NO_ANNOTATIONS
+        payload = data[payload_at:stop]
+        if flags & FLAG_COMPRESSED:
+            payload = inflate(payload, self.size_bytes_max)
+            flags &= ~FLAG_COMPRESSED
+        correlation_id = correlation if flags & FLAG_CORRELATION else None
+        return (
+            Message(type_, serializer_id, flags, seq, payload, annotations, correlation_id),
+            stop,
+        )
+
+
+def _read_annotations(data: bytes, position: int, end: int) -> dict[str, bytes]:
+    annotations: dict[str, bytes] = {}
+    while position < end:
+        if end - position < _chunk_header.size:
+            raise WireError("annotation chunk is cut off: expected a 4-letter id and a length")
+        name, size = _chunk_header.unpack_from(data, position)
+        position += _chunk_header.size
+        if size > end - position:
+            raise WireError("annotation chunk is longer than the annotations of its message")
+        if len(annotations) == ANNOTATIONS_MAX:
+            raise WireError(f"more than {ANNOTATIONS_MAX} annotations in one message")
+        if not name.isascii():
+            raise WireError("annotation id is not 4 ASCII letters")
+        annotations[name.decode("ascii")] = data[position : position + size]
+        position += size
+    return annotations
+
+
+def inflate(payload: bytes, size_bytes_max: int) -> bytes:
+    """Decompress a zlib payload, but never to more than *size_bytes_max* bytes.
+
+    Raises:
+        WireError: the data is no zlib stream, is cut off, or would inflate past the bound.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(payload, size_bytes_max)
+    except zlib.error as error:
+        raise WireError(f"compressed payload cannot be inflated: {error}") from error
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise WireError(
+            f"compressed payload is cut off or inflates past {size_bytes_max} bytes: refused"
+        )
+    return inflated
+
+
+def encode(
+    type_: int,
+    serializer_id: int,
+    flags: int,
+    seq: int,
+    payload: bytes,
+    annotations: Mapping[str, bytes] | None = None,
+    correlation_id: bytes | None = None,
+    *,
+    compress: bool = False,
+) -> bytes:
+    """Return one message as bytes.
+
+    Args:
+        type_: one of the ``MSG_`` numbers.
+        serializer_id: Pyro5's number of the serializer that made *payload*.
+        flags: sum of ``FLAG_`` bits; those for compression and correlation are set here.
+        seq: sequence number, 0 to 65535.
+        payload: the serialized data.
+        annotations: 4-letter ASCII ids to bytes-like values.
+        correlation_id: 16 bytes, or None.
+        compress: deflate payloads above ``COMPRESS_ABOVE_BYTES``.
+
+    Raises:
+        WireError: an annotation id is not 4 ASCII letters.
+    """
+    if compress and len(payload) > COMPRESS_ABOVE_BYTES:
+        payload = zlib.compress(payload, 4)
+        flags |= FLAG_COMPRESSED
+    if correlation_id is not None:
+        flags |= FLAG_CORRELATION
+    notes = _encode_annotations(annotations) if annotations else b""
+    header = _header.pack(
+        _TAG,
+        PROTOCOL_VERSION,
+        type_,
+        serializer_id,
+        flags,
+        seq,
+        len(payload),
+        len(notes),
+        correlation_id or _NO_CORRELATION,
+        0,
+        _MAGIC,
+    )
+    return b"".join((header, notes, payload)) if notes else header + payload
+
+
+def _encode_annotations(annotations: Mapping[str, bytes]) -> bytes:
+    chunks: list[bytes] = []
+    for name, value in annotations.items():
+        if len(name) != 4 or not name.isascii():
+            raise WireError(f"annotation id {name!r} is not 4 ASCII letters")
+        chunks.append(_chunk_header.pack(name.encode("ascii"), len(value)))
+        chunks.append(value)
+    return b"".join(chunks)
+
+
+def encode_deadline(remaining_s: float) -> bytes:
+    """Return the ``RMDL`` annotation for a caller who waits *remaining_s* more seconds."""
+    return _deadline.pack(min(max(int(remaining_s * 1000), 0), 0xFFFFFFFF))
+
+
+def decode_deadline(value: bytes) -> float:
+    """Return the seconds in an ``RMDL`` annotation.
+
+    Raises:
+        WireError: it is not 4 bytes long.
+    """
+    if len(value) != _deadline.size:
+        raise WireError(f"deadline annotation has {len(value)} bytes, expected {_deadline.size}")
+    milliseconds: int = _deadline.unpack(value)[0]
+    return milliseconds / 1000.0
