@@ -1,0 +1,201 @@
+"""Gather what arrives while a send is under way, and send it as one.
+
+The first item of an idle coalescer leaves in the next turn of the event loop, together with what
+else was submitted in this turn. What arrives while that send is under way waits, and leaves as one
+batch when it is done. So there is no timer and no added latency when idle, and one call carries
+hundreds of items under load: the batch grows by itself to what the other side can take.
+
+The cost per item is one future; a task exists only for as long as there is something to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from rmi_runtime import errors
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Coalescer(Generic[Item, Result]):
+    """Turns single items into batches, and a batch's results into single results again.
+
+    Args:
+        send: sends one batch (1 to *batch_max* items, in order of submission) and returns one
+            result per item in the same order; a result that is an exception is raised to that
+            item's waiter alone. If *send* itself raises, every item of the batch gets that error.
+        batch_max: most items in one send.
+        queue_max: most items waiting to be sent, beyond those under way.
+        concurrency: most sends under way at once. With 1, batches leave and end in order.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[Sequence[Result | BaseException]]],
+        *,
+        batch_max: int = 1024,
+        queue_max: int = 16384,
+        concurrency: int = 1,
+    ) -> None:
+        if min(batch_max, queue_max, concurrency) < 1:
+            raise ValueError("batch_max, queue_max and concurrency must be at least 1")
+        self._send = send
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._concurrency = concurrency
+        self._items: list[Item] = []
+        self._futures: list[asyncio.Future[Result]] = []
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._starting = False  # a pump was made in this turn and has not taken its batch yet
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a send to begin."""
+        return len(self._items)
+
+    @property
+    def sends_under_way(self) -> int:
+        """Sends begun and not yet ended."""
+        return len(self._pumps)
+
+    def submit_nowait(self, item: Item) -> asyncio.Future[Result]:
+        """Queue *item* and return the future of its result.
+
+        Cancelling the future withdraws the item if its batch has not left yet; otherwise it only
+        stops the waiting.
+
+        Raises:
+            Overloaded: *queue_max* items are waiting already; this one was not queued.
+            Draining: the coalescer was closed.
+        """
+        if self._closed:
+            raise errors.Draining("this coalescer is closed and takes nothing new")
+        items = self._items
+        if len(items) >= self._queue_max:
+            raise errors.Overloaded(
+                f"{len(items)} items are waiting to be sent, which is the bound; try again later",
+                queue_max=self._queue_max,
+            )
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        items.append(item)
+        self._futures.append(future)
+        if not self._starting and len(self._pumps) < self._concurrency:
+            self._start_pump()
+        return future
+
+    async def submit(self, item: Item) -> Result:
+        """Queue *item*, wait for its batch to be sent, and return its result.
+
+        Raises:
+            Overloaded: *queue_max* items are waiting already; this one was not queued.
+            Draining: the coalescer was closed.
+            Exception: what *send* returned for this item, or raised for its whole batch.
+        """
+        return await self.submit_nowait(item)
+
+    async def aclose(self, timeout_s: float = 10.0) -> None:
+        """Take nothing new, send what waits, and return when all is answered.
+
+        Args:
+            timeout_s: how long that may last. After it, or if the caller is cancelled, items that
+                never left fail with :class:`~rmi_runtime.errors.Draining` (definite) and those
+                under way with :class:`~rmi_runtime.errors.Interrupted` (indefinite).
+        """
+        self._closed = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._pumps:
+                    await asyncio.wait(self._pumps)
+        except TimeoutError:
+            pass
+        finally:
+            self._withdraw_waiting()
+            pumps = list(self._pumps)
+            for pump in pumps:
+                pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+    def _withdraw_waiting(self) -> None:
+        futures = self._futures
+        self._items, self._futures = [], []
+        for future in futures:
+            if not future.done():
+                future.set_exception(errors.Draining("closed before this item was sent"))
+
+    def _start_pump(self) -> None:
+        self._starting = True
+        pump = asyncio.get_running_loop().create_task(self._pump())
+        self._pumps.add(pump)
+        pump.add_done_callback(self._pump_ended)
+
+    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
+        self._pumps.discard(pump)
+        # A pump that was cancelled before its first step never took its batch.
+        if pump.cancelled():
+            self._starting = False
+        if self._items and not self._starting and len(self._pumps) < self._concurrency:
+            self._start_pump()
+
+    async def _pump(self) -> None:
+        """Send batches until nothing waits."""
+        self._starting = False
+        while self._items:
+            items, futures = self._take()
+            if not items:
+                continue
+            if self._items and not self._starting and len(self._pumps) < self._concurrency:
+                self._start_pump()
+            await self._send_batch(items, futures)
+
+    def _take(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
+        """Remove and return the next batch, without the items nobody waits for any more."""
+        items, futures = self._items, self._futures
+        if len(items) <= self._batch_max:
+            self._items, self._futures = [], []
+        else:
+            self._items, self._futures = items[self._batch_max :], futures[self._batch_max :]
+            del items[self._batch_max :], futures[self._batch_max :]
+        for future in futures:
+            if future.done():  # rare: only then is the batch copied
+                kept = [(i, f) for i, f in zip(items, futures, strict=True) if not f.done()]
+                return [item for item, _ in kept], [future for _, future in kept]
+        return items, futures
+
+    async def _send_batch(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
+        try:
+            results = await self._send(items)
+        except Exception as error:
+            _fail(futures, error)
+            return
+        except BaseException:
+            # Cancelled, or the process is ending: the batch has left, so nobody can know.
+            _fail(futures, errors.Interrupted("the send was stopped before its reply came"))
+            raise
+        if len(results) != len(futures):
+            message = f"a send of {len(futures)} items returned {len(results)} results"
+            _fail(futures, errors.InternalError(message))
+            return
+        for future, result in zip(futures, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, BaseException):
+                _fail_one(future, result)
+            else:
+                future.set_result(result)
+
+
+def _fail(futures: list[asyncio.Future[Result]], error: BaseException) -> None:
+    for future in futures:
+        if not future.done():
+            _fail_one(future, error)
+
+
+def _fail_one(future: asyncio.Future[Result], error: BaseException) -> None:
+    # A future refuses StopIteration, and a CancelledError would look like the waiter's own.
+    if isinstance(error, (StopIteration, asyncio.CancelledError)):
+        error = errors.InternalError(f"a send answered with {type(error).__name__}")
+    future.set_exception(error)
