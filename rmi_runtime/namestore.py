@@ -1,0 +1,147 @@
+"""A name table that survives a restart: what changes is on disk, renewals never touch it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rmi_runtime.coalesce import Coalescer
+from rmi_runtime.nametable import NameLimits, NameTable, Registration
+from rmi_runtime.sqlite import SqliteThread
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 0.5
+"""Pause between two searches for leases that have run out."""
+
+
+class NameKeeper:
+    """Keeps a name table on disk and drops what has expired; an async context manager.
+
+    Changes of one moment are written together. A disk that cannot be written does not stop the
+    look-ups or the announcements: what is missing is written as soon as it can be.
+
+    Args:
+        path: the SQLite file; None keeps the names in memory only.
+        clock: monotonic, in seconds.
+        limits: bounds of the table.
+        sweep_s: pause between two searches for leases that have run out.
+
+    Attributes:
+        table: the names.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        limits: NameLimits | None = None,
+        sweep_s: float = SWEEP_S,
+    ) -> None:
+        self.table = NameTable(clock, limits)
+        self._sweep_s = sweep_s
+        self._database = SqliteThread(path, _create_table) if path else None
+        self._unwritten: dict[str, Registration | None] = {}
+        self._writes: Coalescer[None, None] = Coalescer(self._write)
+        self._failing = False
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> NameKeeper:
+        if self._database:
+            await self._database.start()
+            self.table.restore(await self._database.run(_load))
+        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._sweeper:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        with contextlib.suppress(sqlite3.Error):
+            await self._writes.submit(None)
+        await self._writes.aclose()
+        if self._database:
+            await self._database.close()
+
+    async def save(self) -> None:
+        """Return when all changes made so far are on disk.
+
+        Raises:
+            sqlite3.Error: they could not be written; that is tried again later.
+        """
+        await self._writes.submit(None)
+
+    def save_soon(self) -> None:
+        """See to it that the changes made so far get written, without waiting for it."""
+        if self.table.changed or self._unwritten:
+            self._writes.submit_nowait(None).add_done_callback(_forget_error)
+
+    async def _write(self, askers: list[None]) -> list[None]:
+        self._unwritten.update(self.table.take_changes())
+        if self._unwritten and self._database:
+            try:
+                await self._database.run(_store, self._unwritten)
+            except Exception as error:
+                if not self._failing:
+                    self._failing = True
+                    log.error("names cannot be written to disk: %s. Trying again", error)
+                raise
+        if self._failing:
+            self._failing = False
+            log.warning("names are written to disk again")
+        self._unwritten = {}
+        return askers
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_s)
+            if dropped := self.table.sweep():
+                log.info("%d names were dropped: their leases ran out", dropped)
+            self.save_soon()
+
+
+def _forget_error(write: asyncio.Future[None]) -> None:
+    if not write.cancelled():
+        write.exception()  # it was logged where it happened
+
+
+def _create_table(database: sqlite3.Connection) -> None:
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, uri TEXT NOT NULL,"
+        " metadata TEXT NOT NULL, lease_s REAL) WITHOUT ROWID"
+    )
+
+
+def _load(database: sqlite3.Connection) -> dict[str, Registration]:
+    rows = database.execute("SELECT name, uri, metadata, lease_s FROM names")
+    return {
+        name: Registration(uri, frozenset(json.loads(metadata)), lease_s)
+        for name, uri, metadata, lease_s in rows
+    }
+
+
+def _store(database: sqlite3.Connection, changes: Mapping[str, Registration | None]) -> None:
+    gone = [(name,) for name, registration in changes.items() if registration is None]
+    there = [
+        (name, known.uri, json.dumps(sorted(known.metadata)), known.lease_s)
+        for name, known in changes.items()
+        if known is not None
+    ]
+    database.execute("BEGIN IMMEDIATE")
+    database.executemany("DELETE FROM names WHERE name = ?", gone)
+    database.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", there)
+    database.execute("COMMIT")

@@ -1,0 +1,110 @@
+"""The name keeper: what is on disk, when it is written, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from Pyro5.errors import NamingError
+
+from rmi_runtime import namestore
+from rmi_runtime.nameserver import NameServer
+from rmi_runtime.namestore import NameKeeper
+from rmi_runtime.nametable import Registration
+from tests.support import eventually
+
+A = "PYRO:a@127.0.0.1:1001"
+B = "PYRO:b@127.0.0.1:1002"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "names.sqlite"
+
+
+def rows(path: Path) -> dict[str, str]:
+    with sqlite3.connect(path) as database:
+        return dict(database.execute("SELECT name, uri FROM names"))
+
+
+async def test_names_survive_a_restart(path: Path) -> None:
+    async with NameKeeper(path) as keeper:
+        keeper.table.register("x", A, ["one", "two"])
+        keeper.table.announce("y", B, 2.0)
+    async with NameKeeper(path) as keeper:
+        assert keeper.table.entries() == {
+            "x": Registration(A, frozenset({"one", "two"})),
+            "y": Registration(B, frozenset(), 2.0),
+        }
+
+
+async def test_saved_changes_survive_a_crash(path: Path) -> None:
+    async with NameKeeper(path) as keeper:
+        keeper.table.register("x", A)
+        keeper.table.register("y", B)
+        await keeper.save()
+        keeper.table.remove("y")
+        await keeper.save()
+        assert rows(path) == {"x": A}
+
+
+async def test_renewals_are_not_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    store = namestore._store
+
+    def counted(*args: object) -> None:
+        nonlocal writes
+        writes += 1
+        store(*args)
+
+    monkeypatch.setattr(namestore, "_store", counted)
+    async with NameKeeper(path, sweep_s=60) as keeper:
+        for _ in range(20):
+            keeper.table.announce("x", A, 2.0)
+            keeper.save_soon()
+            await keeper.save()
+    assert writes == 1
+
+
+async def test_dead_names_vanish_from_the_disk_without_being_asked_for(path: Path) -> None:
+    clock = Clock()
+    async with NameKeeper(path, clock=clock, sweep_s=0.001) as keeper:
+        keeper.table.announce("x", A, 2.0)
+        await keeper.save()
+        assert rows(path) == {"x": A}
+        clock.now = 3
+        await eventually(lambda: rows(path) == {})
+
+
+async def test_a_disk_that_fails_does_not_stop_the_names_and_is_made_up_for_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with NameKeeper(path, sweep_s=0.001) as keeper:
+        server = NameServer(keeper)
+        with monkeypatch.context() as patched:
+            patched.setattr(namestore, "_store", full)
+            with pytest.raises(NamingError, match="disk is full"):
+                await server.register("x", A)
+            server.announce("y", B, 60.0)
+            assert str(server.lookup("x")) == A
+            assert server.list() == {"x": A, "y": B}
+        await eventually(lambda: rows(path) == {"x": A, "y": B})
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_without_a_file_names_live_in_memory() -> None:
+    async with NameKeeper() as keeper:
+        await NameServer(keeper).register("x", A)
+        assert keeper.table.get("x").uri == A
