@@ -301,5 +301,7 @@ def _value(name: str, given: object, source: str, *, from_text: bool) -> Any:
     try:
         return checked(given, default, rule_of(name), from_text=from_text)
     except ValueError as error:
-        where = "" if source == "Settings" else f"{source}: "
-        raise SettingsError(f"{where}{name}: {error}", field=name, source=source) from None
+        # A variable and a flag name the field themselves.
+        from_file = source != "Settings" and not source.startswith(("RMI_", "--"))
+        where = name if source == "Settings" else f"{source}: {name}" if from_file else source
+        raise SettingsError(f"{where}: {error}", field=name, source=source) from None

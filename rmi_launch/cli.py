@@ -1,0 +1,70 @@
+"""The ``rmi`` command. A command's module is loaded when the command is used."""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import sys
+from collections.abc import Mapping
+
+import click
+
+from rmi_launch.failures import run
+from rmi_runtime.version import __version__
+
+COMMANDS: Mapping[str, str] = {
+    "up": "rmi_launch.up:up",
+    "status": "rmi_launch.status:status",
+    "token": "rmi_launch.tokens:token",
+    "account": "rmi_launch.accounts:account",
+    "config": "rmi_launch.config:config",
+    "nameserver": "rmi_launch.services:nameserver",
+    "data": "rmi_launch.services:data",
+    "business": "rmi_launch.services:business",
+    "facade": "rmi_launch.services:facade",
+    "logger": "rmi_launch.services:logger",
+    "messages": "rmi_launch.services:messages",
+    "gateway": "rmi_launch.services:gateway",
+}
+"""Every command, and where it is."""
+
+
+class _Commands(click.Group):
+    """The group of :data:`COMMANDS`, in their order."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rmi")
+def rmi() -> None:
+    """A bank and a message log made of Pyro5 objects, and what runs them.
+
+    `rmi up` starts everything; the other commands ask the running system, or start one service
+    by hand.
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    raise_file_limit()
+    sys.exit(run(lambda: rmi.main(standalone_mode=False)))
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit on open files to the hard one: a connection is a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            # Some systems report a hard limit that they do not grant; then the soft one stays.
+            return

@@ -1,0 +1,163 @@
+"""The data directory as the launcher uses it.
+
+    DATA_DIR/rmi.lock          held (flock) by ``rmi up`` and every process it started
+    DATA_DIR/running.json      where the running system is; absent when none runs
+    DATA_DIR/log/NAME.out      what a process printed; NAME.out.1 is the part before
+    DATA_DIR/log/NAME.log      what a service logged, in its own line format
+
+The databases, the cluster key and the demonstration tokens beside them belong to the services.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rmi_runtime.errors import Conflict, InvalidRequest
+
+LOCK_POLL_S = 0.05
+
+
+class DataDirUnusable(InvalidRequest):
+    """The data directory cannot be made or written."""
+
+    code = "data_dir_unusable"
+
+
+class DataDirInUse(Conflict):
+    """Another ``rmi up`` runs on this data directory. ``fields['pid']`` is its process, or 0."""
+
+    code = "data_dir_in_use"
+
+
+def prepare(data_dir: Path) -> Path:
+    """Make *data_dir* and its log directory, readable by their owner only.
+
+    Returns:
+        The log directory.
+
+    Raises:
+        DataDirUnusable: it cannot be made, or not be written.
+    """
+    log_dir = data_dir / "log"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_dir.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise _unusable(data_dir, error) from None
+    for directory in (data_dir, log_dir):
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise _unusable(directory, PermissionError(0, "no permission to write there"))
+    return log_dir
+
+
+def _unusable(path: Path, error: OSError) -> DataDirUnusable:
+    return DataDirUnusable(
+        f"data directory {path} cannot be used: {error.strerror}; "
+        "choose another with --data-dir, or make this one writable",
+        path=str(path),
+    )
+
+
+@contextlib.contextmanager
+def locked(data_dir: Path, wait_s: float) -> Iterator[int]:
+    """Hold *data_dir* for one running system.
+
+    Every process that inherits the yielded descriptor holds the lock too: it is free only when
+    the last of them has ended.
+
+    Args:
+        data_dir: directory made by :func:`prepare`.
+        wait_s: how long to wait for what is left of a system whose ``rmi up`` has died.
+
+    Yields:
+        The descriptor of the lock file.
+
+    Raises:
+        DataDirInUse: somebody else holds it.
+        DataDirUnusable: the lock file cannot be opened.
+    """
+    path = data_dir / "rmi.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    try:
+        deadline = time.monotonic() + wait_s
+        while not _try_lock(fd):
+            holder = _holder(fd)
+            if time.monotonic() > deadline or _alive(holder):
+                raise DataDirInUse(
+                    f"data directory {data_dir} is in use by another rmi up (process {holder}); "
+                    "stop that one, or choose another directory with --data-dir",
+                    path=str(data_dir),
+                    pid=holder,
+                )
+            time.sleep(LOCK_POLL_S)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(fd: int) -> int:
+    digits = os.pread(fd, 20, 0)
+    return int(digits) if digits.isdigit() else 0
+
+
+def _alive(pid: int) -> bool:
+    """Say whether the process *pid* exists (0 stands for none)."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_running(data_dir: Path, running: dict[str, Any]) -> None:
+    """Replace ``running.json``, whole or not at all.
+
+    Args:
+        data_dir: the data directory.
+        running: ``pid`` of rmi up, ``ns`` (list of addresses), ``http``, and ``services``: a list
+            of name, address, pid, state and restarts of each.
+    """
+    path = data_dir / "running.json"
+    new = path.with_name("running.json.new")
+    new.write_text(json.dumps(running, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def remove_running(data_dir: Path) -> None:
+    """Remove ``running.json``: nothing runs any more."""
+    (data_dir / "running.json").unlink(missing_ok=True)
+
+
+def read_running(data_dir: Path) -> dict[str, Any] | None:
+    """Return what ``running.json`` says, or None if no ``rmi up`` is alive that wrote it."""
+    try:
+        running = json.loads((data_dir / "running.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(running, dict) or not _alive(running.get("pid", 0)):
+        return None
+    return running

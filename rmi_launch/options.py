@@ -1,0 +1,67 @@
+"""Command-line options made from the settings' own rules, so that no word is said twice."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rmi_runtime.settings import FIELDS, flag_of, load_settings, rule_of
+
+Command = Callable[..., Any]
+
+
+def with_settings(*names: str) -> Callable[[Command], Command]:
+    """Give a command the options for the settings *names*, and ``--config``.
+
+    The command is called with ``loaded`` (:class:`rmi_runtime.settings.Loaded`) in their place;
+    settings that have no option here still come from the file and the environment.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapper(*args: Any, config: Path | None, **options: Any) -> Any:
+            flags = {name: options.pop(name) for name in names}
+            loaded = load_settings(config, flags=flags)
+            return command(*args, loaded=loaded, **options)
+
+        wrapped: Command = wrapper
+        for name in reversed(names):
+            wrapped = _option(name)(wrapped)
+        return click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="Settings file. [default: rmi.toml, if there is one]",
+        )(wrapped)
+
+    return decorate
+
+
+def _option(name: str) -> Callable[[Command], Command]:
+    rule = rule_of(name)
+    default = FIELDS[name].default
+    text = rule.doc[0].upper() + rule.doc[1:]
+    if isinstance(default, bool):
+        flags = f"{flag_of(name)}/{flag_of(name, value=False)}"
+        said = flag_of(name, default).removeprefix("--")
+        return click.option(flags, name, default=None, help=f"{text}. [default: {said}]")
+    said = ",".join(default) if isinstance(default, tuple) else str(default)
+    metavar = "|".join(rule.choices) or _metavar(name, default)
+    # Checked by the settings themselves, whose message names the bounds.
+    return click.option(
+        flag_of(name), name, metavar=metavar, default=None, help=f"{text}. [default: {said}]"
+    )
+
+
+def _metavar(name: str, default: object) -> str:
+    if isinstance(default, Path):
+        return "DIR"
+    if isinstance(default, tuple) or name == "http":
+        return "HOST:PORT"
+    if isinstance(default, float):
+        return "SECONDS"
+    return "NUMBER" if isinstance(default, int) else "TEXT"

@@ -1,0 +1,50 @@
+"""Which services make up the system, and in which order they start and stop. Plain code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rmi_runtime.settings import Settings
+
+PRELOAD = ("rmi_bank", "rmi_msg")
+"""Modules that the services share; loaded once, before the first is forked."""
+
+NAMESERVER = "nameserver"
+GATEWAY = "gateway"
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """One service process.
+
+    Args:
+        name: name for people, and of its files below ``DATA_DIR/log``.
+        target: ``module:function`` of the coroutine function that is the service; it is called
+            with the settings and *args*.
+        args: further arguments (the service's number).
+    """
+
+    name: str
+    target: str
+    args: tuple[int, ...] = ()
+
+
+def plan_services(settings: Settings) -> list[list[ServiceSpec]]:
+    """Return the services in groups: started from first to last, stopped from last to first.
+
+    The first group is ready before the others are begun; those start at the same time, since each
+    of them waits for what it needs. A group is stopped only when those that use it have stopped.
+    """
+    return [
+        [ServiceSpec(NAMESERVER, "rmi_bank:run_nameserver")],
+        [ServiceSpec("bank.data", "rmi_bank:run_data")],
+        _numbered("bank.business", "rmi_bank:run_business", settings.business),
+        _numbered("msg.logger", "rmi_msg:run_logger", settings.loggers),
+        _numbered("msg.facade", "rmi_msg:run_facade", 1),
+        _numbered("msg.messages", "rmi_msg:run_messages", settings.messages),
+        [ServiceSpec(GATEWAY, "rmi_msg:run_gateway")],
+    ]
+
+
+def _numbered(name: str, target: str, count: int) -> list[ServiceSpec]:
+    return [ServiceSpec(f"{name}.{n}", target, (n,)) for n in range(1, count + 1)]

@@ -1,0 +1,177 @@
+"""``rmi up``: the whole system, from one command to one Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rmi_launch import data_dir
+from rmi_launch.options import with_settings
+from rmi_launch.plan import GATEWAY, PRELOAD, plan_services
+from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
+from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
+from rmi_launch.up_view import UpView, make_view
+from rmi_runtime.errors import Conflict
+from rmi_runtime.setting_rules import split_address
+from rmi_runtime.settings import Loaded, Settings
+
+ZYGOTE_EXTRA_S = 1.0
+"""How much longer than a service's own grace the zygote waits, should ``rmi up`` be killed."""
+
+
+class AddressInUse(Conflict):
+    """A port that the system is to listen on is taken. ``fields['address']`` is which."""
+
+    code = "address_in_use"
+
+
+@click.command()
+@with_settings(
+    "business",
+    "loggers",
+    "messages",
+    "store",
+    "http",
+    "ns",
+    "host",
+    "data_dir",
+    "demo",
+    "restart",
+    "insecure",
+    "log_level",
+)
+def up(loaded: Loaded) -> None:
+    """Start the whole system, and stop it on Ctrl-C."""
+    began = time.monotonic()
+    settings = loaded.settings
+    settings = dataclasses.replace(settings, data_dir=settings.data_dir.absolute())
+    log_dir = data_dir.prepare(settings.data_dir)
+    with data_dir.locked(settings.data_dir, settings.stop_wait_s) as lock_fd:
+        refuse_taken_addresses(settings)
+        grace_s = settings.stop_wait_s + ZYGOTE_EXTRA_S
+        with ZygoteProcess.start(PRELOAD, log_dir, grace_s, (lock_fd,)) as zygote:
+            view = make_view(began)
+            asyncio.run(_Run(settings, zygote, log_dir, view).run())
+            view.stopped()
+
+
+def refuse_taken_addresses(settings: Settings) -> None:
+    """Raise AddressInUse if a fixed address is taken; better said now than by a dying service."""
+    for flag, address in (("--ns", settings.ns[0]), ("--http", settings.http)):
+        host, port = split_address(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                taken = error.errno == errno.EADDRINUSE
+                why = "is already in use" if taken else f"cannot be used: {error.strerror}"
+                raise AddressInUse(
+                    f"{address} {why}; stop what listens there, or choose another address "
+                    f"with {flag} (port 0 for any free one)",
+                    address=address,
+                ) from None
+
+
+class _Run:
+    """One run of ``rmi up``, inside the event loop."""
+
+    def __init__(
+        self, settings: Settings, zygote: ZygoteProcess, log_dir: Path, view: UpView
+    ) -> None:
+        self._zygote = zygote
+        self._log_dir = log_dir
+        self._view = view
+        self._stop = asyncio.Event()
+        self._ready = False
+        self._supervisor = Supervisor(
+            plan_services(settings), settings, zygote, log_dir, self._on_change
+        )
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        self._zygote.attach()
+        settings = self._supervisor.settings
+        try:
+            self._view.starting(len(self._supervisor.services), settings)
+            if await self._first_of(self._supervisor.start()):
+                self._ready = True
+                self._write_running()
+                settings = self._supervisor.settings
+                self._view.ready(settings, self._http, self._supervisor.services)
+                await self._first_of(self._zygote.lost.wait())
+                if self._zygote.lost.is_set() and not self._stop.is_set():
+                    raise self._zygote_lost()
+        finally:
+            self._ready = False
+            self._view.stopping()
+            await self._supervisor.stop()
+            data_dir.remove_running(settings.data_dir)
+            self._zygote.detach()
+
+    async def _first_of(self, work: Coroutine[Any, Any, Any]) -> bool:
+        """Wait for *work* or for the order to stop; True if *work* was done first."""
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                return False
+            task.result()
+            return not stop.done()
+        finally:
+            for one in (task, stop):
+                one.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._supervisor.hurry()
+        self._stop.set()
+
+    def _on_change(self, service: Service) -> None:
+        self._view.changed(service)
+        if self._ready and service.state is not State.STARTING:
+            self._write_running()
+
+    @property
+    def _http(self) -> str:
+        """Where the gateway really listens."""
+        said = [s.address for s in self._supervisor.services if s.name == GATEWAY and s.address]
+        return said[0] if said else self._supervisor.settings.http
+
+    def _write_running(self) -> None:
+        settings = self._supervisor.settings
+        services = [
+            {
+                "name": service.name,
+                "address": service.address,
+                "pid": service.process.pid if service.process else None,
+                "state": service.state.value,
+                "restarts": service.restarts,
+            }
+            for service in self._supervisor.services
+        ]
+        running = {"pid": os.getpid(), "ns": list(settings.ns), "http": self._http}
+        data_dir.write_running(settings.data_dir, running | {"services": services})
+
+    def _zygote_lost(self) -> StartFailed:
+        tail = output_tail(self._log_dir, ZYGOTE)
+        return StartFailed(
+            "the process that starts the services has ended, so no dead service could be started "
+            f"again; everything is stopped. Its last words: {tail or 'none'}",
+            service=ZYGOTE,
+        )

@@ -1,0 +1,233 @@
+"""What ``rmi up`` shows: on a terminal in colour with a progress bar, elsewhere plain lines.
+
+The last line before the system is left to itself is ``ready: http://HOST:PORT`` where the output
+is not a terminal, so that a script can wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from rmi_launch.supervisor import Service, State
+from rmi_runtime.settings import Settings
+
+
+class UpView(Protocol):
+    """What a run tells its view."""
+
+    def starting(self, count: int, settings: Settings) -> None:
+        """*count* services are being started."""
+
+    def changed(self, service: Service) -> None:
+        """*service* has a new state."""
+
+    def ready(self, settings: Settings, http: str, services: Sequence[Service]) -> None:
+        """Everything is ready; the gateway listens on *http*."""
+
+    def stopping(self) -> None:
+        """Everything is being stopped."""
+
+    def stopped(self) -> None:
+        """Nothing runs any more."""
+
+
+def make_view(began: float) -> UpView:
+    """Return the view that suits stdout.
+
+    Args:
+        began: when the command began (``time.monotonic()``).
+    """
+    return TerminalView(Console(), began) if sys.stdout.isatty() else PlainView(began)
+
+
+def places(settings: Settings, http: str) -> list[tuple[str, str]]:
+    """Return where everything is: what it is, and its address or path."""
+    found = [
+        ("gateway", f"http://{http}"),
+        ("API description", f"http://{http}/openapi.json"),
+        ("name server", ", ".join(settings.ns)),
+        ("data", shown(settings.data_dir)),
+        ("logs", shown(settings.data_dir / "log")),
+    ]
+    if (tokens := settings.data_dir / "demo-tokens.json").exists():
+        found.append(("demo tokens", shown(tokens)))
+    return found
+
+
+def examples(settings: Settings, http: str) -> list[str]:
+    """Return shell lines that work now, in this order."""
+    lines = [
+        f"curl -d msg=msg1 http://{http}/",
+        f"curl 'http://{http}/?msg=HELLO'",
+    ]
+    tokens = settings.data_dir / "demo-tokens.json"
+    if tokens.exists():
+        program = f"import json; print(json.load(open({shown(tokens)!r}))[0]['token'])"
+        lines.append(f"TOKEN=$(python3 -c {shlex.quote(program)})")
+    else:
+        lines.append("TOKEN=$(rmi token create --client 1 --role teller --quiet)")
+    lines.append(
+        'curl -H "Authorization: Bearer $TOKEN" --json '
+        """'{"source": 1, "target": 2, "amount": 100}' """
+        f"http://{http}/bank/transfers"
+    )
+    lines.append(f'curl -H "Authorization: Bearer $TOKEN" http://{http}/bank/accounts/1')
+    return lines
+
+
+def shown(path: Path) -> str:
+    """Return *path* as people like to read it: relative if it is below the current directory."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def pid_of(service: Service) -> str:
+    """Return the service's process id as text, or nothing."""
+    return str(service.process.pid or "") if service.process else ""
+
+
+class PlainView:
+    """Lines without colour, flushed one by one."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._quiet = False
+
+    def _say(self, line: str = "") -> None:
+        print(line, flush=True)
+
+    def starting(self, count: int, settings: Settings) -> None:
+        """Say what begins."""
+        self._say(f"starting {count} services, data in {shown(settings.data_dir)}")
+
+    def changed(self, service: Service) -> None:
+        """Say what changed; the single ends of an orderly stop are not worth a line."""
+        if service.state is State.READY:
+            where = f" at {service.address}" if service.address else ""
+            self._say(f"{service.name} ready{where} (process {pid_of(service)})")
+        elif service.state in (State.DEAD, State.WAITING) and not self._quiet:
+            self._say(f"{service.name} {service.state.value}: {service.why}")
+
+    def ready(self, settings: Settings, http: str, services: Sequence[Service]) -> None:
+        """Say where everything is, and end with the line that scripts wait for."""
+        for what, where in places(settings, http):
+            self._say(f"{what}: {where}")
+        self._say("to try:")
+        for line in examples(settings, http):
+            self._say(f"  {line}")
+        self._say(f"all {len(services)} services ready in {_since(self._began)}")
+        self._say(f"ready: http://{http}")
+
+    def stopping(self) -> None:
+        """Say that it stops."""
+        self._quiet = True
+        self._say("stopping")
+
+    def stopped(self) -> None:
+        """Say that it has stopped."""
+        self._say("stopped")
+
+
+class TerminalView:
+    """Colour, a progress bar, a table."""
+
+    def __init__(self, console: Console, began: float) -> None:
+        self._console = console
+        self._began = began
+        self._bar: Progress | None = None
+        self._starting: set[str] = set()
+        self._stopping = False
+
+    def _hide_bar(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def starting(self, count: int, settings: Settings) -> None:
+        """Show an empty bar."""
+        # Redrawn at every change rather than by a thread of its own.
+        self._bar = Progress(
+            TextColumn("[bold]starting"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.description}"),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._bar.add_task("", total=count)
+        self._bar.start()
+        self._bar.refresh()
+
+    def changed(self, service: Service) -> None:
+        """Move the bar while starting; later, print a line."""
+        if self._bar:
+            self._move_bar(self._bar, service)
+        elif self._stopping:
+            return
+        elif service.state is State.READY:
+            self._line("green", service, f"ready again, process {pid_of(service)}")
+        elif service.state in (State.DEAD, State.WAITING):
+            self._line("red", service, service.why)
+
+    def _move_bar(self, bar: Progress, service: Service) -> None:
+        task = bar.tasks[0]
+        if service.state is State.STARTING:
+            self._starting.add(service.name)
+        elif service.state is State.READY:
+            self._starting.discard(service.name)
+            bar.advance(task.id)
+        bar.update(task.id, description=", ".join(sorted(self._starting)))
+        bar.refresh()
+
+    def _line(self, colour: str, service: Service, text: str) -> None:
+        clock = time.strftime("%H:%M:%S")
+        self._console.print(f"[dim]{clock}[/] [{colour}]{service.name}[/] {text}", highlight=False)
+
+    def ready(self, settings: Settings, http: str, services: Sequence[Service]) -> None:
+        """Show where everything is, the services, and lines to try."""
+        self._hide_bar()
+        took = f"{len(services)} services in {_since(self._began)}"
+        self._console.print(f"[bold green]ready[/] [dim]({took})[/]", highlight=False)
+        here = Table.grid(padding=(0, 2))
+        for what, where in places(settings, http):
+            here.add_row(f"  [dim]{what}[/]", where)
+        table = Table(box=None, padding=(0, 2), header_style="dim")
+        for column in ("service", "address", "process", "state"):
+            table.add_column(column, justify="right" if column == "process" else "left")
+        for service in services:
+            state = f"[green]{service.state.value}[/]"
+            table.add_row(service.name, service.address, pid_of(service), state)
+        self._console.print()
+        self._console.print(here, highlight=False)
+        self._console.print()
+        self._console.print(table, highlight=False)
+        self._console.print("\n  [dim]to try:[/]")
+        for line in examples(settings, http):
+            # Never wrapped or marked up: it is there to be copied.
+            self._console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print("\n  [dim]Ctrl-C stops everything[/]")
+
+    def stopping(self) -> None:
+        """Say that it stops."""
+        self._hide_bar()
+        self._stopping = True
+        self._console.print("[dim]stopping; Ctrl-C again kills what is left[/]")
+
+    def stopped(self) -> None:
+        """Say that it has stopped."""
+        self._console.print("[bold]stopped[/]")
+
+
+def _since(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"
