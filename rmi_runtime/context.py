@@ -38,9 +38,10 @@ class Connection(Protocol):
     id: int
     identity: Identity
     peer: object
+    correlation_uuid: uuid.UUID
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have *callback* called when the connection ends; returns a function that takes it back."""
+        """Have *callback* called when the connection ends; the result takes it back."""
         ...
 
 

@@ -24,9 +24,7 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 10.0
 STATEMENTS_CACHED = 256
 
-_Job = tuple[
-    Callable[..., Any], tuple[Any, ...], asyncio.AbstractEventLoop, "asyncio.Future[Any]"
-]
+_Job = tuple[Callable[..., Any], tuple[Any, ...], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 
 
 def connect(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:

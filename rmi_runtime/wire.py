@@ -15,7 +15,7 @@ offset bytes field
 12     4     payload length
 16     4     length of all annotation chunks
 20     16    correlation id, if flag ``CORRELATION`` is set
-36     2     reserved
+36     2     reserved; our patience, see below
 38     2     magic number 0x4dc5
 ====== ===== ==========================================================
 
@@ -24,13 +24,16 @@ An annotation chunk is a 4-letter ASCII id, a 4-byte length, and that many bytes
 Every length is checked against a bound before anything is kept or parsed, and compressed payloads
 are inflated no further than that bound.
 
-Two annotations are ours; stock peers ignore them:
+Two annotations and one header field are ours; stock peers ignore them:
 
 ``RMIP``
     In CONNECT: the client asks for pipelining; in CONNECTOK: the server grants it. Its one byte is
     the version, 1. Replies on such a connection may come in any order.
-``RMDL``
-    In INVOKE: milliseconds, 4 bytes in network order, for which the caller will wait.
+``RMIE``
+    In CONNECTFAIL: the code of the error (:mod:`rmi_runtime.errors`) in ASCII.
+patience
+    The reserved header field of an INVOKE on a connection with pipelining: for how many hundredths
+    of a second the caller will wait; 0 does not say.
 """
 
 from __future__ import annotations
@@ -58,12 +61,14 @@ FLAG_KEEP_SERIALIZED: Final = 32
 FLAG_CORRELATION: Final = 64
 
 ANNOTATION_PIPELINING: Final = "RMIP"
-ANNOTATION_DEADLINE: Final = "RMDL"
+ANNOTATION_REFUSAL: Final = "RMIE"
+ANNOTATION_STREAM: Final = "STRM"  # stock: the id of an item stream
 PIPELINING_VERSION: Final = b"\x01"
 
 PROTOCOL_VERSION: Final = 502
 HEADER_SIZE: Final = 40
 ANNOTATIONS_MAX: Final = 64
+PATIENCE_PER_S: Final = 100
 COMPRESS_ABOVE_BYTES: Final = 100  # as stock Pyro5: shorter payloads are not worth it
 
 _MAGIC: Final = 0x4DC5
@@ -72,7 +77,6 @@ _NO_CORRELATION: Final = bytes(16)
 _NO_ANNOTATIONS: Final[Mapping[str, bytes]] = {}
 _header = struct.Struct("!4sHBBHHII16sHH")
 _chunk_header = struct.Struct("!4sI")
-_deadline = struct.Struct("!I")
 
 
 class WireError(ProtocolError):  # type: ignore[misc]
@@ -90,12 +94,14 @@ class Message:
         payload: the serialized data.
         annotations: chunk id to bytes.
         correlation_id: 16 bytes, or None.
+        patience: hundredths of a second the caller will wait, or 0.
     """
 
     __slots__ = (
         "annotations",
         "correlation_id",
         "flags",
+        "patience",
         "payload",
         "seq",
         "serializer_id",
@@ -111,6 +117,7 @@ class Message:
         payload: bytes,
         annotations: Mapping[str, bytes] = _NO_ANNOTATIONS,
         correlation_id: bytes | None = None,
+        patience: int = 0,
     ) -> None:
         self.type = type_
         self.serializer_id = serializer_id
@@ -119,6 +126,7 @@ class Message:
         self.payload = payload
         self.annotations = annotations
         self.correlation_id = correlation_id
+        self.patience = patience
 
     def __repr__(self) -> str:
         return (
@@ -132,10 +140,14 @@ class Parser:
 
     Args:
         size_bytes_max: bound on payload plus annotations of one message, as sent and as inflated.
+
+    Attributes:
+        error: what was wrong with the bytes, once something was; nothing is parsed after that.
     """
 
     def __init__(self, size_bytes_max: int) -> None:
         self.size_bytes_max = size_bytes_max
+        self.error: WireError | None = None
         self._kept = bytearray()
         self._wanted = HEADER_SIZE
 
@@ -151,19 +163,26 @@ class Parser:
             data: what has just been received, any number of bytes.
 
         Returns:
-            The messages that are complete now, in order; often one, possibly none.
-
-        Raises:
-            WireError: the bytes cannot be a message; the connection is of no more use.
+            The messages that are complete now, in order; often one, possibly none. If bytes that
+            cannot be a message follow them, ``error`` is set.
         """
+        messages: list[Message] = []
+        if self.error is None:
+            try:
+                self._cut(data, messages)
+            except WireError as error:
+                self.error = error
+                self._kept.clear()
+        return messages
+
+    def _cut(self, data: bytes, messages: list[Message]) -> None:
         if self._kept:
             self._kept += data
             if len(self._kept) < self._wanted:
                 self._check_beginning(self._kept)
-                return []
+                return
             data = bytes(self._kept)
             self._kept.clear()
-        messages = []
         position, end = 0, len(data)
         while end - position >= HEADER_SIZE:
             whole = self._read(data, position, end)
@@ -176,7 +195,6 @@ class Parser:
         if position < end:
             self._kept += data[position:] if position else data
             self._check_beginning(self._kept)
-        return messages
 
     def _check_beginning(self, kept: bytearray) -> None:
         """Refuse at the first wrong byte: who speaks HTTP to us shall not be waited for."""
@@ -185,9 +203,19 @@ class Parser:
 
     def _read(self, data: bytes, start: int, end: int) -> tuple[Message, int] | None:
         """Read one message at *start*; None (and how many bytes are wanted) if it is not whole."""
-        (tag, version, type_, serializer_id, flags, seq, size, notes_size, correlation, _, magic) = (
-            _header.unpack_from(data, start)
-        )
+        (
+            tag,
+            version,
+            type_,
+            serializer_id,
+            flags,
+            seq,
+            size,
+            notes_size,
+            correlation,
+            wait,
+            magic,
+        ) = _header.unpack_from(data, start)
         if tag != _TAG or version != PROTOCOL_VERSION or magic != _MAGIC:
             raise WireError(
                 f"invalid message or protocol version: expected PYRO version {PROTOCOL_VERSION}"
@@ -212,7 +240,7 @@ class Parser:
             flags &= ~FLAG_COMPRESSED
         correlation_id = correlation if flags & FLAG_CORRELATION else None
         return (
-            Message(type_, serializer_id, flags, seq, payload, annotations, correlation_id),
+            Message(type_, serializer_id, flags, seq, payload, annotations, correlation_id, wait),
             stop,
         )
 
@@ -263,6 +291,7 @@ def encode(
     correlation_id: bytes | None = None,
     *,
     compress: bool = False,
+    patience: int = 0,
 ) -> bytes:
     """Return one message as bytes.
 
@@ -275,6 +304,7 @@ def encode(
         annotations: 4-letter ASCII ids to bytes-like values.
         correlation_id: 16 bytes, or None.
         compress: deflate payloads above ``COMPRESS_ABOVE_BYTES``.
+        patience: hundredths of a second the caller will wait, or 0; see :func:`patience`.
 
     Raises:
         WireError: an annotation id is not 4 ASCII letters.
@@ -295,7 +325,7 @@ def encode(
         len(payload),
         len(notes),
         correlation_id or _NO_CORRELATION,
-        0,
+        patience,
         _MAGIC,
     )
     return b"".join((header, notes, payload)) if notes else header + payload
@@ -311,18 +341,9 @@ def _encode_annotations(annotations: Mapping[str, bytes]) -> bytes:
     return b"".join(chunks)
 
 
-def encode_deadline(remaining_s: float) -> bytes:
-    """Return the ``RMDL`` annotation for a caller who waits *remaining_s* more seconds."""
-    return _deadline.pack(min(max(int(remaining_s * 1000), 0), 0xFFFFFFFF))
-
-
-def decode_deadline(value: bytes) -> float:
-    """Return the seconds in an ``RMDL`` annotation.
-
-    Raises:
-        WireError: it is not 4 bytes long.
-    """
-    if len(value) != _deadline.size:
-        raise WireError(f"deadline annotation has {len(value)} bytes, expected {_deadline.size}")
-    milliseconds: int = _deadline.unpack(value)[0]
-    return milliseconds / 1000.0
+def patience(remaining_s: float) -> int:
+    """Return the header field for a caller who waits *remaining_s* more seconds."""
+    hundredths = int(remaining_s * PATIENCE_PER_S)
+    if hundredths < 1:
+        return 1
+    return hundredths if hundredths <= 0xFFFF else 0

@@ -1,0 +1,393 @@
+"""The asyncio daemon: serves Pyro objects to stock Pyro5 clients and to our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl as tls
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from Pyro5 import client as stock_client
+from Pyro5.core import URI
+from Pyro5.errors import DaemonError, SerializeError
+
+from rmi_runtime import serializers, wire
+from rmi_runtime.connection import ServerConnection
+from rmi_runtime.context import ANONYMOUS, Identity
+from rmi_runtime.daemon_object import DaemonObject
+from rmi_runtime.dispatch import Dispatcher
+from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.objects import ObjectTable
+from rmi_runtime.serializers import Call, Serializer
+from rmi_runtime.streams import StreamTable
+
+log = logging.getLogger(__name__)
+
+Authenticate = Callable[[object, object], Identity | Awaitable[Identity]]
+
+BACKLOG = 4096
+HOUSEKEEPING_S = 0.25
+RATE_WINDOW_S = 5
+LOOPBACK_NAMES = ("localhost", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach *host*."""
+    return host in LOOPBACK_NAMES or host.startswith("127.")
+
+
+class Daemon:
+    """Serves registered objects on one event loop.
+
+    ``async def`` methods run as tasks, plain ones at once on the loop (so they must not block),
+    or on threads if *threads* is given. Objects are exposed with Pyro5's own decorators.
+
+    The socket is bound here, so that :meth:`register` knows the address; nothing is answered until
+    the daemon is entered with ``async with`` (or :meth:`start` is awaited).
+
+    Args:
+        host: address to bind. Anything but loopback needs *ssl* and *authenticate*, or *insecure*.
+        port: port to bind; 0 picks a free one.
+        unixsocket: path of a Unix domain socket to bind instead.
+        ssl: server context for TLS, or None.
+        authenticate: ``(handshake data, peer address) -> Identity``, plain or async; it raises to
+            refuse. None: everyone is anonymous.
+        limits: bounds; see :class:`DaemonLimits`.
+        insecure: bind a reachable address without TLS and authentication all the same.
+        threads: run plain methods on so many threads; 0 runs them on the loop.
+        compress: deflate large replies.
+        tracebacks: send remote tracebacks with exceptions, as stock Pyro5 does.
+
+    Raises:
+        ValueError: *host* is reachable from outside and the daemon would be open.
+        OSError: the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        *,
+        unixsocket: str | None = None,
+        ssl: tls.SSLContext | None = None,
+        authenticate: Authenticate | None = None,
+        limits: DaemonLimits | None = None,
+        insecure: bool = False,
+        threads: int = 0,
+        compress: bool = False,
+        tracebacks: bool = True,
+    ) -> None:
+        host = host or "127.0.0.1"
+        if not (unixsocket or insecure or is_loopback(host)) and not (ssl and authenticate):
+            raise ValueError(
+                f"binding {host} lets other machines in: give ssl and authenticate, "
+                "bind a loopback address, or say insecure=True"
+            )
+        self.limits = limits or DaemonLimits()
+        self.threads = threads
+        self.compress = compress
+        self.tracebacks = tracebacks
+        self.draining = False
+        self.calls = self.errors = self.overloads = self.refusals = 0
+        self.streams = StreamTable(
+            self.limits.streams_max,
+            self.limits.stream_lifetime_s,
+            self.limits.stream_linger_s,
+            time.monotonic,
+        )
+        self._ssl = ssl
+        self._authenticate = authenticate
+        self._unixsocket = unixsocket
+        self._socket, self.location = _bind(host, port, unixsocket)
+        self.daemon_object = DaemonObject(self)
+        self.objects = ObjectTable(self.daemon_object)
+        self._connections: set[ServerConnection] = set()
+        self._connection_count = 0
+        self._ungreeted: dict[ServerConnection, float] = {}
+        self._partial: dict[ServerConnection, float] = {}
+        self._rates: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_S + 1)
+        self._server: asyncio.AbstractServer | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
+        self._closed = False
+        self.executor: ThreadPoolExecutor | None = None
+        self.dispatcher = Dispatcher(self)
+
+    # -- life-cycle
+
+    async def start(self) -> None:
+        """Begin to answer. Harmless if it does so already."""
+        if self._server is not None:
+            return
+        if self._closed:
+            raise DaemonError("this daemon has been closed: make a new one")
+        self.loop = asyncio.get_running_loop()
+        self.started_at = time.monotonic()
+        if self.threads:
+            self.executor = ThreadPoolExecutor(self.threads, "pyro-method")
+        options: dict[str, Any] = {"sock": self._socket, "ssl": self._ssl, "backlog": BACKLOG}
+        if self._ssl is not None:
+            options["ssl_handshake_timeout"] = self.limits.handshake_s
+        create = self.loop.create_unix_server if self._unixsocket else self.loop.create_server
+        self._server = await create(self._new_connection, **options)
+        self._housekeeper = asyncio.create_task(self._keep_house())
+
+    async def __aenter__(self) -> Daemon:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def drain(self, timeout_s: float = 10.0) -> bool:
+        """Refuse new work with a definite ``Draining`` error, and wait for what is under way.
+
+        Args:
+            timeout_s: how long to wait at most.
+
+        Returns:
+            True if everything was finished in time.
+        """
+        self.draining = True
+        deadline = time.monotonic() + timeout_s
+        while self.dispatcher.running:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return False
+            await asyncio.wait(list(self.dispatcher.running), timeout=remaining)
+        return True
+
+    async def close(self) -> None:
+        """Stop: close the socket, give up what is under way, drop the connections."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        running = list(self.dispatcher.running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=1.0)
+        self.streams.close_all()
+        for connection in list(self._connections):
+            connection.close()
+        self._socket.close()
+        if self.executor is not None:
+            self.executor.shutdown(wait=False, cancel_futures=True)
+        if self._unixsocket:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._unixsocket)
+        await asyncio.sleep(0)  # lets the transports tell their connections of the end
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            now = time.monotonic()
+            self._expire(self._ungreeted, now - self.limits.handshake_s, "no handshake in time")
+            self._expire(self._partial, now - self.limits.message_s, "half a message only")
+            self.dispatcher.sweep()
+            self.streams.sweep()
+            if not self._rates or now - self._rates[-1][0] >= 1.0:
+                self._rates.append((now, self.calls))
+
+    def _expire(self, since: dict[ServerConnection, float], limit: float, why: str) -> None:
+        """Close those that have been in *since* for too long; it is in order of time."""
+        while since:
+            connection, at = next(iter(since.items()))
+            if at > limit:
+                return
+            del since[connection]
+            log.info("connection %d from %s closed: %s", connection.id, connection.peer, why)
+            self.refusals += 1
+            connection.abort()
+
+    # -- connections (called by ServerConnection)
+
+    def _new_connection(self) -> ServerConnection:
+        self._connection_count += 1
+        return ServerConnection(self, self._connection_count)
+
+    def admit(self, connection: ServerConnection) -> bool:
+        """Count a new connection in, unless there are too many."""
+        if len(self._connections) >= self.limits.connections_max:
+            self.refusals += 1
+            return False
+        self._connections.add(connection)
+        self._ungreeted[connection] = time.monotonic()
+        return True
+
+    def greeted(self, connection: ServerConnection) -> None:
+        """Note that a connection's handshake is done."""
+        self._ungreeted.pop(connection, None)
+
+    def dismiss(self, connection: ServerConnection) -> None:
+        """Forget a connection that has ended."""
+        self._connections.discard(connection)
+        self._ungreeted.pop(connection, None)
+        self._partial.pop(connection, None)
+        if self.streams:
+            self.streams.orphan(connection)
+
+    def note_partial(self, connection: ServerConnection) -> None:
+        """Note that half a message has come, unless that is known."""
+        self._partial.setdefault(connection, time.monotonic())
+
+    def note_whole(self, connection: ServerConnection) -> None:
+        """Note that no half message is waiting for its rest."""
+        if self._partial:
+            self._partial.pop(connection, None)
+
+    def count_refusal(self) -> None:
+        """Count a connection or handshake that was refused."""
+        self.refusals += 1
+
+    def authenticate(
+        self, handshake: object, connection: ServerConnection
+    ) -> Identity | Awaitable[Identity]:
+        """Return who is calling, or an awaitable of it; raises to refuse."""
+        if self._authenticate is None:
+            return ANONYMOUS
+        return self._authenticate(handshake, connection.peer)
+
+    def greeting(self, handshake: object, connection: ServerConnection) -> object:
+        """Return the handshake data of the reply; override it to send something of your own."""
+        return "hello"
+
+    def annotations(self) -> dict[str, bytes]:
+        """Return annotations for every reply; override it to send some."""
+        return {}
+
+    def serializer(self, serializer_id: int) -> Serializer:
+        """Return the serializer with this number.
+
+        Raises:
+            SerializeError: it is unknown, or marshal, which is not made for untrusted bytes.
+        """
+        found = serializers.BY_ID.get(serializer_id)
+        if found is None:
+            raise SerializeError(
+                f"serializer {serializer_id} is not accepted: use serpent, json or msgpack"
+            )
+        return found
+
+    def read_call(self, serializer: Serializer, message: wire.Message) -> Call:
+        """Read the call in an INVOKE message."""
+        if message.flags & wire.FLAG_KEEP_SERIALIZED:
+            raise SerializeError("blobs that stay serialized are not accepted here")
+        return serializer.load_call(message.payload, self.limits.elements_max)
+
+    # -- objects
+
+    def register(
+        self, obj_or_class: Any, name: str | None = None, *, force: bool = False, weak: bool = False
+    ) -> URI:
+        """Make an object, or a class whose objects are made on demand, callable from outside.
+
+        Args:
+            obj_or_class: an object, or a class (see Pyro5's ``@behavior``).
+            name: its object id in this daemon; None makes one up.
+            force: take the id from another object, or give a second id to this one.
+            weak: forget the object when nobody else holds it.
+
+        Returns:
+            The URI to reach it.
+
+        Raises:
+            TypeError: the name is no string, or a class is to be held weakly.
+            DaemonError: the id is taken, or the object has one.
+        """
+        return self.uri_for(self.objects.add(obj_or_class, name, self, force=force, weak=weak))
+
+    def unregister(self, obj_or_name: Any) -> None:
+        """Forget an object. An unknown id is no error; the daemon's own object stays."""
+        self.objects.discard(obj_or_name)
+
+    def uri_for(self, obj_or_name: Any) -> URI:
+        """Return the URI of a registered object, or of a name.
+
+        Raises:
+            DaemonError: the object is not registered here.
+        """
+        return URI(f"PYRO:{self.objects.id_of(obj_or_name)}@{self.location}")
+
+    def proxyFor(self, obj_or_name: Any) -> Any:
+        """Return a stock, unconnected proxy of a registered object, to be sent to a client.
+
+        Pyro5's serializers call this, by this name, for every registered object in a result.
+        """
+        uri = self.uri_for(obj_or_name)
+        proxy = stock_client.Proxy(uri)
+        proxy._pyroGetMetadata(known_metadata=self.objects.metadata(uri.object))
+        return proxy
+
+    # -- figures
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the daemon is doing, as plain values.
+
+        Returns:
+            ``state`` (``ready`` or ``draining``), ``pid``, ``location``, ``uptime_s``, ``calls``,
+            ``errors``, ``overloads``, ``refusals`` (counts since the start), ``calls_per_s`` (of
+            the last few seconds), ``connections``, ``inflight``, ``streams``, ``objects``.
+        """
+        now = time.monotonic()
+        rate = 0.0
+        if self._rates:
+            at, calls = self._rates[0]
+            rate = (self.calls - calls) / (now - at) if now > at else 0.0
+        return {
+            "state": "draining" if self.draining else "ready",
+            "pid": os.getpid(),
+            "location": self.location,
+            "uptime_s": round(now - self.started_at, 3),
+            "calls": self.calls,
+            "errors": self.errors,
+            "overloads": self.overloads,
+            "refusals": self.refusals,
+            "calls_per_s": round(rate, 1),
+            "connections": len(self._connections),
+            "inflight": len(self.dispatcher.running),
+            "streams": len(self.streams),
+            "objects": len(self.objects),
+        }
+
+
+def _bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, str]:
+    """Bind a listening socket; return it and its location in Pyro's notation."""
+    if unixsocket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            sock.bind(unixsocket)
+        except OSError:
+            sock.close()
+            raise
+        return sock, "./u:" + unixsocket
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    port = sock.getsockname()[1]
+    return sock, f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"

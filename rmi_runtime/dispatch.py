@@ -1,0 +1,371 @@
+"""Carries out requests: finds the object and the method, calls it, and encodes what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final
+
+from Pyro5 import errors as pyro_errors
+from Pyro5.callcontext import current_context
+from Pyro5.core import DAEMON_NAME, _ExceptionWrapper
+from Pyro5.errors import format_traceback
+from Pyro5.server import (
+    _get_exposed_property_value,
+    _set_exposed_property_value,
+    is_private_attribute,
+)
+
+from rmi_runtime import errors, wire
+from rmi_runtime.context import Call, check_allowed, current
+from rmi_runtime.serializers import BY_NAME, Serializer
+
+if TYPE_CHECKING:
+    from rmi_runtime.connection import ServerConnection
+    from rmi_runtime.daemon import Daemon
+
+log = logging.getLogger(__name__)
+
+# Results of these types are neither awaitable nor a stream: the usual ones, told apart quickly.
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+
+Request = tuple["ServerConnection", wire.Message, Serializer, Call]
+
+
+class Dispatcher:
+    """Carries out the requests of one daemon.
+
+    Args:
+        daemon: whose objects are called.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._limits = daemon.limits
+        self.running: dict[asyncio.Task[None], float | None] = {}  # task -> its deadline
+
+    def invoke(
+        self, connection: ServerConnection, message: wire.Message, *, refuse: bool = False
+    ) -> asyncio.Task[None] | None:
+        """Carry out one INVOKE message.
+
+        Plain methods are done, and answered, when this returns.
+
+        Args:
+            connection: where it came from and where the reply goes.
+            message: the request.
+            refuse: answer ``Overloaded`` without doing anything.
+
+        Returns:
+            The task that does the rest, or None if nothing is left to do.
+        """
+        serializer = BY_NAME["serpent"]
+        call = Call(
+            connection.identity,
+            connection,
+            message.seq,
+            message.flags,
+            message.serializer_id,
+            message.annotations,
+            message.correlation_id,
+        )
+        token = current.set(call)
+        request = (connection, message, serializer, call)
+        self._daemon.calls += 1
+        try:
+            serializer = self._daemon.serializer(message.serializer_id)
+            request = (connection, message, serializer, call)
+            object_id, name, args, kwargs = self._daemon.read_call(serializer, message)
+            self._admit(object_id, message, call, refuse)
+            target = self._daemon.objects.target(object_id, connection.instances)
+            if message.flags & wire.FLAG_BATCH:
+                return self._start(request, self._batch(target, args))
+            result = self._call_member(target, name, args, kwargs or {}, call)
+            if type(result) not in _PLAIN:
+                if type(result) is CoroutineType or inspect.isawaitable(result):
+                    return self._start(request, result)
+                if isinstance(result, (Iterator, AsyncIterator)):
+                    self._reply_stream(request, result)
+                    return None
+            self._reply(request, result)
+        except BaseException as error:
+            self._reply_error(request, error)
+        finally:
+            current.reset(token)
+        return None
+
+    def _admit(self, object_id: str, message: wire.Message, call: Call, refuse: bool) -> None:
+        """Set the deadline; refuse when there is too much to do, or the daemon leaves."""
+        if message.patience:
+            call.deadline = time.monotonic() + message.patience / wire.PATIENCE_PER_S
+        if object_id == DAEMON_NAME:
+            return
+        if self._daemon.draining:
+            raise errors.Draining("this service is leaving and takes nothing new: ask another one")
+        if refuse or len(self.running) >= self._limits.inflight_max:
+            self._daemon.overloads += 1
+            raise errors.Overloaded(
+                "too many calls are under way here: try again shortly, or elsewhere",
+                retry_after_s=1,
+            )
+
+    # -- members
+
+    def _call_member(
+        self, target: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], call: Call
+    ) -> Any:
+        if name[:1] == "_":
+            if name == "__getattr__" and len(args) == 1:
+                self._check_allowed(target, _getter(target, args[0]), call, str(args[0]))
+                return _get_exposed_property_value(target, args[0])
+            if name == "__setattr__" and len(args) == 2:
+                self._check_allowed(target, _getter(target, args[0]), call, str(args[0]))
+                return _set_exposed_property_value(target, args[0], args[1])
+            if is_private_attribute(name):
+                raise AttributeError(f"attempt to access private attribute '{name}'")
+        method = getattr(target, name)
+        if not getattr(method, "_pyroExposed", False):
+            raise AttributeError(f"attempt to access unexposed attribute '{name}'")
+        self._check_allowed(target, method, call, name)
+        if (
+            self._daemon.threads
+            and target is not self._daemon.daemon_object
+            and not inspect.iscoroutinefunction(method)
+        ):
+            return self._call_in_thread(method, args, kwargs, call)
+        return _call_plainly(method, args, kwargs, call)
+
+    def _check_allowed(self, target: Any, method: Any, call: Call, name: str) -> None:
+        words = getattr(method, "_rmi_allow", None) or getattr(target, "_rmi_allow", None)
+        if words is not None:
+            check_allowed(words, call.identity, name)
+
+    def _call_in_thread(
+        self,
+        method: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        call: Call,
+    ) -> asyncio.Future[Any]:
+        context = contextvars.copy_context()
+
+        def guarded() -> tuple[Any, BaseException | None]:
+            try:  # futures refuse StopIteration, and a thread pool must not see SystemExit
+                return context.run(_call_plainly, method, args, kwargs, call), None
+            except BaseException as error:
+                return None, error
+
+        return asyncio.ensure_future(self._from_thread(guarded))
+
+    async def _from_thread(self, guarded: Callable[[], tuple[Any, BaseException | None]]) -> Any:
+        result, error = await self._daemon.loop.run_in_executor(self._daemon.executor, guarded)
+        if error is not None:
+            raise StopAsyncIteration if isinstance(error, StopIteration) else error
+        return result
+
+    async def _batch(self, target: Any, calls: Sequence[Any]) -> list[Any]:
+        """Do the calls of a batch one after the other; the first that fails ends it."""
+        if len(calls) > self._limits.batch_max:
+            raise errors.InvalidRequest(
+                f"a batch has at most {self._limits.batch_max} calls, this one has {len(calls)}",
+                field="batch",
+            )
+        results: list[Any] = []
+        for name, args, kwargs in calls:
+            try:
+                result = self._call_member(target, name, args, kwargs or {}, current.get())
+                if inspect.isawaitable(result):
+                    result = await result
+            except Exception as error:
+                if isinstance(error, errors.RmiError):
+                    results.append(_wrapped(error))
+                else:
+                    error._pyroTraceback = format_traceback()  # type: ignore[attr-defined]
+                    results.append(_ExceptionWrapper(error))
+                break
+            results.append(result)
+        return results
+
+    # -- tasks
+
+    def _start(self, request: Request, result: Any) -> asyncio.Task[None]:
+        call = request[3]
+        task = self._daemon.loop.create_task(self._finish(request, result))
+        self.running[task] = call.deadline
+        task.add_done_callback(self.running.pop)
+        return task
+
+    async def _finish(self, request: Request, result: Any) -> None:
+        call = request[3]
+        try:
+            if call.deadline is not None and time.monotonic() >= call.deadline:
+                if isinstance(result, Coroutine):
+                    result.close()
+                raise errors.DeadlinePassed("the caller's deadline passed before this was begun")
+            outcome = await result
+            if isinstance(outcome, (Iterator, AsyncIterator)):
+                self._reply_stream(request, outcome)
+            else:
+                self._reply(request, outcome)
+        except asyncio.CancelledError:
+            self._reply_error(
+                request, errors.Interrupted("the work was given up before it was finished")
+            )
+        except BaseException as error:
+            self._reply_error(request, error)
+
+    def sweep(self) -> None:
+        """Give up the work whose callers have stopped waiting."""
+        now = time.monotonic()
+        for task, deadline in list(self.running.items()):
+            if deadline is not None and now > deadline:
+                task.cancel()
+
+    # -- replies
+
+    def _reply(self, request: Request, result: Any) -> None:
+        connection, message, serializer, call = request
+        flags = message.flags
+        if flags & wire.FLAG_ONEWAY:
+            return
+        payload = serializer.dumps(result)
+        if len(payload) > self._limits.reply_size_bytes_max:
+            raise errors.InvalidRequest(
+                f"the result has {len(payload)} bytes, at most "
+                f"{self._limits.reply_size_bytes_max} may be sent: ask for less at once"
+            )
+        connection.send(
+            wire.encode(
+                wire.MSG_RESULT,
+                serializer.serializer_id,
+                flags & wire.FLAG_BATCH,
+                message.seq,
+                payload,
+                self._annotations(call),
+                message.correlation_id,
+                compress=self._daemon.compress,
+            )
+        )
+
+    def _reply_stream(self, request: Request, items: Any) -> None:
+        connection, message, _, _ = request
+        if message.flags & wire.FLAG_ONEWAY:
+            return
+        stream_id = self._daemon.streams.open(connection, items)
+        # As stock: an exception for clients too old for streams, and the stream's id beside it.
+        self._send_error(
+            request,
+            pyro_errors.ProtocolError("result of call is an iterator"),
+            wire.FLAG_STREAM,
+            {wire.ANNOTATION_STREAM: stream_id.encode("ascii")},
+        )
+
+    def _reply_error(self, request: Request, error: BaseException) -> None:
+        _, message, _, _ = request
+        self._daemon.errors += not isinstance(error, (StopIteration, StopAsyncIteration))
+        if isinstance(error, StopAsyncIteration):
+            error = StopIteration(*error.args)
+        elif not isinstance(error, (Exception, GeneratorExit)):
+            # What ends a process stays here; the caller learns of it, and the daemon serves on.
+            log.warning("a remote method raised %r", error)
+            error = pyro_errors.PyroError(f"the method raised {type(error).__name__}: {error}")
+        if message.flags & wire.FLAG_ONEWAY:
+            log.info("a oneway call failed: %r", error)
+        else:
+            self._send_error(request, error, 0, None)
+
+    def _send_error(
+        self,
+        request: Request,
+        error: BaseException,
+        flags: int,
+        annotations: dict[str, bytes] | None,
+    ) -> None:
+        connection, message, serializer, call = request
+        payload = dump_error(serializer, error, tracebacks=self._daemon.tracebacks)
+        own = self._annotations(call)
+        connection.send(
+            wire.encode(
+                wire.MSG_RESULT,
+                serializer.serializer_id,
+                flags | wire.FLAG_EXCEPTION,
+                message.seq,
+                payload,
+                {**own, **annotations} if own and annotations else annotations or own,
+                message.correlation_id,
+                compress=self._daemon.compress,
+            )
+        )
+
+    def _annotations(self, call: Call) -> dict[str, bytes] | None:
+        annotations = self._daemon.annotations()
+        if not call.response_annotations:
+            return annotations or None
+        return {**call.response_annotations, **annotations}
+
+
+def _wrapped(error: errors.RmiError) -> dict[str, Any]:
+    """Return an error of our tree as one result of a batch, in the form stock clients know."""
+    return {"__class__": "Pyro5.core._ExceptionWrapper", "exception": errors.to_wire(error)}
+
+
+def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool) -> bytes:
+    """Serialize an exception, or a description of it if it cannot be serialized itself.
+
+    Args:
+        serializer: the caller's.
+        error: what was raised.
+        tracebacks: send the remote traceback along, as stock Pyro5 does.
+
+    Returns:
+        The payload.
+    """
+    if isinstance(error, errors.RmiError):
+        return serializer.dumps(errors.to_wire(error))
+    lines = format_traceback(type(error), error, error.__traceback__) if tracebacks else []
+    try:
+        error._pyroTraceback = lines  # type: ignore[attr-defined]
+        return serializer.dumps(error)
+    except Exception as why:
+        plain = pyro_errors.PyroError(
+            f"Error serializing exception: {why}. Original exception: {type(error)}: {error}"
+        )
+        plain._pyroTraceback = lines
+        return serializer.dumps(plain)
+
+
+def _getter(target: Any, name: Any) -> Any:
+    """Return a property's getter, which carries the marks of its decorators."""
+    found = getattr(type(target), name, None) if isinstance(name, str) else None
+    return getattr(found, "fget", None)
+
+
+def _call_plainly(
+    method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
+) -> Any:
+    """Call a method with ``Pyro5.api.current_context`` showing this call, as written for stock."""
+    context = current_context
+    connection = call.connection
+    if connection is not None:
+        context.client = connection
+        context.client_sock_addr = connection.peer
+        context.correlation_id = (
+            uuid.UUID(bytes=call.correlation_id)
+            if call.correlation_id
+            else connection.correlation_uuid
+        )
+    context.seq = call.seq
+    context.msg_flags = call.flags
+    context.serializer_id = call.serializer_id
+    context.annotations = call.annotations
+    context.response_annotations = {}
+    result = method(*args, **kwargs)
+    if context.response_annotations:
+        call.response_annotations.update(context.response_annotations)
+    return result

@@ -1,0 +1,168 @@
+"""The life of a service process: bind, build, announce, serve, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from rmi_runtime.credentials import Identify, ServiceAuthenticator, load_or_create_cluster_key
+from rmi_runtime.daemon import Daemon
+from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.registry import Announcer, NameServers
+from rmi_runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+READY_VARIABLE = "RMI_READY_FD"
+
+
+class ServiceContext:
+    """What a service may use while it is built and while it lives.
+
+    Args:
+        name: its Pyro name.
+        settings: the settings in force.
+        cluster_key: what services show each other.
+
+    Attributes:
+        daemon: where its object will be registered; it does not answer yet during the build.
+        name_servers: to find other services.
+        cluster_handshake: handshake data for proxies of other services.
+        log_path: file for its operation log; the directory exists.
+    """
+
+    def __init__(self, name: str, settings: Settings, cluster_key: str) -> None:
+        self.name = name
+        self.settings = settings
+        self.cluster_handshake: dict[str, str] = {"cluster_key": cluster_key}
+        self._authenticator = ServiceAuthenticator(cluster_key)
+        self.daemon = Daemon(
+            settings.host,
+            authenticate=self._authenticator,
+            limits=DaemonLimits(message_size_bytes_max=settings.message_size_bytes_max),
+            insecure=settings.insecure,
+        )
+        self.name_servers = NameServers(settings.ns, handshake=self.cluster_handshake)
+        logs = Path(settings.data_dir) / "log"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.log_path = logs / f"{name}.log"
+
+    @property
+    def identify(self) -> Identify | None:
+        """How to find who a client's token belongs to; None: clients' tokens are refused."""
+        return self._authenticator.identify
+
+    @identify.setter
+    def identify(self, identify: Identify | None) -> None:
+        self._authenticator.identify = identify
+
+
+Build = Callable[[ServiceContext], AbstractAsyncContextManager[object]]
+
+
+async def run_service(
+    name: str,
+    build: Build,
+    settings: Settings,
+    *,
+    tags: Iterable[str] = (),
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run one service until it is told to stop.
+
+    Args:
+        name: its Pyro name, such as ``bank.business.1``.
+        build: makes the Pyro object, as an async context manager that cleans up after it.
+        settings: the settings in force.
+        tags: metadata for the name server, besides ``rmi`` and ``rmi.<kind>``.
+        stop: set it to stop the service. None: SIGTERM and SIGINT stop it.
+
+    Raises:
+        Exception: whatever prevents the service from starting.
+    """
+    stopping = stop if stop is not None else stop_on_signals()
+    context = ServiceContext(name, settings, load_or_create_cluster_key(settings.data_dir))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(context.name_servers.aclose)
+        stack.push_async_callback(context.daemon.close)
+        served = await stack.enter_async_context(build(context))
+        uri = str(context.daemon.register(served, name))
+        await stack.enter_async_context(_serving(context, uri, tags, stopping))
+        await stopping.wait()
+        log.info("%s is stopping", name)
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    context: ServiceContext, uri: str, tags: Iterable[str], stopping: asyncio.Event
+) -> AsyncIterator[None]:
+    """Answer and be announced; on the way out leave the name servers first, then drain."""
+    await context.daemon.start()
+    announcer = Announcer(
+        context.name_servers,
+        context.name,
+        uri,
+        metadata={"rmi", f"rmi.{_kind(context.name)}", *tags},
+        lease_s=context.settings.lease_s,
+    )
+    try:
+        async with announcer:
+            await _first_of(announcer.announced, stopping)
+            if announcer.announced.is_set():
+                signal_ready(context.name, {"location": context.daemon.location, "uri": uri})
+                log.info("%s is ready at %s", context.name, context.daemon.location)
+            yield
+            await announcer.drain()
+            drained = await context.daemon.drain(context.settings.stop_wait_s)
+            if not drained:
+                log.warning("%s gives up calls that did not finish in time", context.name)
+    finally:
+        await context.daemon.close()
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _kind(name: str) -> str:
+    """Return what sort of service a Pyro name is of: ``business`` of ``bank.business.1``."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else name
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set, on the running loop."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def signal_ready(name: str, detail: Mapping[str, Any]) -> None:
+    """Tell whoever started this process that the service is ready.
+
+    Writes one line of JSON, ``{"name": …, "pid": …, **detail}``, to the file descriptor that the
+    environment variable ``RMI_READY_FD`` names; does nothing if there is none.
+    """
+    number = os.environ.get(READY_VARIABLE, "")
+    if not number.isdigit():
+        return
+    line = json.dumps({"name": name, "pid": os.getpid(), **detail}) + "\n"
+    try:
+        os.write(int(number), line.encode())
+    except OSError as error:
+        log.warning("nobody is listening for readiness: %s", error)

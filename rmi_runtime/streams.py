@@ -1,0 +1,139 @@
+"""Results that come one by one: iterators kept on the server while a client reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from Pyro5.errors import PyroError
+
+from rmi_runtime.errors import Overloaded
+
+Items = Iterator[Any] | AsyncIterator[Any]
+
+
+@dataclass(slots=True)
+class _Stream:
+    owner: object | None  # the connection; None once it is gone
+    items: Items
+    opened_at: float
+    orphaned_at: float = 0.0
+
+
+class StreamTable:
+    """The item streams of one daemon.
+
+    Streams keep Pyro5's life-time rules: at most ``lifetime_s`` after they were opened (0: no such
+    limit), and ``linger_s`` after their connection was lost, so that a client may reconnect and
+    read on.
+
+    Args:
+        streams_max: how many may be open at once.
+        lifetime_s: seconds a stream may live, 0 for ever.
+        linger_s: seconds a stream outlives its connection.
+        clock: returns seconds, monotonic.
+    """
+
+    def __init__(
+        self, streams_max: int, lifetime_s: float, linger_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._streams: dict[str, _Stream] = {}
+        self._streams_max = streams_max
+        self._lifetime_s = lifetime_s
+        self._linger_s = linger_s
+        self._clock = clock
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, owner: object, items: Items) -> str:
+        """Keep *items* for *owner* and return the stream's id.
+
+        Raises:
+            Overloaded: too many streams are open.
+        """
+        if len(self._streams) >= self._streams_max:
+            raise Overloaded(
+                f"{self._streams_max} item streams are open here: close or finish some first"
+            )
+        stream_id = str(uuid.uuid4())
+        self._streams[stream_id] = _Stream(owner, items, self._clock())
+        return stream_id
+
+    def next(self, stream_id: str, owner: object) -> Any | Awaitable[Any]:
+        """Return the next item, or an awaitable of it if the items are asynchronous.
+
+        Raises:
+            StopIteration: that was all (from the awaitable: ``StopAsyncIteration``).
+            PyroError: there is no such stream, or it has ended.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise PyroError("item stream terminated")
+        if stream.owner is None:
+            stream.owner, stream.orphaned_at = owner, 0.0
+        if isinstance(stream.items, AsyncIterator):
+            return self._next_async(stream_id, stream.items)
+        try:
+            return next(stream.items)
+        except BaseException:
+            self._streams.pop(stream_id, None)
+            raise
+
+    async def _next_async(self, stream_id: str, items: AsyncIterator[Any]) -> Any:
+        try:
+            return await anext(items)
+        except BaseException:
+            self._streams.pop(stream_id, None)
+            raise
+
+    def close(self, stream_id: str) -> None:
+        """Forget a stream; unknown ids are no error."""
+        stream = self._streams.pop(stream_id, None)
+        if stream is None:
+            return
+        close = getattr(stream.items, "aclose", None)
+        if close is not None:
+            task = asyncio.ensure_future(self._close_async(close))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        elif (close := getattr(stream.items, "close", None)) is not None:
+            self._close_plain(close)
+
+    @staticmethod
+    async def _close_async(close: Callable[[], Awaitable[None]]) -> None:
+        with contextlib.suppress(Exception):  # its own clean-up failed; it is gone anyway
+            await close()
+
+    @staticmethod
+    def _close_plain(close: Callable[[], None]) -> None:
+        with contextlib.suppress(Exception):
+            close()
+
+    def orphan(self, owner: object) -> None:
+        """Note that *owner*'s connection is gone."""
+        for stream_id, stream in list(self._streams.items()):
+            if stream.owner is owner:
+                if self._linger_s > 0:
+                    stream.owner, stream.orphaned_at = None, self._clock()
+                else:
+                    self.close(stream_id)
+
+    def sweep(self) -> None:
+        """Close the streams whose time is over."""
+        now = self._clock()
+        for stream_id, stream in list(self._streams.items()):
+            too_old = 0 < self._lifetime_s < now - stream.opened_at
+            alone = stream.owner is None and now - stream.orphaned_at > self._linger_s
+            if too_old or alone:
+                self.close(stream_id)
+
+    def close_all(self) -> None:
+        """Close every stream."""
+        for stream_id in list(self._streams):
+            self.close(stream_id)
