@@ -171,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
                 "await some before making more"
             )
         serializer = self._serializer
-        payload = serializer.dumpsCall(object_id, method, args, kwargs)
+        payload = serializer.dumpsCall(object_id, method, args, kwargs or {})
         seq = (self._seq + 1) & _SEQ_MASK
         while seq in self._pending or seq in self._abandoned:
             seq = (seq + 1) & _SEQ_MASK
