@@ -57,6 +57,24 @@ class Registration:
     lease_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a look-up tells of a name.
+
+    Attributes:
+        uri: where it is.
+        metadata: its tags.
+    """
+
+    uri: str
+    metadata: frozenset[str] = frozenset()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it finishes what it has and takes nothing new."""
+        return DRAINING in self.metadata
+
+
 @dataclass(slots=True)
 class _Name:
     registration: Registration

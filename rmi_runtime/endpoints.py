@@ -1,0 +1,374 @@
+"""A live view of equal services, and calls that go to one of them that works."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import ssl as tls
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import Any
+
+from Pyro5.core import DAEMON_NAME
+from Pyro5.errors import DaemonError, PyroError
+
+from rmi_runtime import errors
+from rmi_runtime.balance import Balancer, Endpoint, Policy
+from rmi_runtime.proxy import Proxy
+from rmi_runtime.registry import NameServers
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 1.0
+"""How long connecting to one endpoint, or probing it, may take before the next one is tried."""
+
+HURRY_S = 0.1
+"""Pause between two looks at the name server while something is amiss."""
+
+TROUBLE_S = 3.0
+"""For so long after a failure the name server is asked in a hurry."""
+
+LOOK_GAP_S = 0.02
+"""Least time between two looks at the name server."""
+
+_SERVICE_REFUSALS = (errors.Unavailable, errors.Draining, errors.Overloaded)
+
+
+class _Unreached(errors.Unavailable):
+    """Nobody, or somebody else, is at an endpoint's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """One endpoint as it is now.
+
+    Attributes:
+        name: its Pyro name.
+        uri: where it is.
+        inflight: calls of ours that are under way there.
+        set_aside: whether it gets no calls, because it failed and has not answered a probe since.
+        draining: whether it gets no calls, because it said that it is leaving.
+    """
+
+    name: str
+    uri: str
+    inflight: int
+    set_aside: bool
+    draining: bool
+
+
+class Endpoints:
+    """All services whose names start with a prefix; an async context manager.
+
+    The view is fetched from the name servers every *refresh_s*, and at once when a service fails.
+    Without any name server the last known view stays. Entering waits for nothing: a call waits for
+    an endpoint as long as its own deadline allows.
+
+    Args:
+        name_servers: whom to ask; stays open when this is closed.
+        prefix: such as ``bank.business.``; a whole name is a prefix too.
+        handshake: data for the services' authentication.
+        policy: ``random`` or ``less_busy`` (see :class:`~rmi_runtime.balance.Balancer`).
+        rng: source of the choices.
+        refresh_s: pause between two looks at the name server.
+        timeout_s: deadline of calls that do not bring their own.
+        serializer: of the calls.
+        ssl: client context for TLS, or None.
+        waiting_max: most calls that wait for an endpoint at once; one more is ``Overloaded``.
+    """
+
+    def __init__(
+        self,
+        name_servers: NameServers,
+        prefix: str,
+        *,
+        handshake: object = "hello",
+        policy: Policy = "random",
+        rng: Random | None = None,
+        refresh_s: float = 0.5,
+        timeout_s: float = 10.0,
+        serializer: str = "msgpack",
+        ssl: tls.SSLContext | None = None,
+        waiting_max: int = 16384,
+    ) -> None:
+        self.prefix = prefix
+        self._name_servers = name_servers
+        self._handshake = handshake
+        self._refresh_s = refresh_s
+        self._timeout_s = timeout_s
+        self._serializer = serializer
+        self._ssl = ssl
+        self._waiting_max = waiting_max
+        # Balancing needs no secrets: the default source is fast and seeded by the system.
+        self._balancer = Balancer(policy, clock=time.monotonic, rng=rng or Random())  # noqa: S311
+        self._proxies: dict[Endpoint, Proxy] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._look_now = asyncio.Event()
+        self._probe_now = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._trouble_at = -math.inf
+        self._blind = False
+        self._closed = True
+
+    async def __aenter__(self) -> Endpoints:
+        self._closed = False
+        self._spawn(self._keep_looking())
+        self._spawn(self._keep_probing())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        self._wake()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        proxies, self._proxies = self._proxies, {}
+        for proxy in proxies.values():
+            await proxy._close()
+
+    def view(self) -> list[EndpointView]:
+        """Return the endpoints as they are now, by name."""
+        return [
+            EndpointView(e.name, e.uri, e.inflight, e.aside, e.draining)
+            for e in sorted(self._balancer.endpoints, key=lambda endpoint: endpoint.name)
+        ]
+
+    async def ready(self, timeout_s: float | None = None) -> None:
+        """Return when there is an endpoint that takes calls.
+
+        Args:
+            timeout_s: how long to wait; None takes the deadline of calls.
+
+        Raises:
+            Unavailable: there is none by then.
+        """
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        while not self._balancer.ready:
+            await self._wait_for_change(deadline, None)
+
+    async def call(
+        self,
+        method: str,
+        *args: Any,
+        timeout_s: float | None = None,
+        repeatable: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a method of one of the services.
+
+        A service that is not there, is leaving or is overloaded has done nothing: the next one is
+        tried at once, and when there is no other left, the call waits for one until its deadline.
+
+        Args:
+            method: its name.
+            args: positional arguments.
+            timeout_s: deadline of it all; None takes the default.
+            repeatable: the request may be done twice without harm (it changes nothing, or carries
+                its own id): then it is tried elsewhere also when the first service may have done
+                it. Each try but the last gets half of the time that is left.
+            kwargs: keyword arguments.
+
+        Returns:
+            What the method returns.
+
+        Raises:
+            Unavailable: nobody took the call before the deadline; it had no effect.
+            Overloaded: too many calls wait for an endpoint.
+            Indefinite: a service may have done it, and *repeatable* is false, or time is up.
+            Exception: what the method raises.
+        """
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        balancer = self._balancer
+        tried: set[Endpoint] = set()  # those that failed without being set aside for it
+        last: BaseException | None = None
+        while True:
+            endpoint = balancer.pick(tried)
+            if endpoint is None and not tried:
+                await self._wait_for_change(deadline, last)
+                continue
+            left_s = deadline - time.monotonic()
+            if endpoint is None or left_s <= 0:
+                raise self._given_up(last)
+            try_s = left_s / 2 if repeatable and balancer.ready > 1 else left_s
+            try:
+                return await self._call_at(endpoint, method, args, kwargs, try_s)
+            except (errors.RmiError, DaemonError) as error:
+                if not self._may_go_on(endpoint, error, repeatable):
+                    raise
+                if not endpoint.aside and not endpoint.gone:
+                    tried.add(endpoint)
+                # Once it may have happened, no later refusal makes that undone.
+                if not isinstance(last, errors.Indefinite):
+                    last = error
+
+    async def _call_at(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        timeout_s: float,
+    ) -> Any:
+        endpoint.inflight += 1
+        try:
+            proxy = self._proxies.get(endpoint)
+            if proxy is None or not proxy._connected:
+                proxy = await self._connect(endpoint, timeout_s)
+            result = await proxy._call(method, args, kwargs, timeout_s=timeout_s)
+            if endpoint.failures:
+                self._balancer.succeeded(endpoint)
+                self._wake()
+            return result
+        finally:
+            endpoint.inflight -= 1
+            if endpoint.gone:
+                self._hang_up(endpoint)
+
+    async def _connect(self, endpoint: Endpoint, timeout_s: float) -> Proxy:
+        if self._closed:
+            raise errors.Unavailable(f"the endpoints of {self.prefix!r} are closed")
+        proxy = self._proxies.get(endpoint)
+        if proxy is None:
+            proxy = self._proxies[endpoint] = Proxy(
+                endpoint.uri,
+                handshake=self._handshake,
+                timeout_s=self._timeout_s,
+                serializer=self._serializer,
+                ssl=self._ssl,
+            )
+        try:
+            await proxy._bind(min(timeout_s, CONNECT_S))
+        except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
+            # NotFound: another service has the address now.
+            raise _Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
+        return proxy
+
+    def _may_go_on(self, endpoint: Endpoint, error: Exception, repeatable: bool) -> bool:
+        """Note a failed try; return whether the call may be tried again."""
+        if isinstance(error, (_Unreached, DaemonError)):
+            self._set_aside(endpoint, reachable=False)
+            return True
+        if isinstance(error, _SERVICE_REFUSALS):
+            self._set_aside(endpoint, reachable=True)
+            return True
+        if isinstance(error, (errors.ConnectionLost, errors.CallTimeout)):
+            self._set_aside(endpoint, reachable=False)
+        return repeatable and isinstance(error, errors.Indefinite)
+
+    def _set_aside(self, endpoint: Endpoint, *, reachable: bool) -> None:
+        self._balancer.failed(endpoint, reachable=reachable)
+        if endpoint.gone:
+            self._hang_up(endpoint)
+        self._trouble_at = time.monotonic()
+        self._look_now.set()
+        self._probe_now.set()
+
+    def _given_up(self, last: BaseException | None) -> BaseException:
+        if isinstance(last, errors.Indefinite):
+            return last
+        error = errors.Unavailable(
+            f"no service {self.prefix}* took the call in time ({last or 'none is known'}); "
+            "see 'rmi status'"
+        )
+        error.__cause__ = last
+        return error
+
+    async def _wait_for_change(self, deadline: float, last: BaseException | None) -> None:
+        """Return when an endpoint may have become ready; raise when the deadline has passed."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or self._closed:
+            raise self._given_up(last)
+        if len(self._waiting) >= self._waiting_max:
+            raise errors.Overloaded(f"{self._waiting_max} calls wait for {self.prefix}* already")
+        change = asyncio.get_running_loop().create_future()
+        self._waiting.add(change)
+        self._look_now.set()
+        try:
+            async with asyncio.timeout(left_s):
+                await change
+        except TimeoutError:
+            raise self._given_up(last) from None
+        finally:
+            self._waiting.discard(change)
+
+    def _wake(self) -> None:
+        """Let the waiting calls look again, if there is something to see."""
+        if self._waiting and (self._balancer.ready or self._closed):
+            for change in self._waiting:
+                if not change.done():
+                    change.set_result(None)
+            self._waiting.clear()
+
+    def _hang_up(self, endpoint: Endpoint) -> None:
+        """Close the connection to an endpoint that is forgotten, once its calls have ended."""
+        if not endpoint.inflight and (proxy := self._proxies.pop(endpoint, None)):
+            self._spawn(proxy._close())
+
+    async def _keep_looking(self) -> None:
+        while True:
+            self._look_now.clear()
+            await self._look()
+            now = time.monotonic()
+            pause_s = self._refresh_s
+            if self._waiting or now - self._trouble_at < TROUBLE_S:
+                pause_s = min(pause_s, HURRY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._look_now.wait()
+            # At once, but not without end when every call fails.
+            await asyncio.sleep(max(0.0, now + LOOK_GAP_S - time.monotonic()))
+
+    async def _look(self) -> None:
+        try:
+            listing = await self._name_servers.list(self.prefix)
+        except (errors.RmiError, PyroError) as error:
+            if not self._blind:
+                log.warning("%s*: keeping what is known; %s", self.prefix, error)
+            self._blind = True
+            return
+        self._blind = False
+        for endpoint in self._balancer.update(listing):
+            self._hang_up(endpoint)
+        self._wake()
+
+    async def _keep_probing(self) -> None:
+        while True:
+            self._probe_now.clear()
+            for endpoint in self._balancer.due():
+                self._spawn(self._probe(endpoint))
+            next_due = self._balancer.next_due()
+            pause_s = next_due - time.monotonic() if math.isfinite(next_due) else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._probe_now.wait()
+
+    async def _probe(self, endpoint: Endpoint) -> None:
+        answered = False
+        try:
+            proxy = await self._connect(endpoint, CONNECT_S)
+            await proxy._call("ping", object_id=DAEMON_NAME, timeout_s=CONNECT_S)
+            answered = True
+        except (errors.RmiError, PyroError) as error:
+            log.debug("%r does not answer: %s", endpoint, error)
+        finally:
+            self._balancer.probed(endpoint, answered)
+        if endpoint.gone:
+            self._hang_up(endpoint)
+        self._probe_now.set()
+        self._wake()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
