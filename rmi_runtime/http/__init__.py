@@ -1,0 +1,46 @@
+"""HTTP: a bounded server, strict reading of requests, and errors as problem documents.
+
+Everything here is about HTTP only and knows neither the bank nor the messages. It is a part of its
+own, imported by name, so that a service without HTTP never loads Falcon.
+"""
+
+from rmi_runtime.http.app import UNROUTED, make_app
+from rmi_runtime.http.limits import HttpLimits
+from rmi_runtime.http.problems import HttpProblem, invalid, malformed
+from rmi_runtime.http.requests import (
+    FORM_MEDIA_TYPE,
+    JSON_MEDIA_TYPE,
+    JsonBody,
+    bearer_token,
+    check_media_type,
+    form_fields,
+    idempotency_key,
+    query_fields,
+    whole_number,
+)
+from rmi_runtime.http.routes import Operation, Parameter, Route, describe
+from rmi_runtime.http.server import HttpServer, listen
+
+__all__ = [
+    "FORM_MEDIA_TYPE",
+    "JSON_MEDIA_TYPE",
+    "UNROUTED",
+    "HttpLimits",
+    "HttpProblem",
+    "HttpServer",
+    "JsonBody",
+    "Operation",
+    "Parameter",
+    "Route",
+    "bearer_token",
+    "check_media_type",
+    "describe",
+    "form_fields",
+    "idempotency_key",
+    "invalid",
+    "listen",
+    "make_app",
+    "malformed",
+    "query_fields",
+    "whole_number",
+]

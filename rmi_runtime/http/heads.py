@@ -1,0 +1,136 @@
+"""What is refused before any body is read: decisions about a request's head, without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import httptools
+
+from rmi_runtime.http.limits import HttpLimits
+from rmi_runtime.http.problems import HttpProblem, malformed
+
+Headers = list[tuple[bytes, bytes]]
+
+# Two of these would mean two things to two readers.
+_SINGLE: Final = frozenset(
+    {
+        *(b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"),
+        *(b"authorization", b"idempotency-key"),
+    }
+)
+
+
+def head_problem(
+    version: str, target: bytes, headers: Headers, size_bytes: int, limits: HttpLimits
+) -> HttpProblem | None:
+    """Return why a request is refused for its head alone, or None.
+
+    Args:
+        version: of HTTP, such as ``1.1``.
+        target: the request target as sent.
+        headers: names in lower case, values as sent.
+        size_bytes: upper bound of the head's size; more may have come with it.
+        limits: the bounds.
+    """
+    return (
+        _size_problem(target, headers, size_bytes, limits)
+        or _form_problem(version, target, headers)
+        or _body_problem(version, dict(headers), limits)
+    )
+
+
+def _size_problem(
+    target: bytes, headers: Headers, size_bytes: int, limits: HttpLimits
+) -> HttpProblem | None:
+    if len(target) > limits.target_size_bytes_max:
+        return HttpProblem(
+            414,
+            "target_too_long",
+            f"the request target may have at most {limits.target_size_bytes_max} bytes",
+        )
+    if len(headers) > limits.headers_max:
+        return head_too_large(limits)
+    if size_bytes > limits.head_size_bytes_max:
+        exact = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+        if exact > limits.head_size_bytes_max:
+            return head_too_large(limits)
+    return None
+
+
+def _form_problem(version: str, target: bytes, headers: Headers) -> HttpProblem | None:
+    if not target.isascii():
+        return malformed("the request target has bytes beyond ASCII; percent-encode them")
+    if version not in {"1.1", "1.0"}:
+        return malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")
+    names = [name for name, _ in headers]
+    if len(set(names)) != len(names):
+        for name in _SINGLE:
+            if names.count(name) > 1:
+                return malformed(f"the header {name.decode()} is given twice")
+    if version == "1.1" and b"host" not in names:
+        return malformed("the header Host is missing")
+    return None
+
+
+def _body_problem(
+    version: str, headers: Mapping[bytes, bytes], limits: HttpLimits
+) -> HttpProblem | None:
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+        return malformed("of the transfer codings only chunked is known, and only in HTTP/1.1")
+    if announced_bytes(headers) > limits.body_size_bytes_max:
+        return body_too_large(limits)
+    if b"expect" in headers and version == "1.1" and headers[b"expect"].lower() != b"100-continue":
+        return HttpProblem(417, "expectation_failed", "only 100-continue can be expected")
+    return None
+
+
+def announced_bytes(headers: Mapping[bytes, bytes]) -> int:
+    """Return the announced length of a body, which the parser has seen to be digits; else 0."""
+    return int(headers.get(b"content-length") or 0)
+
+
+def origin_form(target: bytes) -> bytes:
+    """Return path and query of a request target in any form, such as a whole URL."""
+    if target.startswith(b"/"):
+        return target
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return target
+    path: bytes = url.path or b"/"
+    return path + b"?" + url.query if url.query else path
+
+
+def head_too_large(limits: HttpLimits) -> HttpProblem:
+    """Return the 431."""
+    return HttpProblem(
+        431,
+        "head_too_large",
+        f"at most {limits.headers_max} headers, and {limits.head_size_bytes_max} bytes of them, "
+        "are taken",
+    )
+
+
+def body_too_large(limits: HttpLimits) -> HttpProblem:
+    """Return the 413."""
+    return HttpProblem(
+        413, "body_too_large", f"the body may have at most {limits.body_size_bytes_max} bytes"
+    )
+
+
+def busy(what: str) -> HttpProblem:
+    """Return the 503 of a bound that others have filled."""
+    return HttpProblem(
+        503,
+        "overloaded",
+        f"{what}; try again later",
+        headers={"Retry-After": "1"},
+        definite=True,
+    )
+
+
+def slow(part: str, wait_s: float) -> HttpProblem:
+    """Return the 408."""
+    return HttpProblem(408, "request_timeout", f"the {part} did not come within {wait_s:g} s")

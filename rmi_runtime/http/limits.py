@@ -1,0 +1,45 @@
+"""What the HTTP server allows, each bound with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of one HTTP server.
+
+    Attributes:
+        head_size_bytes_max: request line and headers together; above it, 431.
+        target_size_bytes_max: the request target (path and query); above it, 414.
+        headers_max: number of headers; above it, 431.
+        body_size_bytes_max: one body; above it, 413, before it is read if its length is announced.
+        bodies_size_bytes_max: all bodies that are being received; above it, 503.
+        connections_max: open connections; one more is answered 503 and closed.
+        pipelined_max: requests of one connection read ahead of their turn. With one waiting the
+            socket is not read any more; what one read brought beyond the bound is not answered,
+            and the connection closes after the last answer.
+        head_wait_s: from a connection's opening, or from the first byte of a later request, to the
+            end of the headers; past it, 408.
+        body_wait_s: from the end of the headers to the end of the body; past it, 408.
+        idle_wait_s: a connection without a request for so long is closed.
+        write_wait_s: a client that does not read its answer for so long is cut off.
+    """
+
+    head_size_bytes_max: int = 32 * 1024
+    target_size_bytes_max: int = 8 * 1024
+    headers_max: int = 100
+    body_size_bytes_max: int = 1024 * 1024
+    bodies_size_bytes_max: int = 128 * 1024 * 1024
+    connections_max: int = 10_000
+    pipelined_max: int = 128
+    head_wait_s: float = 10.0
+    body_wait_s: float = 30.0
+    idle_wait_s: float = 75.0
+    write_wait_s: float = 30.0
+
+    @property
+    def sweep_every_s(self) -> float:
+        """Seconds between two looks at the clocks of all connections."""
+        shortest = min(self.head_wait_s, self.body_wait_s, self.idle_wait_s, self.write_wait_s)
+        return min(1.0, shortest / 4)

@@ -1,0 +1,134 @@
+"""Errors as HTTP answers: ``application/problem+json`` (RFC 9457).
+
+A problem's ``type`` is ``about:blank``, so its ``title`` is the status' own phrase; what a program
+should look at is ``code``, which never changes. Each error of ours knows its status and code
+(:mod:`rmi_runtime.errors`); what only HTTP knows (a media type, a method) is an
+:class:`HttpProblem`. Whatever fails inside is answered in words of its own: the error's go to the
+log.
+"""
+
+from __future__ import annotations
+
+import http
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from rmi_runtime import errors
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 1
+"""What a 503 tells the caller to wait, if the error does not say."""
+
+_MEMBERS: Final = frozenset({"type", "title", "status", "detail", "code"})
+
+# What a caller is told about failures inside. Addresses and causes are for the log only.
+_INSIDE: Final[Mapping[str, str]] = {
+    "overloaded": "the system has more work than it can queue; try again later",
+    "draining": "the service is stopping; try again, and another one will answer",
+    "unavailable": "no service could be reached in time; nothing was done; try again",
+    "deadline_passed": "the system was too busy to begin in time; nothing was done; try again",
+}
+_MAY_HAVE_HAPPENED: Final = (
+    "it is not known whether this was done: ask again with the same Idempotency-Key, "
+    "and it will be done once"
+)
+CHALLENGE: Final = 'Bearer realm="rmi"'
+"""Value of ``WWW-Authenticate``: how to say who one is (RFC 6750)."""
+
+
+class HttpProblem(Exception):
+    """What is wrong with a request as far as HTTP is concerned. Nothing was done.
+
+    Args:
+        status: the HTTP status, 4xx or 5xx.
+        code: stable, machine-readable name.
+        detail: what was wrong, what was expected, and what to do.
+        headers: to be sent along, such as ``Allow``.
+        fields: facts for programs; they become members of the document.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers: Mapping[str, str] = headers or {}
+        self.fields = fields
+
+
+def malformed(detail: str, **fields: Any) -> HttpProblem:
+    """Return a 400: the request cannot be read, or has parts nobody knows."""
+    return HttpProblem(400, "malformed", detail, **fields)
+
+
+def invalid(field: str, what: str) -> HttpProblem:
+    """Return a 422: *field* is missing, of the wrong type or out of range; *what* says how."""
+    return HttpProblem(422, "invalid", f"{field}: {what}" if field else what, field=field)
+
+
+def phrase(status: int) -> str:
+    """Return the phrase that belongs to *status*, such as ``Forbidden``."""
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def problem_of(error: errors.RmiError) -> HttpProblem:
+    """Return *error* as a problem.
+
+    Args:
+        error: any of our tree.
+
+    Returns:
+        A problem with the error's status, code and fields. From 500 on it says ``definite`` (False:
+        it may have happened) and nothing about the inside; 401 and 503 carry their headers.
+    """
+    status = error.http_status
+    code = str(error.fields.get("code") or error.code)
+    if status < 500:
+        headers = {"WWW-Authenticate": CHALLENGE} if status == 401 else None
+        fields = {k: v for k, v in error.fields.items() if k not in _MEMBERS}
+        return HttpProblem(status, code, error.message or phrase(status), headers=headers, **fields)
+    if not error.definite and error.code != "internal":
+        status = 503
+    headers = {"Retry-After": str(_retry_after_s(error))} if status == 503 else None
+    default = "try again later" if error.definite else _MAY_HAVE_HAPPENED
+    detail = _INSIDE.get(code, default)
+    kept = {k: error.fields[k] for k in ("request_id",) if k in error.fields}
+    return HttpProblem(status, code, detail, headers=headers, **kept, definite=error.definite)
+
+
+def problem_bytes(problem: HttpProblem) -> bytes:
+    """Return the JSON document of *problem*."""
+    document = {
+        "type": "about:blank",
+        "title": phrase(problem.status),
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        **problem.fields,
+    }
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError, UnicodeError):
+        # A field that JSON cannot carry must not cost the caller the rest of the answer.
+        return msgspec.json.encode({name: document[name] for name in sorted(_MEMBERS)})
+
+
+def _retry_after_s(error: errors.RmiError) -> int:
+    given = error.fields.get("retry_after_s")
+    if isinstance(given, (int, float)) and 0 <= given <= 3600:
+        return max(1, math.ceil(given))
+    return RETRY_AFTER_S

@@ -1,0 +1,399 @@
+"""One HTTP/1.1 connection: reads requests within bounds, hands them on, keeps answers in order.
+
+The grammar is parsed by llhttp (through httptools) in its strict mode, which refuses what request
+smuggling lives on. What llhttp leaves open is decided here: sizes and times, the ``Host`` header,
+doubled headers, other transfer codings. A request is handed on when all of its body is there, so a
+slow client occupies a few bytes and no task, and an incomplete request never has an effect.
+
+References: RFC 9110 (semantics), RFC 9112 (HTTP/1.1 messages).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import unquote
+
+import httptools
+
+from rmi_runtime.http.exchange import STATUS_LINES, Exchange
+from rmi_runtime.http.heads import (
+    announced_bytes,
+    body_too_large,
+    busy,
+    head_problem,
+    head_too_large,
+    origin_form,
+    slow,
+)
+from rmi_runtime.http.problems import PROBLEM_MEDIA_TYPE, HttpProblem, malformed, problem_bytes
+
+if TYPE_CHECKING:
+    from rmi_runtime.http.server import HttpServer
+
+LINGER_S: Final = 2.0
+"""How long a refused client's words are still read (and dropped) after our last ones.
+
+To close at once would make the kernel reset the connection, and the client would likely lose the
+answer that says why (RFC 9112, section 9.6)."""
+
+_LINGER_BYTES_MAX: Final = 8 * 1024 * 1024
+_IDLE, _HEAD, _BODY = range(3)
+_ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODIES: Final = "too many large bodies are being received"
+
+
+class _StopParsing(Exception):
+    """Raised inside a parser callback, so that llhttp goes no further."""
+
+
+class HttpProtocol(asyncio.Protocol):
+    """The server's side of one connection.
+
+    Attributes:
+        transport: of the connection, once it is made.
+        closed: the connection is gone.
+        closing: the answer under way is the last one.
+        writing_paused: the client does not read what was written.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.closed = False
+        self.closing = False
+        self.writing_paused = False
+        self._limits = server.limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._current: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._reading_paused = False
+        self._deaf = False  # what still comes in is dropped
+        self._refusal: HttpProblem | None = None  # our last words, when their turn comes
+        self._phase = _IDLE
+        self._since_s = 0.0  # when the phase began; also: when lingering or a paused write began
+        self._first = True  # no request has been read completely yet
+        self._lingering = False
+        self._fed_bytes = 0  # by the read under way
+        self._message_bytes = 0  # by earlier reads, of the head or of the body that is incomplete
+        self._owes_continue = False
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._version = "1.1"
+        self._body: bytes | bytearray = b""
+        self._wakers: list[asyncio.Future[None]] = []
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; refuse if there are too many connections."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without its name
+        self._since_s = time.monotonic()
+        connections = self.server.connections
+        connections.add(self)
+        if self.server.draining:
+            self.transport.close()
+        elif len(connections) > 2 * self._limits.connections_max:
+            self.transport.abort()  # even the polite answers below have a bound
+        elif len(connections) > self._limits.connections_max:
+            self.refuse(busy("too many connections are open"))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        self._fed_bytes = len(data)
+        if self._deaf:
+            self._message_bytes += self._fed_bytes
+            if self._message_bytes > _LINGER_BYTES_MAX:
+                self.transport.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # the request was handed on, without the upgrade
+        except httptools.HttpParserError as error:
+            if not self._deaf:
+                self.refuse(self._refusal or malformed(f"this is not HTTP/1.1: {error}"))
+        else:
+            if self._phase != _IDLE:
+                self._check_incomplete()
+
+    def eof_received(self) -> bool:
+        """The client will send no more: finish what is under way, drop what is incomplete."""
+        if self._current is None or self._lingering:
+            return False
+        self._deaf = self.closing = True
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget the connection. What is under way in the application goes on to its end."""
+        self.closed = True
+        self.server.connections.discard(self)
+        self._drop_body()
+        self._waiting.clear()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """Stop to listen to a client that does not read."""
+        self.writing_paused = True
+        self._since_s = time.monotonic()
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self.writing_paused = False
+        self._since_s = time.monotonic()
+        if not self._waiting:
+            self._resume_reading()
+        self._wake()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A request's first byte is there."""
+        if len(self._waiting) >= self._limits.pipelined_max:
+            self._deaf = self.closing = True
+            raise _StopParsing
+        self._phase = _HEAD
+        self._since_s = time.monotonic()
+        self._message_bytes = 0
+        self._target = b""
+        self._headers = []
+
+    def on_url(self, target: bytes) -> None:
+        """A part of the request target."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which nobody needs."""
+        if self._phase == _HEAD:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Decide, before any of the body, whether the request may come in."""
+        self._version = self._parser.get_http_version()
+        size_bytes = self._message_bytes + self._fed_bytes
+        problem = head_problem(self._version, self._target, self._headers, size_bytes, self._limits)
+        if problem is None:
+            problem = self._expect_body(dict(self._headers))
+        if problem is not None:
+            self._refusal = problem
+            raise _StopParsing
+        self._phase = _BODY
+        self._message_bytes = 0
+
+    def on_body(self, part: bytes) -> None:
+        """A part of the body."""
+        self.server.bodies_size_bytes += len(part)
+        if not self._body:
+            self._body = part
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += part
+        if len(self._body) > self._limits.body_size_bytes_max:
+            self._refusal = body_too_large(self._limits)
+            raise _StopParsing
+
+    def on_message_complete(self) -> None:
+        """The request is complete: hand it on, or let it wait for its turn."""
+        body = bytes(self._body)
+        self._drop_body()
+        self._phase = _IDLE
+        self._first = self._owes_continue = False
+        exchange = Exchange(self, self._scope(), body, self._keep_alive())
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._waiting.append(exchange)
+            self._pause_reading()
+
+    # What the exchanges and the server call.
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """Go on after an answer is written."""
+        self._current = None
+        if self._refusal is not None and not self._waiting and exchange.keep_alive:
+            self.answer_and_close(self._refusal)
+        elif self.ends_here or not exchange.keep_alive:
+            self._close_gently()
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+        else:
+            self._since_s = time.monotonic()
+            if self._owes_continue:
+                self._say_continue()
+            self._resume_reading()
+
+    def refuse(self, problem: HttpProblem) -> None:
+        """Answer *problem* when its turn comes, and close."""
+        self._deaf = True
+        self._drop_body()
+        if self._current is None:
+            self.answer_and_close(problem)
+        else:
+            self._refusal = problem
+
+    def answer_and_close(self, problem: HttpProblem) -> None:
+        """Answer *problem* now, to the request whose turn it is, and close."""
+        self._write_problem(problem)
+        self._deaf = True
+        self._close_gently()
+
+    @property
+    def ends_here(self) -> bool:
+        """Whether nothing follows the answer under way."""
+        return self.closing and not self._waiting and self._refusal is None
+
+    def sweep(self, now_s: float) -> None:
+        """Look at the clock; called every :attr:`HttpLimits.sweep_every_s`.
+
+        Args:
+            now_s: ``time.monotonic()``.
+        """
+        waited_s = now_s - self._since_s
+        limits = self._limits
+        if self._lingering or self.writing_paused:
+            if waited_s > (LINGER_S if self._lingering else limits.write_wait_s):
+                self.transport.abort()
+        elif self._current is not None or self.transport.is_closing():
+            return  # the application sets itself a time
+        elif self._phase == _BODY:
+            if waited_s > limits.body_wait_s:
+                self.refuse(slow("body", limits.body_wait_s))
+        elif self._phase == _HEAD or self._first:
+            if waited_s > limits.head_wait_s:
+                self.refuse(slow("headers", limits.head_wait_s))
+        elif waited_s > limits.idle_wait_s:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Close now if idle, or after the answer under way."""
+        self.closing = True
+        self._waiting.clear()
+        if self._current is None and not self._lingering:
+            self.transport.close()
+
+    async def wait_writable(self) -> None:
+        """Return when the client has read enough, or is gone."""
+        while self.writing_paused and not self.closed:
+            await self._waker()
+
+    async def wait_closed(self) -> None:
+        """Return when the connection is gone."""
+        while not self.closed:
+            await self._waker()
+
+    # Inside.
+
+    def _expect_body(self, headers: dict[bytes, bytes]) -> HttpProblem | None:
+        """Refuse a body for which there is no room; encourage a client that asks first."""
+        server, length_bytes = self.server, announced_bytes(headers)
+        if server.bodies_size_bytes + length_bytes > self._limits.bodies_size_bytes_max:
+            return busy(_BODIES)
+        if b"expect" in headers and (length_bytes or b"transfer-encoding" in headers):
+            self._owes_continue = True
+            if self._current is None:
+                self._say_continue()
+        return None
+
+    def _check_incomplete(self) -> None:
+        """Refuse a head or body that has become too large without being complete."""
+        self._message_bytes += self._fed_bytes
+        limits = self._limits
+        if self._phase == _HEAD:
+            if self._message_bytes > limits.head_size_bytes_max:
+                self.refuse(head_too_large(limits))
+        elif self._message_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
+            self.refuse(body_too_large(limits))  # mostly framing of chunks, or trailers
+        elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
+            self.refuse(busy(_BODIES))
+
+    def _scope(self) -> dict[str, Any]:
+        raw_path, _, query = origin_form(self._target).partition(b"?")
+        path = raw_path.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": self._version,
+            "method": self._parser.get_method().decode("ascii"),
+            "scheme": self.server.scheme,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._headers,
+            "server": self.server.address,
+            "client": None,
+        }
+
+    def _keep_alive(self) -> bool:
+        if self._version != "1.1" or self.closing or self._parser.should_upgrade():
+            return False
+        return bool(self._parser.should_keep_alive())
+
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
+        self.server.under_way += 1
+        exchange.task = self.server.loop.create_task(exchange.run(self.server.app))
+
+    def _say_continue(self) -> None:
+        self._owes_continue = False
+        self.transport.write(_CONTINUE)
+
+    def _write_problem(self, problem: HttpProblem) -> None:
+        body = problem_bytes(problem)
+        head = [
+            STATUS_LINES[problem.status],
+            f"content-type: {PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n".encode(),
+            *(f"{name.lower()}: {value}\r\n".encode() for name, value in problem.headers.items()),
+            b"connection: close\r\n",
+        ]
+        self.transport.write(b"".join((*head, self.server.common_head, body)))
+        self.server.on_refused(problem.status)
+
+    def _close_gently(self) -> None:
+        """Close, but read on for a while if the client may still be sending."""
+        self._current = None
+        self._waiting.clear()
+        if self.transport.is_closing():
+            return
+        if not self._deaf or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._lingering = True
+        self._since_s = time.monotonic()
+        self._message_bytes = 0
+        self.transport.write_eof()
+        self._resume_reading()
+
+    def _drop_body(self) -> None:
+        self.server.bodies_size_bytes -= len(self._body)
+        self._body = b""
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and not self.writing_paused:
+            self._reading_paused = False
+            self._since_s = time.monotonic()  # the client could not go on before
+            self.transport.resume_reading()
+
+    def _waker(self) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self.server.loop.create_future()
+        self._wakers.append(future)
+        return future
+
+    def _wake(self) -> None:
+        wakers, self._wakers = self._wakers, []
+        for future in wakers:
+            if not future.done():
+                future.set_result(None)

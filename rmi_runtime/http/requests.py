@@ -1,0 +1,239 @@
+"""What a request says, read strictly: bodies, tokens, keys and query parameters.
+
+Every function here either returns a checked value or raises what the caller is to be told:
+400 for what cannot be read or has parts nobody knows, 422 for what is missing, of the wrong type or
+out of range, 415 for another media type, 401 for no token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import parse_qsl
+
+import falcon.asgi
+import msgspec
+
+from rmi_runtime import errors
+from rmi_runtime.http.problems import HttpProblem, invalid, malformed
+
+JSON_MEDIA_TYPE: Final = "application/json"
+FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
+TOKEN_CHARS_MAX: Final = 512
+KEY_CHARS_MAX: Final = 200
+QUERY_FIELDS_MAX: Final = 32
+INT64_MAX: Final = 2**63 - 1
+
+_KEY = re.compile(rf"[\x20-\x7e]{{1,{KEY_CHARS_MAX}}}")
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_PATH = re.compile(r" - at `\$(?P<path>.*)`$")
+_NAMED_FIELD = re.compile(
+    r"^Object (?P<what>contains unknown|missing required) field `(?P<name>.*)`"
+)
+
+_encode = msgspec.json.Encoder().encode
+
+Body = TypeVar("Body")
+
+
+class JsonBody(Generic[Body]):
+    """Reads JSON bodies of one shape.
+
+    Args:
+        shape: what a body must be; structs in it should forbid unknown fields, and omit defaults
+            (then the check for repeated names costs least).
+    """
+
+    def __init__(self, shape: Any) -> None:
+        self._shape = shape
+        self._decode = msgspec.json.Decoder(shape).decode
+
+    async def read(self, req: falcon.asgi.Request) -> Body:
+        """Return the body of *req*.
+
+        Raises:
+            HttpProblem: 415, 400 or 422, as said at the top of the module.
+        """
+        if req.content_type != JSON_MEDIA_TYPE:
+            check_media_type(req.content_type, JSON_MEDIA_TYPE)
+        return self.parse(await req.stream.readall())
+
+    def parse(self, body: bytes) -> Body:
+        """Return *body* decoded.
+
+        Raises:
+            HttpProblem: 400 or 422.
+        """
+        try:
+            decoded: Body = self._decode(body)
+            # Of two equal names the decoder takes the last, another reader on the way may take the
+            # first. Names that come twice bring quotes that the decoded value does not have.
+            if b"\\" in body or body.count(b'"') != _encode(decoded).count(b'"'):
+                json.loads(body, object_pairs_hook=_refuse_repeated)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise self._explained(body, error) from None
+        return decoded
+
+    def _explained(self, body: bytes, error: Exception) -> HttpProblem:
+        if isinstance(error, msgspec.ValidationError):
+            return _explained_shape(str(error))
+        if isinstance(error, RecursionError):
+            return malformed("the body is nested too deeply")
+        if isinstance(error, UnicodeError):
+            return malformed("the body is not UTF-8 text")
+        if b"NaN" in body or b"Infinity" in body:
+            found = self._not_a_number(body)
+            if found is not None:
+                return found
+        return malformed(f"the body is not JSON: {error}")
+
+    def _not_a_number(self, body: bytes) -> HttpProblem | None:
+        """Return what is wrong if NaN and the infinities were JSON; they are numbers to many."""
+        try:
+            value = json.loads(body.decode(), parse_int=lambda digits: int(digits[:30]))
+            msgspec.convert(value, self._shape)
+        except msgspec.ValidationError as error:
+            return _explained_shape(str(error))
+        except (ValueError, RecursionError):
+            return None
+        return None
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    seen = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise malformed(f"{_shown(name)} is given twice in one object", field=_shown(name))
+        seen.add(name)
+
+
+def _explained_shape(message: str) -> HttpProblem:
+    """Return the problem for a message of msgspec's ValidationError."""
+    found = _PATH.search(message)
+    path = found["path"].removeprefix(".") if found else ""
+    what = message[: found.start()] if found else message
+    named = _NAMED_FIELD.match(what)
+    if named is None:
+        return invalid(path, what[0].lower() + what[1:].replace("`", ""))
+    field = _shown(f"{path}.{named['name']}" if path else named["name"])
+    if named["what"] == "missing required":
+        return invalid(field, "is missing")
+    return malformed(f"{field}: nobody knows this field", field=field)
+
+
+def _shown(name: str) -> str:
+    """Return a caller's own word, short enough to be said back."""
+    return name if len(name) <= 80 else f"{name[:80]}…"
+
+
+def check_media_type(given: str | None, wanted: str) -> None:
+    """Refuse a body of another media type.
+
+    Args:
+        given: the ``Content-Type``, or None.
+        wanted: the media type, without parameters.
+
+    Raises:
+        HttpProblem: 415; also for a character set other than UTF-8.
+    """
+    main, *parameters = (part.strip().lower() for part in (given or "").split(";"))
+    charsets = {p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset=")}
+    if main == wanted and charsets <= {"utf-8", "utf8"}:
+        return
+    shown = f"not {_shown(given)!a}" if given else "and none was given"
+    raise HttpProblem(
+        415,
+        "unsupported_media_type",
+        f"the body must be {wanted} in UTF-8, {shown}; say so in Content-Type",
+        headers={"Accept": wanted},
+    )
+
+
+def bearer_token(req: falcon.asgi.Request) -> str:
+    """Return the token of ``Authorization: Bearer <token>``.
+
+    Raises:
+        Unauthenticated: there is none.
+        Forbidden: it is longer than any that was ever given out.
+    """
+    scheme, _, token = (req.auth or "").partition(" ")
+    token = token.strip()
+    if not token or scheme.lower() != "bearer":
+        raise errors.Unauthenticated(
+            "say who is asking with the header Authorization: Bearer TOKEN"
+        )
+    if len(token) > TOKEN_CHARS_MAX:
+        raise errors.Forbidden("Forbidden")
+    return token
+
+
+def idempotency_key(req: falcon.asgi.Request) -> str | None:
+    """Return the value of ``Idempotency-Key``, or None if there is none.
+
+    Raises:
+        HttpProblem: 422; it is not 1 to 200 printable ASCII characters.
+    """
+    key = req.get_header("Idempotency-Key")
+    if key is None or _KEY.fullmatch(key):
+        return key
+    raise invalid("Idempotency-Key", f"must be 1 to {KEY_CHARS_MAX} printable ASCII characters")
+
+
+def form_fields(body: bytes) -> Mapping[str, str]:
+    """Return the fields of a form body (``application/x-www-form-urlencoded``).
+
+    Raises:
+        HttpProblem: 400; it is not UTF-8, or a field comes twice.
+    """
+    try:
+        return _fields(body.decode())
+    except UnicodeDecodeError:
+        raise malformed("the form is not UTF-8 text") from None
+
+
+def query_fields(req: falcon.asgi.Request) -> Mapping[str, str]:
+    """Return the query parameters.
+
+    Raises:
+        HttpProblem: 400; they are not UTF-8, too many, or one comes twice.
+    """
+    return _fields(req.query_string) if req.query_string else {}
+
+
+def _fields(text: str) -> Mapping[str, str]:
+    try:
+        pairs = parse_qsl(
+            text, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX
+        )
+    except UnicodeDecodeError:
+        raise malformed("percent-encoded characters are not UTF-8") from None
+    except ValueError:
+        raise malformed(f"more than {QUERY_FIELDS_MAX} parameters") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise malformed("a parameter is given twice")
+    return fields
+
+
+def whole_number(
+    fields: Mapping[str, str], name: str, *, default: int, low: int = 0, high: int = INT64_MAX
+) -> int:
+    """Return the parameter *name* as an integer.
+
+    Args:
+        fields: the parameters.
+        name: of the one wanted.
+        default: what it is if not given.
+        low, high: its bounds.
+
+    Raises:
+        HttpProblem: 422; it is not an integer, or out of bounds.
+    """
+    text = fields.get(name)
+    if text is None:
+        return default
+    if _DIGITS.fullmatch(text) and low <= int(text) <= high:
+        return int(text)
+    raise invalid(name, f"must be an integer from {low} to {high}")

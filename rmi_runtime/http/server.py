@@ -1,0 +1,180 @@
+"""An HTTP/1.1 server for one ASGI application, in this process' event loop.
+
+    async with HttpServer(app) as server:
+        await server.start(listen("127.0.0.1", 8080))
+
+Why not a ready-made one: see ``docs/decisions`` (http-server).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from types import TracebackType
+
+from rmi_runtime import errors
+from rmi_runtime.http.exchange import AsgiApp
+from rmi_runtime.http.limits import HttpLimits
+from rmi_runtime.http.protocol import HttpProtocol
+
+BACKLOG = 2048
+SECURITY_HEADERS: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+"""Sent with every answer: keep it nowhere, run nothing in it, take its media type at its word."""
+
+
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Return a listening socket.
+
+    Args:
+        host: a name or address of this machine.
+        port: 0 for any free one.
+        reuse_port: let other processes of this user listen on the same port too; the kernel
+            deals the connections out.
+
+    Raises:
+        Unavailable: the port is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise _cannot_listen(host, port, error) from None
+    return sock
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> errors.Unavailable:
+    why = error.strerror or str(error)
+    hint = "give the address of one of this machine's interfaces"
+    if error.errno == errno.EADDRINUSE:
+        hint = "stop the program that listens there, or choose another port"
+    elif error.errno == errno.EACCES:
+        hint = "choose a port from 1024 on"
+    return errors.Unavailable(f"cannot listen for HTTP on {host}:{port}: {why}; {hint}")
+
+
+class HttpServer:
+    """Serves one application on one socket.
+
+    Args:
+        app: the ASGI application; it gets ``http`` scopes only, each with its whole body.
+        limits: bounds.
+        headers: sent with every answer, names in lower case.
+        on_refused: called with the status of each request that was refused before the
+            application saw it.
+
+    Attributes:
+        connections: the open ones.
+        under_way: requests in the application.
+        draining: nothing new is taken.
+    """
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        *,
+        limits: HttpLimits | None = None,
+        headers: Mapping[str, str] = SECURITY_HEADERS,
+        on_refused: Callable[[int], None] = lambda status: None,
+    ) -> None:
+        self.app = app
+        self.limits = limits or HttpLimits()
+        self.on_refused = on_refused
+        self.connections: set[HttpProtocol] = set()
+        self.under_way = 0
+        self.draining = False
+        self.bodies_size_bytes = 0
+        self.scheme = "http"
+        self.address: tuple[str, int] = ("", 0)
+        self.loop: asyncio.AbstractEventLoop
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.common_head = b""  # the last headers of every answer, and the line that ends them
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> HttpServer:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Take connections from *sock*, which now belongs to the server.
+
+        Args:
+            sock: listening; see :func:`listen`.
+            tls: speak HTTPS.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.scheme = "https" if tls else "http"
+        self.address = sock.getsockname()[:2]
+        self._sweep()
+        self._server = await self.loop.create_server(
+            lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=BACKLOG
+        )
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no new connections, answer what is under way, and close all connections.
+
+        Args:
+            timeout_s: how long that may last.
+
+        Returns:
+            Whether all was answered in time.
+        """
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.shutdown()
+        deadline_s = time.monotonic() + timeout_s
+        while self.connections or self.under_way:
+            if time.monotonic() > deadline_s:
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
+    async def close(self) -> None:
+        """Cut what :meth:`drain` has left, and free the port."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.transport.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def _sweep(self) -> None:
+        """Look at every connection's clock, and write the present date into coming answers."""
+        now_s = time.monotonic()
+        for connection in tuple(self.connections):
+            connection.sweep(now_s)
+        self.common_head = f"date: {formatdate(usegmt=True)}\r\n{self._headers}\r\n".encode()
+        self._sweeper = self.loop.call_later(self.limits.sweep_every_s, self._sweep)
