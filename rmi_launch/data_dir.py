@@ -130,6 +130,8 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:
+        return False
     return True
 
 
@@ -153,11 +155,18 @@ def remove_running(data_dir: Path) -> None:
 
 
 def read_running(data_dir: Path) -> dict[str, Any] | None:
-    """Return what ``running.json`` says, or None if no ``rmi up`` is alive that wrote it."""
+    """Return what ``running.json`` says, or None if the ``rmi up`` that wrote it has ended."""
+    try:
+        with (data_dir / "rmi.lock").open("rb") as lock:
+            # The lock tells it: a process id may be somebody else's by now.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except BlockingIOError:
+        pass
+    except OSError:
+        return None
     try:
         running = json.loads((data_dir / "running.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(running, dict) or not _alive(running.get("pid", 0)):
-        return None
-    return running
+    return running if isinstance(running, dict) else None

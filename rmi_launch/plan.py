@@ -9,7 +9,7 @@ from rmi_runtime.settings import Settings
 PRELOAD = ("rmi_bank", "rmi_msg")
 """Modules that the services share; loaded once, before the first is forked."""
 
-NAMESERVER = "nameserver"
+NAMESERVER = "Pyro.NameServer"
 GATEWAY = "gateway"
 
 

@@ -15,13 +15,17 @@ import uvloop
 
 from rmi_launch import data_dir
 from rmi_launch.options import with_settings
-from rmi_launch.plan import ServiceSpec
+from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
+from rmi_launch.zygote import log_to_stderr
 from rmi_runtime.settings import Loaded, Settings
 
 _COMMON = ("data_dir", "host", "ns", "insecure", "log_level")
 _BANK = ("lock_wait_s", "lock_lease_s", "call_timeout_s", "batch_max", "queue_max")
 _MESSAGES = ("store", "call_timeout_s", "batch_max", "queue_max")
+
+DELAY_TOLD_S = 2.0
+"""A service that is not ready after this tells what it waits for."""
 
 number = click.option(
     "--id", "number", type=click.IntRange(1, 999_999), required=True, help="Its number."
@@ -32,7 +36,7 @@ number = click.option(
 @with_settings("data_dir", "ns", "insecure", "log_level", "lease_s")
 def nameserver(loaded: Loaded) -> None:
     """Run a name server that forgets the dead, at the first address of --ns."""
-    run_by_hand(ServiceSpec("nameserver", "rmi_bank:run_nameserver"), loaded.settings)
+    run_by_hand(ServiceSpec(NAMESERVER, "rmi_bank:run_nameserver"), loaded.settings)
 
 
 @click.command()
@@ -86,7 +90,7 @@ def messages(loaded: Loaded, number: int) -> None:
 )
 def gateway(loaded: Loaded) -> None:
     """Run the HTTP gateway to the bank and the messages."""
-    run_by_hand(ServiceSpec("gateway", "rmi_msg:run_gateway"), loaded.settings)
+    run_by_hand(ServiceSpec(GATEWAY, "rmi_msg:run_gateway"), loaded.settings)
 
 
 def run_by_hand(spec: ServiceSpec, settings: Settings) -> None:
@@ -97,13 +101,14 @@ def run_by_hand(spec: ServiceSpec, settings: Settings) -> None:
         settings: handed to it.
     """
     data_dir.prepare(settings.data_dir)
+    log_to_stderr(settings.log_level)
     module, _, function = spec.target.partition(":")
     service = getattr(importlib.import_module(module), function)
     with (
         _told_when_ready() as ready_fd,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_serve(service(settings, *spec.args), spec.name, ready_fd))
+        runner.run(_serve(service(settings, *spec.args), spec.name, settings, ready_fd))
 
 
 @contextlib.contextmanager
@@ -120,19 +125,29 @@ def _told_when_ready() -> Iterator[int | None]:
         os.close(ready_fd)
 
 
-async def _serve(service: Coroutine[Any, Any, None], name: str, ready_fd: int | None) -> None:
+async def _serve(
+    service: Coroutine[Any, Any, None], name: str, settings: Settings, ready_fd: int | None
+) -> None:
     if ready_fd is None:
         await service
         return
     loop = asyncio.get_running_loop()
 
+    def on_delay() -> None:
+        where = " or ".join(settings.ns)
+        click.echo(f"{name} waits for a name server at {where}; is one running?", err=True)
+
+    delay = loop.call_later(DELAY_TOLD_S, on_delay)
+
     def on_ready(fd: int) -> None:
         loop.remove_reader(fd)
+        delay.cancel()
         said = json.loads(os.read(fd, READY_SIZE_BYTES_MAX) or "{}")
-        click.echo(f"{name} ready at {said.get('address', '')}")
+        click.echo(f"{name} ready at {said.get('location', '')}")
 
     loop.add_reader(ready_fd, on_ready, ready_fd)
     try:
         await service
     finally:
+        delay.cancel()
         loop.remove_reader(ready_fd)

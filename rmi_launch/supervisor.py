@@ -24,6 +24,9 @@ from rmi_launch.processes import ZYGOTE, ServiceProcess, ZygoteProcess, output_t
 from rmi_runtime.errors import Definite
 from rmi_runtime.settings import Settings
 
+STOP_EXTRA_S = 1.0
+"""A service may use all of ``stop_wait_s`` to drain, and needs a moment more to close."""
+
 KILL_WAIT_S = 5.0
 """A killed process has ended after this; more means that the system is in trouble itself."""
 
@@ -151,7 +154,7 @@ class Supervisor:
                 service.process.signal(signal.SIGTERM)
                 self._change(service, State.STOPPING, "asked to stop")
                 ends[service.process.exited] = service
-        left = await self._wait_for(ends, self.settings.stop_wait_s)
+        left = await self._wait_for(ends, self.settings.stop_wait_s + STOP_EXTRA_S)
         for end in left:
             process = ends[end].process
             if process:
@@ -214,7 +217,7 @@ class Supervisor:
             return 0.0
         since = time.monotonic()
         if not process.ready.cancelled():
-            service.address = str(process.ready.result().get("address", ""))
+            service.address = str(process.ready.result().get("location", ""))
             self._change(service, State.READY, "ready")
             if not service.first_start.done():
                 service.first_start.set_result(None)

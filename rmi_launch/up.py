@@ -25,7 +25,7 @@ from rmi_runtime.errors import Conflict
 from rmi_runtime.setting_rules import split_address
 from rmi_runtime.settings import Loaded, Settings
 
-ZYGOTE_EXTRA_S = 1.0
+ZYGOTE_EXTRA_S = 2.0
 """How much longer than a service's own grace the zygote waits, should ``rmi up`` be killed."""
 
 

@@ -30,6 +30,7 @@ import functools
 import gc
 import importlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -188,6 +189,7 @@ def _run_child(
         os.environ["RMI_READY_FD"] = str(os.dup(ready_fd))
         _name_process(request["name"])
         settings = Settings(**request["settings"])
+        log_to_stderr(settings.log_level)
         service = functools.partial(resolve(request["target"]), settings, *request["args"])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(service, lifeline_fd))
@@ -203,6 +205,11 @@ def _run_child(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def log_to_stderr(level: str) -> None:
+    """Send what the modules log to stderr, which is ``DATA_DIR/log/NAME.out`` or the terminal."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 async def _serve(service: ServiceFunction, lifeline_fd: int) -> None:

@@ -1,0 +1,60 @@
+# Each target sets up what it needs in .venv; nothing has to be typed first.
+#
+#   make run      the whole system, with demonstration accounts; Ctrl-C stops it
+#   make test     all tests; prints what was skipped and why
+#   make check    format, lint, types, import directions
+#   make setup    only the environment, with everything that the tests need
+
+# Override on the command line: make run STORE=hazelcast ARGS="--http 127.0.0.1:8000"
+STORE ?= sqlite
+ARGS ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+VENV := .venv
+BIN := $(VENV)/bin
+# pip reads these; a stamp older than them means that the environment is out of date.
+DECLARED := setup.cfg pyproject.toml
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := run
+.PHONY: run test setup check clean
+
+ifeq ($(STORE),hazelcast)
+run: $(VENV)/.stamp-hazelcast
+endif
+run: $(VENV)/.stamp-run
+	@$(BIN)/rmi up --demo --store $(STORE) $(ARGS)
+
+test: $(VENV)/.stamp-test
+	$(BIN)/pytest $(ARGS)
+
+setup: $(VENV)/.stamp-test
+
+check: $(VENV)/.stamp-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache .coverage
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=/path/to/python3.11"; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: $(DECLARED) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.stamp-hazelcast: $(DECLARED) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[hazelcast]'
+	@touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-test: $(DECLARED) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test,hazelcast]'
+	@touch $@ $(VENV)/.stamp-run $(VENV)/.stamp-hazelcast

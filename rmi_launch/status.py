@@ -1,0 +1,191 @@
+"""``rmi status``: every service, where it is and how it does."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from Pyro5.core import DAEMON_NAME
+from rich.console import Console
+from rich.table import Table
+
+from rmi_launch.failures import NotRunning
+from rmi_launch.options import with_settings
+from rmi_launch.plan import GATEWAY
+from rmi_launch.system import System, find_system
+from rmi_runtime import URI, Proxy
+from rmi_runtime.errors import RmiError
+from rmi_runtime.registry import NameServers
+from rmi_runtime.setting_rules import split_address
+from rmi_runtime.settings import Loaded
+
+PROBE_TIMEOUT_S = 2.0
+"""How long one service may take to answer before it is called unreachable."""
+
+UNREACHABLE = "unreachable"
+_COLOURS = {"ready": "green", "draining": "yellow", "starting": "yellow", "waiting": "yellow"}
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One line of the table; None where nobody could be asked.
+
+    Args:
+        name: Pyro name, or ``gateway``.
+        address: ``host:port``.
+        state: ``ready``, ``draining``, ``unreachable``, or what ``rmi up`` says of one that does
+            not run: ``starting``, ``waiting`` (to be started again), ``dead``.
+        pid: process id.
+        uptime_s: seconds since its start.
+        calls_per_s: calls in a second, over the last few.
+        calls: calls since its start.
+        errors: those of them that ended in an error.
+    """
+
+    name: str
+    address: str
+    state: str
+    pid: int | None = None
+    uptime_s: float | None = None
+    calls_per_s: float | None = None
+    calls: int | None = None
+    errors: int | None = None
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@with_settings("data_dir", "ns", "http")
+def status(loaded: Loaded, as_json: bool) -> None:
+    """Show every service: name, address, process, state, uptime, calls, errors.
+
+    Ends with exit code 3 if nothing is running.
+    """
+    system = find_system(loaded)
+    rows = asyncio.run(gather_status(system))
+    if not any(row.pid or row.state == "ready" for row in rows):
+        raise NotRunning(
+            f"nothing is running: no name server at {' or '.join(system.ns)}, no gateway at "
+            f"{system.http}; start the system with `rmi up`"
+        )
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+    else:
+        Console().print(status_table(rows), highlight=False)
+
+
+async def gather_status(system: System) -> list[ServiceStatus]:
+    """Ask everybody, all at once.
+
+    Args:
+        system: where to look: its name servers, its gateway, and what its ``rmi up`` wrote.
+
+    Returns:
+        A line for each service, by name.
+    """
+    known = {
+        str(service["name"]): (str(service["address"]), str(service["state"]))
+        for service in system.services
+    }
+    known.pop(GATEWAY, None)
+    async with NameServers(
+        system.ns, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S
+    ) as name_servers:
+        try:
+            entries = await name_servers.list()
+        except RmiError:
+            # The services may well be there without it; those of our own rmi up are known.
+            entries = {}
+    for name, entry in entries.items():
+        if "rmi" in entry.metadata:
+            state = "draining" if "rmi.draining" in entry.metadata else ""
+            known[name] = (URI(entry.uri).location, state)
+    gateway, *services = await asyncio.gather(
+        asyncio.to_thread(_ask_gateway, system.http),
+        *(_ask_service(system, name, address, state) for name, (address, state) in known.items()),
+    )
+    return [*sorted(services, key=lambda row: row.name), gateway]
+
+
+async def _ask_service(system: System, name: str, address: str, state: str) -> ServiceStatus:
+    """Ask the daemon at *address*; *state* is what others say of it."""
+    if not address:
+        return ServiceStatus(name, address, state or UNREACHABLE)
+    uri = f"PYRO:{DAEMON_NAME}@{address}"
+    try:
+        async with Proxy(uri, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S) as daemon:
+            stats: Mapping[str, Any] = await daemon._call("stats")
+    except (RmiError, AttributeError, OSError):
+        down = state if state in ("waiting", "dead", "starting") else UNREACHABLE
+        return ServiceStatus(name, address, down)
+    return _row(name, address, stats)
+
+
+def _row(name: str, address: str, stats: Mapping[str, Any]) -> ServiceStatus:
+    return ServiceStatus(
+        name,
+        address,
+        state=str(stats.get("state", "ready")),
+        pid=stats.get("pid"),
+        uptime_s=stats.get("uptime_s"),
+        calls_per_s=stats.get("calls_per_s"),
+        calls=stats.get("calls"),
+        errors=stats.get("errors"),
+    )
+
+
+def _ask_gateway(address: str) -> ServiceStatus:
+    host, port = split_address(address)
+    connection = http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz")
+        response = connection.getresponse()
+        stats = json.loads(response.read(64 * 1024) or "{}")
+    except (OSError, ValueError, http.client.HTTPException):
+        return ServiceStatus(GATEWAY, address, UNREACHABLE)
+    finally:
+        connection.close()
+    return _row(GATEWAY, address, stats if isinstance(stats, dict) else {})
+
+
+def status_table(rows: list[ServiceStatus]) -> Table:
+    """Return *rows* as people like to read them."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    right = ("process", "uptime", "calls/s", "calls", "errors")
+    for column in ("name", "address", "process", "state", *right[1:]):
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        colour = _COLOURS.get(row.state, "red")
+        table.add_row(
+            row.name,
+            row.address,
+            _cell(row.pid),
+            f"[{colour}]{row.state}[/]",
+            duration(row.uptime_s),
+            _cell(row.calls_per_s),
+            _cell(row.calls),
+            f"[red]{row.errors}[/]" if row.errors else _cell(row.errors),
+        )
+    return table
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time for people: ``42s``, ``3m 20s``, ``5h 07m``, ``2d 03h``; ``-`` for None."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if days:
+        return f"{days}d {hours % 24:02}h"
+    if hours:
+        return f"{hours}h {minutes % 60:02}m"
+    return f"{minutes}m {whole % 60:02}s" if minutes else f"{whole}s"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value}"

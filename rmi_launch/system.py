@@ -1,0 +1,103 @@
+"""The running system, as a command finds it and asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rmi_launch.data_dir import read_running
+from rmi_launch.failures import NotRunning
+from rmi_runtime import Proxy
+from rmi_runtime.credentials import load_or_create_cluster_key
+from rmi_runtime.errors import NotFound, Unavailable
+from rmi_runtime.registry import NameServers
+from rmi_runtime.settings import Loaded
+
+Result = TypeVar("Result")
+
+ASK_TIMEOUT_S = 5.0
+"""How long an administrative call may take."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Where the system is, and how to speak to it as one of its services.
+
+    Args:
+        ns: addresses of the name servers.
+        http: address of the gateway.
+        handshake: handshake data that shows the cluster key.
+        services: what ``rmi up`` last wrote of its services (see ``data_dir.write_running``).
+    """
+
+    ns: tuple[str, ...]
+    http: str
+    handshake: dict[str, str]
+    services: tuple[dict[str, Any], ...] = ()
+
+
+def find_system(loaded: Loaded) -> System:
+    """Find the system of a data directory.
+
+    Addresses that were set anywhere are taken as they are; others come from the ``rmi up`` that
+    runs on the data directory, so that they need not be repeated.
+
+    Raises:
+        NotRunning: nothing was ever started on that data directory.
+    """
+    settings = loaded.settings
+    if not (settings.data_dir / "cluster.key").exists():
+        raise NotRunning(
+            f"nothing was ever started on data directory {settings.data_dir}; "
+            "start the system with `rmi up`, or name its directory with --data-dir"
+        )
+    running = read_running(settings.data_dir) or {}
+    ns, http = settings.ns, settings.http
+    if loaded.sources["ns"] == "default":
+        ns = tuple(running.get("ns", ns))
+    if loaded.sources["http"] == "default":
+        http = running.get("http", http)
+    key = load_or_create_cluster_key(settings.data_dir)
+    return System(ns, http, {"cluster_key": key}, tuple(running.get("services", ())))
+
+
+@contextlib.asynccontextmanager
+async def data_object(system: System) -> AsyncIterator[Proxy]:
+    """Yield a proxy of the data object, with a service's rights.
+
+    Raises:
+        NotRunning: it cannot be reached.
+    """
+    async with NameServers(system.ns, handshake=system.handshake) as name_servers:
+        try:
+            uri = await name_servers.lookup("bank.data")
+            proxy = Proxy(uri, handshake=system.handshake, timeout_s=ASK_TIMEOUT_S)
+            await proxy._bind()
+        except (NotFound, Unavailable) as error:
+            raise NotRunning(
+                f"the data object cannot be reached ({error.message}); "
+                "start the system with `rmi up`"
+            ) from None
+        async with proxy:
+            yield proxy
+
+
+def ask(system: System, question: Callable[[Proxy], Coroutine[Any, Any, Result]]) -> Result:
+    """Put one question to the data object, from a plain function.
+
+    Args:
+        system: where it is.
+        question: coroutine function that gets the data object's proxy.
+
+    Returns:
+        What *question* returns.
+    """
+
+    async def put() -> Result:
+        async with data_object(system) as data:
+            return await question(data)
+
+    return asyncio.run(put())

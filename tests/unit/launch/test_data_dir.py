@@ -1,0 +1,83 @@
+"""The data directory: made private, held by one, and honest about why it cannot be."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from rmi_launch.data_dir import (
+    DataDirInUse,
+    DataDirUnusable,
+    locked,
+    prepare,
+    read_running,
+    remove_running,
+    write_running,
+)
+
+RUNNING = {"pid": os.getpid(), "ns": ["127.0.0.1:1"], "http": "127.0.0.1:2", "services": []}
+
+
+def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    log_dir = prepare(tmp_path / "a" / "b")
+    assert log_dir == tmp_path / "a" / "b" / "log"
+    for directory in (log_dir, log_dir.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert prepare(tmp_path / "a" / "b") == log_dir
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "var").touch()
+    with pytest.raises(DataDirUnusable, match="--data-dir"):
+        prepare(tmp_path / "var")
+
+
+def test_a_directory_without_permission_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write anywhere, so the system's answer is replaced rather than the mode set.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataDirUnusable, match="no permission"):
+        prepare(tmp_path)
+
+
+def test_a_second_holder_is_refused_and_told_the_first(tmp_path: Path) -> None:
+    with locked(tmp_path, 0.0):
+        with pytest.raises(DataDirInUse) as caught, locked(tmp_path, 60.0):
+            pass
+        assert caught.value.fields == {"path": str(tmp_path), "pid": os.getpid()}
+    with locked(tmp_path, 0.0):
+        pass
+
+
+def test_running_is_what_was_written_until_it_is_removed(tmp_path: Path) -> None:
+    with locked(tmp_path, 0.0):
+        assert read_running(tmp_path) is None
+        write_running(tmp_path, RUNNING)
+        assert read_running(tmp_path) == RUNNING
+        remove_running(tmp_path)
+        assert read_running(tmp_path) is None
+        remove_running(tmp_path)
+
+
+def test_what_a_killed_system_left_is_not_running(tmp_path: Path) -> None:
+    with locked(tmp_path, 0.0):
+        write_running(tmp_path, RUNNING)
+    assert read_running(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '"', "\0"])
+def test_what_cannot_be_read_is_not_running(tmp_path: Path, text: str) -> None:
+    with locked(tmp_path, 0.0):
+        (tmp_path / "running.json").write_text(text)
+        assert read_running(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "9" * 20, "nobody"])
+def test_a_lock_file_of_nobody_is_taken_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rmi.lock").write_text(text)
+    with locked(tmp_path, 0.0):
+        assert (tmp_path / "rmi.lock").read_text() == str(os.getpid())
