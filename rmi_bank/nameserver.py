@@ -1,0 +1,64 @@
+"""Hosts the name server as a service: the first thing to start, the last to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from Pyro5.core import NAMESERVER_NAME
+
+from rmi_runtime import (
+    OWN_TAGS,
+    Daemon,
+    NameKeeper,
+    NameServer,
+    ServiceAuthenticator,
+    Settings,
+    load_or_create_cluster_key,
+    signal_ready,
+    split_address,
+    stop_on_signals,
+)
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "nameserver.sqlite"
+"""Where the names are kept, in the data directory."""
+
+
+async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+    """Serve ``Pyro.NameServer`` at the first of ``settings.ns`` until told to stop.
+
+    Look-ups are open to everybody; who wants to register needs the cluster key. The names are kept
+    in ``DATA_DIR/nameserver.sqlite``.
+
+    Args:
+        settings: the settings in force.
+        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+
+    Raises:
+        OSError: the address is taken, or is not this machine's.
+        ValueError: the address is reachable from outside, and ``insecure`` is off.
+    """
+    stopping = stop if stop is not None else stop_on_signals()
+    host, port = split_address(settings.ns[0])
+    daemon = Daemon(
+        host,
+        port,
+        authenticate=ServiceAuthenticator(load_or_create_cluster_key(settings.data_dir)),
+        insecure=settings.insecure,
+    )
+    try:
+        async with NameKeeper(Path(settings.data_dir) / FILE_NAME) as keeper:
+            uri = str(daemon.register(NameServer(keeper), NAMESERVER_NAME))
+            keeper.table.pin(uri, OWN_TAGS)
+            await daemon.start()
+            signal_ready(NAMESERVER_NAME, {"location": daemon.location, "uri": uri})
+            log.info("the name server is ready at %s", daemon.location)
+            await stopping.wait()
+            log.info("the name server is stopping")
+            await daemon.drain(settings.stop_wait_s)
+            await daemon.close()
+    finally:
+        await daemon.close()

@@ -1,0 +1,272 @@
+"""What can be asked of the bank, and what comes of it: plain structures and their checks.
+
+:func:`parse_operation`, and every decoder of a type here, refuses what is out of range or of the
+wrong type, so a structure that came in is valid. (One that was made by calling its class is checked
+by whoever receives it.) Between gateway and business object a batch travels as one MessagePack
+buffer (:func:`pack_batch`, :func:`pack_outcomes`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from rmi_bank.errors import SameAccount
+from rmi_runtime.errors import (
+    Definite,
+    Indefinite,
+    InvalidRequest,
+    MalformedRequest,
+    RmiError,
+    error_class,
+)
+
+AMOUNT_MAX = 10**15
+"""Most minor units in one operation."""
+
+ACCOUNT_MAX = 2**53
+"""Highest account number: the last one every JSON reader keeps exact."""
+
+BALANCE_END = 2**62
+"""A balance stays below this."""
+
+REQUEST_ID_SIZE_MAX = 200
+"""Most characters in a request id."""
+
+OPERATIONS_MAX = 4096
+"""Most operations in one batch."""
+
+CASH = 0
+"""The account that deposits come from and withdrawals go to. No customer has it."""
+
+Account = Annotated[int, msgspec.Meta(ge=1, le=ACCOUNT_MAX)]
+Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
+OpeningBalance = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
+Client = Annotated[int, msgspec.Meta(ge=0, le=ACCOUNT_MAX)]
+RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=REQUEST_ID_SIZE_MAX)]
+
+
+def check_request_id(request_id: str) -> None:
+    """Refuse a request id that cannot be shown.
+
+    Raises:
+        ValueError: it has characters that do not print.
+    """
+    if not request_id.isprintable():
+        raise ValueError("Expected `str` of printable characters - at `$.request_id`")
+
+
+class Deposit(msgspec.Struct, frozen=True, tag="deposit", forbid_unknown_fields=True):
+    """Put *amount* minor units of cash into *account*."""
+
+    account: Account
+    amount: Amount
+    request_id: RequestId
+
+    def __post_init__(self) -> None:
+        check_request_id(self.request_id)
+
+
+class Withdrawal(msgspec.Struct, frozen=True, tag="withdrawal", forbid_unknown_fields=True):
+    """Take *amount* minor units of cash out of *account*."""
+
+    account: Account
+    amount: Amount
+    request_id: RequestId
+
+    def __post_init__(self) -> None:
+        check_request_id(self.request_id)
+
+
+class Transfer(msgspec.Struct, frozen=True, tag="transfer", forbid_unknown_fields=True):
+    """Move *amount* minor units from *source* to *target*."""
+
+    source: Account
+    target: Account
+    amount: Amount
+    request_id: RequestId
+
+    def __post_init__(self) -> None:
+        check_request_id(self.request_id)
+        if self.source == self.target:
+            raise ValueError(_SAME_ACCOUNT)
+
+
+class OpenAccount(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
+    """Open *account* for the client *owner* (None: nobody's) with *balance* minor units of cash."""
+
+    account: Account
+    request_id: RequestId
+    balance: OpeningBalance = 0
+    owner: Client | None = None
+
+    def __post_init__(self) -> None:
+        check_request_id(self.request_id)
+
+
+class BalanceQuery(msgspec.Struct, frozen=True, tag="balance", forbid_unknown_fields=True):
+    """Read the balance of *account*."""
+
+    account: Account
+
+
+Change = Deposit | Withdrawal | Transfer | OpenAccount
+"""Operations that change something, and so carry a request id."""
+
+Operation = Deposit | Withdrawal | Transfer | OpenAccount | BalanceQuery
+
+
+class Principal(NamedTuple):
+    """For whom an operation is done: the client's number and role."""
+
+    client: int
+    role: str
+
+
+Request = tuple[Principal, Operation]
+
+
+class Done(msgspec.Struct, array_like=True, tag=0):
+    """It happened.
+
+    Attributes:
+        balance: minor units on the account (a transfer's source) after it.
+        commit: the commit number it happened at; for a read, the last one it shows.
+    """
+
+    balance: int
+    commit: int
+
+
+class Refused(msgspec.Struct, array_like=True, tag=1):
+    """It did not happen (or, if not *definite*, nobody knows): an error in plain values."""
+
+    code: str
+    message: str
+    definite: bool
+    fields: dict[str, Any]
+
+    @classmethod
+    def from_error(cls, error: RmiError) -> Refused:
+        """Take *error* apart."""
+        return cls(error.code, error.message, error.definite, error.fields)
+
+    def to_error(self) -> RmiError:
+        """Put the error together again."""
+        known = error_class(self.code)
+        if known is not None:
+            return known(self.message, **self.fields)
+        return (Definite if self.definite else Indefinite)(
+            self.message, **{**self.fields, "code": self.code}
+        )
+
+
+Outcome = Done | Refused
+
+_SAME_ACCOUNT = "source and target are the same account; a transfer needs two different ones"
+_requests = msgspec.msgpack.Decoder(list[tuple[Client, str, Operation]])
+_outcomes = msgspec.msgpack.Decoder(list[Outcome])
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def pack_batch(requests: Sequence[Request]) -> bytes:
+    """Encode a batch for ``execute_packed``: a list of [client, role, operation]."""
+    return _encode([(principal[0], principal[1], operation) for principal, operation in requests])
+
+
+def unpack_batch(batch: bytes) -> list[Request]:
+    """Decode what :func:`pack_batch` made.
+
+    Raises:
+        InvalidRequest: it is not such a batch, or too long.
+    """
+    try:
+        rows = _requests.decode(batch)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid(error) from error
+    check_size(len(rows))
+    return [(Principal(client, role), operation) for client, role, operation in rows]
+
+
+def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """Encode the outcomes of a batch, in its order."""
+    return _encode(outcomes)
+
+
+def unpack_outcomes(packed: bytes) -> list[Outcome]:
+    """Decode what :func:`pack_outcomes` made."""
+    return _outcomes.decode(packed)
+
+
+def check_size(operations: int) -> None:
+    """Refuse a batch of too many operations.
+
+    Raises:
+        InvalidRequest: there are more than :data:`OPERATIONS_MAX`.
+    """
+    if operations > OPERATIONS_MAX:
+        raise InvalidRequest(
+            f"a batch of {operations} operations; at most {OPERATIONS_MAX} go into one, "
+            "so send several",
+            field="operations",
+        )
+
+
+def parse_operation(data: Mapping[str, Any]) -> Operation:
+    """Make an operation from a dictionary such as ``{"type": "deposit", "account": 1, ...}``.
+
+    Raises:
+        InvalidRequest: something is missing, of the wrong type or out of range.
+        MalformedRequest: it has a field that nobody knows.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidRequest(f"an operation is a dictionary, not {type(data).__name__}")
+    try:
+        return msgspec.convert(dict(data), Operation)  # type: ignore[arg-type]
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+
+
+def invalid(error: Exception) -> InvalidRequest:
+    """Say in this project's errors what msgspec found wrong.
+
+    Args:
+        error: what a decoder of a type of this module raised.
+
+    Returns:
+        The error, with the name of the field at fault in ``fields['field']`` if there is one.
+    """
+    text = str(error)
+    if _SAME_ACCOUNT in text:
+        return SameAccount(_SAME_ACCOUNT, field="target")
+    if not isinstance(error, msgspec.ValidationError):
+        return MalformedRequest(f"cannot be read: {text}")
+    unknown = re.search(r"unknown field `(.*?)`", text)
+    if unknown:
+        return MalformedRequest(f"the field {unknown[1]!r} is unknown", field=unknown[1])
+    missing = re.search(r"missing required field `(.*?)`", text)
+    if missing:
+        return InvalidRequest(f"the field {missing[1]!r} is missing", field=missing[1])
+    place = re.search(r"^(.*?) - at `\$(?:\[[^\]]*\])*\.?([\w.]*)`", text)
+    if place and place[2]:
+        return InvalidRequest(f"{place[2]}: {place[1]}", field=place[2])
+    return InvalidRequest(text)
+
+
+def outcome_dict(operation: Operation, outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as the dictionary that ``execute`` answers with, its own status told."""
+    found: dict[str, Any] = {"request_id": getattr(operation, "request_id", None)}
+    if isinstance(outcome, Done):
+        found.update(status="ok", balance=outcome.balance, commit=outcome.commit)
+    else:
+        found.update(
+            status="error",
+            code=outcome.code,
+            message=outcome.message,
+            definite=outcome.definite,
+            fields=outcome.fields,
+        )
+    return found
