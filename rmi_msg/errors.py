@@ -1,0 +1,16 @@
+"""Errors of the messages, hung below those of the runtime.
+
+InvalidRequest ... MessageInvalid     message_invalid      422 ValueError   a message breaks a rule
+Conflict ......... MessageIdReused    message_id_reused    422 ValueError   an id has another text
+"""
+
+from __future__ import annotations
+
+from rmi_runtime import errors
+
+
+class MessageIdReused(errors.Conflict):
+    """The id is that of a message with another text; that one stays. ``fields['id']`` names it."""
+
+    code = "message_id_reused"
+    http_status = 422

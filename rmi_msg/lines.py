@@ -1,0 +1,126 @@
+"""The lines that loggers and messages services write, one for every message they got.
+
+The format is the seed's: ``msg = msg1 UUID = 487e0156-a04c-5aeb-b42c-52c752bc2dd7``. The file
+``DATA_DIR/log/<pyro name>.log`` has them all; standard output shows them to whoever is watching,
+as far as they can keep up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from rmi_runtime import OperationLog
+
+_PIPE_BUF: Final = 4096
+"""What a writable pipe or terminal takes without blocking, in bytes (POSIX: at least 512)."""
+
+
+def message_line(text: str, id: str) -> str:
+    """Return the line, without its end, for one message.
+
+    A character that cannot be printed is written as an escape (a line break as ``\\n``), and a
+    backslash twice: a message stays one line, can be read back, and cannot command a terminal.
+    """
+    if not text.isprintable() or "\\" in text:
+        text = "".join(map(_shown, text))
+    return f"msg = {text} UUID = {id}"
+
+
+def _shown(char: str) -> str:
+    if char.isprintable() and char != "\\":
+        return char
+    return char.encode("unicode_escape").decode("ascii")
+
+
+class LineLog:
+    """A log of plain lines: a file, and a courtesy copy on a descriptor.
+
+    Args:
+        path: the file; it and its directory are made if missing.
+        echo_fd: descriptor that gets a copy; None: no copy. If nobody reads there, the copy is
+            dropped rather than waited for.
+
+    Attributes:
+        echo_dropped: lines that were not copied because the reader did not keep up.
+    """
+
+    def __init__(self, path: Path, echo_fd: int | None = None) -> None:
+        # These lines have no numbers: the log is wanted for its whole lines and its one writer.
+        self._log: OperationLog[str] = OperationLog(path, _as_is, read_number=_no_number)
+        self._echo_fd = echo_fd
+        self.echo_dropped = 0
+
+    def __enter__(self) -> LineLog:
+        self._log.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._log.close()
+
+    def write(self, lines: Iterable[str]) -> None:
+        """Append lines in one write. Never fails and never waits for a reader.
+
+        Args:
+            lines: without line ends.
+        """
+        batch = list(lines)
+        if not batch:
+            return
+        self._log.append(batch)
+        if self._echo_fd is not None:
+            self._echo(self._echo_fd, batch)
+
+    def _echo(self, fd: int, lines: list[str]) -> None:
+        # Whole lines only, and no more at once than a pipe takes without blocking.
+        pending = b""
+        shown = 0
+        for count, line in enumerate(lines, 1):
+            data = _echoed(line)
+            if len(pending) + len(data) > _PIPE_BUF and pending:
+                if not _write_if_ready(fd, pending):
+                    break
+                shown, pending = count - 1, b""
+            pending += data
+        else:
+            if _write_if_ready(fd, pending):
+                shown = len(lines)
+        self.echo_dropped += len(lines) - shown
+
+
+def _echoed(line: str) -> bytes:
+    data = line.encode("utf-8", "backslashreplace")
+    if len(data) >= _PIPE_BUF:
+        data = data[: _PIPE_BUF - 4].decode("utf-8", "ignore").encode() + "…".encode()
+    return data + b"\n"
+
+
+def _write_if_ready(fd: int, data: bytes) -> bool:
+    """Write *data* if that cannot block the event loop; return whether it was written."""
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        ready = poll.poll(0)
+        if not ready or not ready[0][1] & select.POLLOUT:
+            return False
+        return os.write(fd, data) == len(data)
+    except OSError:  # standard output was closed: the file has the lines
+        return False
+
+
+def _as_is(number: int, at: datetime, line: str) -> str:
+    return line
+
+
+def _no_number(line: str) -> int:
+    return 0

@@ -1,0 +1,203 @@
+"""Where messages live, behind three small interfaces.
+
+- :class:`MessageStore`: the messages themselves, one per id, in their order of arrival (loggers);
+- :class:`MessageQueue`: hands every message to exactly one messages service;
+- :class:`ConsumedStore`: what the messages services have consumed, one entry per id.
+
+The promises hold for every implementation; :func:`open_stores` picks the one of the settings.
+
+One message's way, and what a death in between costs::
+
+    put_many ──▶ [stored, will be offered] ──▶ claim ──▶ add (consumed) ──▶ done
+                                                 │                  │
+                           a death here: the claim's lease ends, the message is offered again;
+                           if it was added already, adding it again changes nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from rmi_runtime import Settings, errors
+
+Word = Literal["new", "same", "other"]
+"""What putting a message came to: it is new; it was there already; its id has another text."""
+
+
+class Message(NamedTuple):
+    """A stored message: its id and text, when it arrived (ISO 8601, UTC), at which logger."""
+
+    id: str
+    text: str
+    received_at: str
+    logger: str
+
+
+class Consumed(NamedTuple):
+    """A consumed message: its id and text, when it was consumed (ISO 8601, UTC), and by whom."""
+
+    id: str
+    text: str
+    consumed_at: str
+    by: str
+
+
+Row = TypeVar("Row", Message, Consumed)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows in order.
+
+    Attributes:
+        rows: at most as many as asked for, and at most some megabytes of text.
+        next: the cursor of the page that follows, or None if this was the last at that moment.
+    """
+
+    rows: list[Row]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Messages that one messages service, and no other, may consume for a while.
+
+    Attributes:
+        messages: (id, text) pairs in order of arrival, at least one.
+        by: the service that holds the claim.
+        token: what the store needs to know the claim again; of no meaning to anyone else.
+    """
+
+    messages: Sequence[tuple[str, str]]
+    by: str
+    token: tuple[int, ...]
+
+
+class MessageStore(Protocol):
+    """The messages, one per id; shared by all loggers."""
+
+    async def put_many(self, messages: Sequence[tuple[str, str]], logger: str) -> list[Word]:
+        """Store messages that are not there yet, and see that they are offered to the queue.
+
+        When this returns, every message of the batch is as safe as the store can make it, and will
+        be claimed sooner or later. If it raises, any part of the batch may have been stored: ids
+        make it safe to put the same batch again.
+
+        Args:
+            messages: (id, text) pairs. The first of two with the same id counts.
+            logger: Pyro name of the logger that got them.
+
+        Returns:
+            One word per message, in order. ``other``: the text that was there first stays.
+        """
+        ...
+
+    async def page(self, after: str | None, limit: int) -> Page[Message]:
+        """Read messages in their order of arrival.
+
+        No message ever appears before a place that a reader has passed: following ``next`` from
+        None to None reads all that was stored when the reading began, each once.
+
+        Args:
+            after: None to begin, or the ``next`` of a page, of whichever logger.
+            limit: most messages to return, from 1 to 1,000.
+
+        Raises:
+            InvalidRequest: *after* is no cursor of this store.
+        """
+        ...
+
+
+class MessageQueue(Protocol):
+    """Hands messages out; shared by all messages services."""
+
+    async def claim(self, by: str, limit: int, lease_s: float) -> Claim | None:
+        """Take the next messages that nobody has, at once or not at all.
+
+        Args:
+            by: Pyro name of the messages service.
+            limit: most messages to take.
+            lease_s: seconds after which others may have them, unless :meth:`done` came first.
+
+        Returns:
+            The claim, or None if nothing waits.
+        """
+        ...
+
+    async def done(self, claim: Claim) -> bool:
+        """Forget a claim whose messages are all in the consumed store.
+
+        Returns:
+            False if the claim had run out and its messages were given to another, who will find
+            them consumed.
+        """
+        ...
+
+    async def give_back(self, by: str) -> int:
+        """Offer again, at once, whatever *by* holds: for a service that starts anew or stops.
+
+        Returns:
+            How many claims that were.
+        """
+        ...
+
+    async def sweep(self) -> int:
+        """Offer again what was claimed and not done in time.
+
+        Returns:
+            How many claims that were.
+        """
+        ...
+
+
+class ConsumedStore(Protocol):
+    """What was consumed, one entry per id; shared by all messages services."""
+
+    async def add(self, claim: Claim) -> list[bool]:
+        """Enter a claim's messages as consumed by its holder, unless they are entered already.
+
+        Returns:
+            Per message, in order, whether it is new: False for one that was delivered again.
+        """
+        ...
+
+    async def page(self, after: str | None, limit: int) -> Page[Consumed]:
+        """Read consumed messages in the order of consumption; see :meth:`MessageStore.page`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The three interfaces to one store, as one process uses them."""
+
+    messages: MessageStore
+    queue: MessageQueue
+    consumed: ConsumedStore
+
+
+def open_stores(settings: Settings) -> AbstractAsyncContextManager[Stores]:
+    """Open the store that ``settings.store`` names.
+
+    Returns:
+        An async context manager that opens it, yields the interfaces, and closes it.
+
+    Raises:
+        InvalidRequest: no store of that name can be opened here.
+    """
+    opener = _openers().get(settings.store)
+    if opener is None:
+        known = ", ".join(sorted(_openers()))
+        raise errors.InvalidRequest(
+            f"store {settings.store!r} is not one of those built in: {known}", field="store"
+        )
+    return opener(settings)
+
+
+def _openers() -> Mapping[str, Callable[[Settings], AbstractAsyncContextManager[Stores]]]:
+    # Imported when asked for: a store may need packages that the others do without.
+    from rmi_msg.stores import sqlite  # noqa: PLC0415
+
+    return {"sqlite": sqlite.open_stores}
