@@ -6,7 +6,7 @@ own, imported by name, so that a service without HTTP never loads Falcon.
 
 from rmi_runtime.http.app import UNROUTED, make_app
 from rmi_runtime.http.limits import HttpLimits
-from rmi_runtime.http.problems import HttpProblem, invalid, malformed
+from rmi_runtime.http.problems import HttpProblem, invalid, malformed, problem_of
 from rmi_runtime.http.requests import (
     FORM_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
@@ -41,6 +41,7 @@ __all__ = [
     "listen",
     "make_app",
     "malformed",
+    "problem_of",
     "query_fields",
     "whole_number",
 ]

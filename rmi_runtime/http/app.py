@@ -72,10 +72,8 @@ async def _answer_problem(
 async def _answer_error(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
 ) -> None:
-    problem = problem_of(error)
-    if problem.status >= 500:
-        _log.warning("%s %s: %s: %s", req.method, req.path, type(error).__name__, error)
-    put_problem(resp, problem)
+    # Not logged: whoever raised it did, and an outage must not drown the log. /metrics counts it.
+    put_problem(resp, problem_of(error))
 
 
 async def _answer_http_error(

@@ -85,11 +85,12 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-def problem_of(error: errors.RmiError) -> HttpProblem:
+def problem_of(error: errors.RmiError, **extra: Any) -> HttpProblem:
     """Return *error* as a problem.
 
     Args:
-        error: any of our tree.
+        error: any of our tree; left as it is, for many waiters may share it.
+        extra: more fields for programs, such as the request id to ask again with.
 
     Returns:
         A problem with the error's status, code and fields. From 500 on it says ``definite`` (False:
@@ -99,15 +100,14 @@ def problem_of(error: errors.RmiError) -> HttpProblem:
     code = str(error.fields.get("code") or error.code)
     if status < 500:
         headers = {"WWW-Authenticate": CHALLENGE} if status == 401 else None
-        fields = {k: v for k, v in error.fields.items() if k not in _MEMBERS}
+        fields = {k: v for k, v in error.fields.items() if k not in _MEMBERS} | extra
         return HttpProblem(status, code, error.message or phrase(status), headers=headers, **fields)
     if not error.definite and error.code != "internal":
         status = 503
     headers = {"Retry-After": str(_retry_after_s(error))} if status == 503 else None
     default = "try again later" if error.definite else _MAY_HAVE_HAPPENED
     detail = _INSIDE.get(code, default)
-    kept = {k: error.fields[k] for k in ("request_id",) if k in error.fields}
-    return HttpProblem(status, code, detail, headers=headers, **kept, definite=error.definite)
+    return HttpProblem(status, code, detail, headers=headers, **extra, definite=error.definite)
 
 
 def problem_bytes(problem: HttpProblem) -> bytes:

@@ -1,0 +1,358 @@
+"""The bank over HTTP: resources for ``/bank/*``.
+
+The order of checks is the same everywhere: path and method (404, 405), who asks (401, 403), the
+``Idempotency-Key`` (422), the media type (415), the body (400, 422), and then the bank's own word
+(403, 404, 409, 422, 503). So a stranger never makes us parse anything.
+
+Every change has a request id, the ``Idempotency-Key`` or one made here. The answer names it, also
+if that is a problem: asking again with that id as the key does the change once, however often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from rmi_bank.errors import SameAccount, UnknownAccount
+from rmi_bank.http_bodies import (
+    AccountAnswer,
+    AccountBody,
+    BatchAnswer,
+    BatchBalance,
+    BatchBody,
+    BatchDeposit,
+    BatchItem,
+    CashBody,
+    Receipt,
+    StatementAnswer,
+    TransferBody,
+)
+from rmi_bank.operations import (
+    ACCOUNT_MAX,
+    BalanceQuery,
+    Deposit,
+    Operation,
+    Transfer,
+    Withdrawal,
+)
+from rmi_bank.request_ids import new_request_id
+from rmi_runtime import Identity, errors
+from rmi_runtime.http import (
+    HttpProblem,
+    JsonBody,
+    Parameter,
+    Route,
+    bearer_token,
+    describe,
+    idempotency_key,
+    invalid,
+    problem_of,
+    query_fields,
+    whole_number,
+)
+
+STATEMENT_LIMIT_MAX = 1000
+STATEMENT_LIMIT_DEFAULT = 100
+
+_encode = msgspec.json.Encoder().encode
+
+_ACCOUNT = Parameter(
+    "account", "the account's number", {"type": "integer", "minimum": 0}, place="path"
+)
+_CHANGE_PROBLEMS = (404, 409, 415, 422)
+
+
+class Bank(Protocol):
+    """What these routes need of the bank; :class:`rmi_bank.BankGateway` has it."""
+
+    async def identify(self, token: str) -> Identity | None:
+        """Return whose token it is, or None."""
+
+    async def execute(self, identity: Identity, operation: Any) -> dict[str, Any]:
+        """Do one operation; return its outcome or raise its error."""
+
+    async def execute_many(
+        self, identity: Identity, operations: Sequence[Any]
+    ) -> list[dict[str, Any]]:
+        """Do several operations; return their outcomes, each with its own status."""
+
+    async def balance(self, identity: Identity, account: int) -> dict[str, Any]:
+        """Return the balance of an account."""
+
+    async def statement(
+        self, identity: Identity, account: int, after: int, limit: int
+    ) -> dict[str, Any]:
+        """Return journal lines of an account, and where to go on."""
+
+    async def open_account(
+        self, identity: Identity, account: int, balance: int, owner: int | None, request_id: str
+    ) -> dict[str, Any]:
+        """Open an account."""
+
+
+class _BankResource:
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+
+    async def _caller(self, req: falcon.asgi.Request) -> Identity:
+        identity = await self._bank.identify(bearer_token(req))
+        if identity is None:
+            raise errors.Forbidden("Forbidden")
+        return identity
+
+    async def _change(
+        self,
+        identity: Identity,
+        operation: Deposit | Withdrawal | Transfer,
+        resp: falcon.asgi.Response,
+    ) -> None:
+        try:
+            outcome = await self._bank.execute(identity, operation)
+        except errors.RmiError as error:
+            raise problem_of(error, request_id=operation.request_id) from error
+        resp.status = falcon.HTTP_201
+        resp.data = _encode(outcome)
+
+
+class Deposits(_BankResource):
+    """Cash in."""
+
+    _body: JsonBody[CashBody] = JsonBody(CashBody)
+
+    @describe(
+        summary="Put cash into an account",
+        body=CashBody,
+        status=201,
+        answer=Receipt,
+        keyed=True,
+        token=True,
+        problems=_CHANGE_PROBLEMS,
+    )
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Make a deposit."""
+        identity = await self._caller(req)
+        request_id = idempotency_key(req) or new_request_id()
+        body = await self._body.read(req)
+        await self._change(identity, Deposit(body.account, body.amount, request_id), resp)
+
+
+class Withdrawals(_BankResource):
+    """Cash out."""
+
+    _body: JsonBody[CashBody] = JsonBody(CashBody)
+
+    @describe(
+        summary="Take cash out of an account",
+        body=CashBody,
+        status=201,
+        answer=Receipt,
+        keyed=True,
+        token=True,
+        problems=_CHANGE_PROBLEMS,
+    )
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Make a withdrawal."""
+        identity = await self._caller(req)
+        request_id = idempotency_key(req) or new_request_id()
+        body = await self._body.read(req)
+        await self._change(identity, Withdrawal(body.account, body.amount, request_id), resp)
+
+
+class Transfers(_BankResource):
+    """From one account to another."""
+
+    _body: JsonBody[TransferBody] = JsonBody(TransferBody)
+
+    @describe(
+        summary="Move money from one account to another",
+        body=TransferBody,
+        status=201,
+        answer=Receipt,
+        keyed=True,
+        token=True,
+        problems=_CHANGE_PROBLEMS,
+    )
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Make a transfer."""
+        identity = await self._caller(req)
+        request_id = idempotency_key(req) or new_request_id()
+        body = await self._body.read(req)
+        if body.source == body.target:
+            raise _same_account("target")
+        operation = Transfer(body.source, body.target, body.amount, request_id)
+        await self._change(identity, operation, resp)
+
+
+class Batches(_BankResource):
+    """Many operations in one request."""
+
+    _body: JsonBody[BatchBody] = JsonBody(BatchBody)
+
+    @describe(
+        summary="Do many operations; each has its own outcome",
+        body=BatchBody,
+        status=200,
+        answer=BatchAnswer,
+        token=True,
+        problems=(415, 422),
+        text="If one operation is malformed (400) or out of range (422), none is done. Otherwise "
+        "each one happens, or is refused, by itself: look at each outcome's status.",
+    )
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Do a batch."""
+        identity = await self._caller(req)
+        body = await self._body.read(req)
+        operations = [_operation(place, item) for place, item in enumerate(body.operations)]
+        try:
+            outcomes = await self._bank.execute_many(identity, operations)
+        except errors.RmiError as error:
+            ids = [getattr(operation, "request_id", None) for operation in operations]
+            raise problem_of(error, request_ids=ids) from error
+        resp.data = _encode({"outcomes": outcomes})
+
+
+class Accounts(_BankResource):
+    """All accounts."""
+
+    _body: JsonBody[AccountBody] = JsonBody(AccountBody)
+
+    @describe(
+        summary="Open an account (role admin)",
+        body=AccountBody,
+        status=201,
+        answer=AccountAnswer,
+        keyed=True,
+        token=True,
+        problems=(409, 415, 422),
+    )
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Open an account."""
+        identity = await self._caller(req)
+        if identity.role != "admin":
+            raise errors.Forbidden("only the role admin opens accounts")
+        request_id = idempotency_key(req) or new_request_id()
+        body = await self._body.read(req)
+        try:
+            await self._bank.open_account(
+                identity, body.account, body.balance, body.owner, request_id
+            )
+        except errors.RmiError as error:
+            raise problem_of(error, request_id=request_id) from error
+        resp.status = falcon.HTTP_201
+        resp.data = _encode({"account": body.account, "balance": body.balance})
+
+
+class OneAccount(_BankResource):
+    """One account."""
+
+    @describe(
+        summary="The balance of an account",
+        answer=AccountAnswer,
+        token=True,
+        parameters=(_ACCOUNT,),
+        problems=(404,),
+    )
+    async def on_get(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, account: int
+    ) -> None:
+        """Show the balance."""
+        identity = await self._caller(req)
+        _check_account(account)
+        found = await self._bank.balance(identity, account)
+        resp.data = _encode({"account": account, "balance": found["balance"]})
+
+
+class Statement(_BankResource):
+    """The journal lines of one account."""
+
+    @describe(
+        summary="The journal lines of an account, oldest first",
+        answer=StatementAnswer,
+        token=True,
+        parameters=(
+            _ACCOUNT,
+            Parameter(
+                "after",
+                "start behind this line: the `next` of the page before",
+                {"type": "integer", "minimum": 0, "maximum": ACCOUNT_MAX, "default": 0},
+            ),
+            Parameter(
+                "limit",
+                "lines on the page",
+                {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": STATEMENT_LIMIT_MAX,
+                    "default": STATEMENT_LIMIT_DEFAULT,
+                },
+            ),
+        ),
+        problems=(404, 422),
+    )
+    async def on_get(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, account: int
+    ) -> None:
+        """Show a page."""
+        identity = await self._caller(req)
+        _check_account(account)
+        fields = query_fields(req)
+        after = whole_number(fields, "after", default=0, high=ACCOUNT_MAX)
+        limit = whole_number(
+            fields, "limit", default=STATEMENT_LIMIT_DEFAULT, low=1, high=STATEMENT_LIMIT_MAX
+        )
+        resp.data = _encode(await self._bank.statement(identity, account, after, limit))
+
+
+def bank_routes(bank: Bank) -> list[Route]:
+    """Return the routes of the bank.
+
+    Args:
+        bank: the bank, usually a :class:`rmi_bank.BankGateway`.
+    """
+    number = {"account": "number"}
+    return [
+        Route("/bank/accounts", Accounts(bank)),
+        Route("/bank/accounts/{account}", OneAccount(bank), number),
+        Route("/bank/accounts/{account}/statement", Statement(bank), number),
+        Route("/bank/deposits", Deposits(bank)),
+        Route("/bank/withdrawals", Withdrawals(bank)),
+        Route("/bank/transfers", Transfers(bank)),
+        Route("/bank/batches", Batches(bank)),
+    ]
+
+
+def _operation(place: int, item: BatchItem) -> Operation:
+    """Return the operation that *item* of a batch asks for."""
+    if isinstance(item, BatchBalance):
+        return BalanceQuery(item.account)
+    given = item.request_id
+    if given is msgspec.UNSET:
+        request_id = new_request_id()
+    elif given.isascii() and given.isprintable():
+        request_id = given
+    else:
+        raise _bad_request_id(place)
+    if isinstance(item, BatchDeposit):
+        return Deposit(item.account, item.amount, request_id)
+    if isinstance(item, BatchWithdrawal):
+        return Withdrawal(item.account, item.amount, request_id)
+    if item.source == item.target:
+        raise _same_account(f"operations[{place}].target")
+    return Transfer(item.source, item.target, item.amount, request_id)
+
+
+def _bad_request_id(place: int) -> HttpProblem:
+    return invalid(f"operations[{place}].request_id", "must be printable ASCII characters")
+
+
+def _same_account(field: str) -> SameAccount:
+    return SameAccount(f"{field}: is the source too; a transfer needs two accounts", field=field)
+
+
+def _check_account(account: int) -> None:
+    if not 1 <= account <= ACCOUNT_MAX:
+        raise UnknownAccount(f"there is no account {account}", account=account)
