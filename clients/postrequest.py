@@ -1,0 +1,30 @@
+"""Posts ten messages to the HTTP entry, one after the other: ``python clients/postrequest.py``.
+
+Prints, for each, the status and the answer, as the original script did.
+"""
+
+from __future__ import annotations
+
+import _venv  # noqa: F401  # isort: skip
+import click
+import httpx
+from _common import DEFAULT_URL, give_up
+
+
+@click.command(help=__doc__)
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="The HTTP gateway.")
+@click.option("--count", default=10, show_default=True, type=click.IntRange(1), help="Messages.")
+def main(url: str, count: int) -> None:
+    """Post ``msg1`` to ``msg<count>`` as forms."""
+    with httpx.Client(base_url=url, timeout=30.0) as http:
+        for number in range(1, count + 1):
+            try:
+                answer = http.post("/", data={"msg": f"msg{number}"})
+            except httpx.HTTPError as error:
+                give_up(f"no answer from {url} ({error}); is the system running? `make run`")
+            print(answer.status_code)
+            print(answer.text)
+
+
+if __name__ == "__main__":
+    main()
