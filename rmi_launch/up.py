@@ -61,7 +61,7 @@ def up(loaded: Loaded) -> None:
         grace_s = settings.stop_wait_s + ZYGOTE_EXTRA_S
         with ZygoteProcess.start(PRELOAD, log_dir, grace_s, (lock_fd,)) as zygote:
             view = make_view(began)
-            asyncio.run(_Run(settings, zygote, log_dir, view).run())
+            asyncio.run(_supervise(settings, zygote, log_dir, view))
             view.stopped()
 
 
@@ -82,6 +82,12 @@ def refuse_taken_addresses(settings: Settings) -> None:
                     f"with {flag} (port 0 for any free one)",
                     address=address,
                 ) from None
+
+
+async def _supervise(
+    settings: Settings, zygote: ZygoteProcess, log_dir: Path, view: UpView
+) -> None:
+    await _Run(settings, zygote, log_dir, view).run()
 
 
 class _Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -75,13 +76,16 @@ def examples(settings: Settings, http: str) -> list[str]:
         program = f"import json; print(json.load(open({shown(tokens)!r}))[0]['token'])"
         lines.append(f"TOKEN=$(python3 -c {shlex.quote(program)})")
     else:
-        lines.append("TOKEN=$(rmi token create --client 1 --role teller --quiet)")
+        rmi = "rmi" if shutil.which("rmi") else shlex.quote(sys.argv[0])
+        where = f"--data-dir {shlex.quote(shown(settings.data_dir))}"
+        lines += [f"{rmi} account create {n} --balance 1000 {where}" for n in (1, 2)]
+        lines.append(f"TOKEN=$({rmi} token create --client 1 --role teller --quiet {where})")
+    bearer = 'curl -H "Authorization: Bearer $TOKEN"'
     lines.append(
-        'curl -H "Authorization: Bearer $TOKEN" --json '
-        """'{"source": 1, "target": 2, "amount": 100}' """
-        f"http://{http}/bank/transfers"
+        f"{bearer} -H 'Content-Type: application/json' "
+        f"""-d '{{"source": 1, "target": 2, "amount": 100}}' http://{http}/bank/transfers"""
     )
-    lines.append(f'curl -H "Authorization: Bearer $TOKEN" http://{http}/bank/accounts/1')
+    lines.append(f"{bearer} http://{http}/bank/accounts/1")
     return lines
 
 
@@ -187,7 +191,8 @@ class TerminalView:
         elif service.state is State.READY:
             self._starting.discard(service.name)
             bar.advance(task.id)
-        bar.update(task.id, description=", ".join(sorted(self._starting)))
+        first, more = min(self._starting, default=""), len(self._starting) - 1
+        bar.update(task.id, description=f"{first} and {more} more" if more > 0 else first)
         bar.refresh()
 
     def _line(self, colour: str, service: Service, text: str) -> None:

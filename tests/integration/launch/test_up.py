@@ -1,0 +1,219 @@
+"""`rmi up` as a user has it: a real process, its output, its signals, its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import eventually
+
+RMI = [sys.executable, "-P", "-c", "from rmi_launch.cli import main; main()"]
+SMALL = ["--business", "1", "--loggers", "1", "--messages", "1"]
+
+
+class Up:
+    """A running ``rmi up`` on free ports."""
+
+    def __init__(self, process: subprocess.Popen[str], data_dir: Path) -> None:
+        self.process = process
+        self.data_dir = data_dir
+        self.lines: list[str] = []
+
+    def until(self, start: str) -> str:
+        """Read on until a line begins with *start*; return the rest of that line."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if line.startswith(start):
+                return line.removeprefix(start).strip()
+        raise AssertionError(f"no line {start!r} in:\n" + "\n".join(self.lines))
+
+    def running(self) -> dict[str, Any]:
+        """What it wrote about itself."""
+        running: dict[str, Any] = json.loads((self.data_dir / "running.json").read_text())
+        return running
+
+    def pids(self) -> list[int]:
+        """The processes of its services."""
+        return [service["pid"] for service in self.running()["services"]]
+
+
+def rmi(*args: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [*RMI, *args, "--data-dir", str(data_dir)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def up(data_dir: Path, *args: str) -> Iterator[Up]:
+    """Start ``rmi up``, and leave nothing of it behind."""
+    command = [*RMI, "up", "--http", "127.0.0.1:0", "--ns", "127.0.0.1:0"]
+    command += ["--data-dir", str(data_dir), *SMALL, *args]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield Up(process, data_dir)
+        finally:
+            process.kill()
+
+
+def gone(pids: list[int]) -> bool:
+    """Say whether none of *pids* runs (a zombie does not)."""
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                return False
+    return True
+
+
+def test_it_tells_where_everything_is_then_that_it_is_ready_and_stops_on_sigint(
+    tmp_path: Path,
+) -> None:
+    with up(tmp_path, "--demo") as system:
+        url = system.until("ready: ")
+        with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
+            assert answer.status == 200
+        assert f"gateway: {url}" in system.lines
+        assert any(line.startswith("demo tokens: ") for line in system.lines)
+        pids = system.pids()
+        assert len(pids) == 7
+        system.process.send_signal(signal.SIGINT)
+        system.until("stopped")
+        assert system.process.wait(30) == 0
+        assert gone(pids)
+        assert not (tmp_path / "running.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_stops_on_other_signals_too(tmp_path: Path, number: signal.Signals) -> None:
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        pids = system.pids()
+        system.process.send_signal(number)
+        assert system.process.wait(30) == 0
+        assert gone(pids)
+
+
+def test_a_signal_during_the_start_stops_it_and_leaves_nobody(tmp_path: Path) -> None:
+    with up(tmp_path) as system:
+        system.until("Pyro.NameServer ready")
+        system.process.send_signal(signal.SIGINT)
+        assert system.process.wait(30) == 0
+    with up(tmp_path) as again:
+        # Nobody holds the directory any more.
+        again.until("ready: ")
+
+
+def test_the_examples_it_prints_work(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl, which is not on the PATH")
+    with up(tmp_path, "--demo") as system:
+        system.until("to try:")
+        system.until("ready: ")
+        start = system.lines.index("to try:") + 1
+        script = [line for line in system.lines[start:] if line.startswith("  ")]
+        done = subprocess.run(
+            ["sh", "-ec", "\n".join(script).replace("curl ", "curl -sS --fail-with-body ")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "POST request b'msg=msg1'" in done.stdout
+        assert '"commit"' in done.stdout
+
+
+def test_status_tells_of_every_service(tmp_path: Path) -> None:
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        done = rmi("status", "--json", data_dir=tmp_path)
+        assert done.returncode == 0, done.stderr
+        rows = {row["name"]: row for row in json.loads(done.stdout)}
+        written = {service["name"]: service for service in system.running()["services"]}
+        assert set(rows) == set(written)
+        assert {row["state"] for row in rows.values()} == {"ready"}
+        for name, row in rows.items():
+            assert row["address"] == written[name]["address"], name
+            assert row["pid"] == written[name]["pid"], name
+            assert row["uptime_s"] >= 0, name
+            assert row["errors"] >= 0, name
+        assert "bank.business.1" in rmi("status", data_dir=tmp_path).stdout
+
+
+def test_status_of_nothing_says_so_with_its_own_exit_code(tmp_path: Path) -> None:
+    done = rmi("status", data_dir=tmp_path / "never")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "rmi up" in done.stderr
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_killed_service_is_back_and_status_shows_it(tmp_path: Path) -> None:
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        before = {service["name"]: service["pid"] for service in system.running()["services"]}
+        os.kill(before["bank.business.1"], signal.SIGKILL)
+        system.until("bank.business.1 waiting: ended by SIGKILL")
+        system.until("bank.business.1 ready")
+        rows = json.loads(rmi("status", "--json", data_dir=tmp_path).stdout)
+        (row,) = [row for row in rows if row["name"] == "bank.business.1"]
+        assert row["state"] == "ready"
+        assert row["pid"] != before["bank.business.1"]
+
+
+async def test_without_restart_status_shows_the_dead(tmp_path: Path) -> None:
+    with up(tmp_path, "--no-restart") as system:
+        system.until("ready: ")
+        before = {service["name"]: service["pid"] for service in system.running()["services"]}
+        os.kill(before["msg.logger.1"], signal.SIGKILL)
+        system.until("msg.logger.1 dead: ended by SIGKILL")
+
+        def shown() -> bool:
+            rows = json.loads(rmi("status", "--json", data_dir=tmp_path).stdout)
+            return [row["state"] for row in rows if row["name"] == "msg.logger.1"] == ["dead"]
+
+        await eventually(shown, every_s=0.2)
+
+
+def test_a_second_one_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        done = rmi("up", data_dir=tmp_path)
+        assert done.returncode == 1
+        assert f"process {system.process.pid}" in done.stderr
+        assert system.process.poll() is None
+
+
+def test_a_taken_port_is_refused_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = rmi("up", "--ns", "127.0.0.1:0", "--http", address, data_dir=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"{address} is already in use" in line
+
+
+async def test_when_it_is_killed_its_services_end_by_themselves(tmp_path: Path) -> None:
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        pids = system.pids()
+        system.process.kill()
+        system.process.wait()
+        await eventually(lambda: gone(pids), timeout_s=30)
+    with up(tmp_path) as again:
+        again.until("ready: ")
