@@ -26,6 +26,7 @@ from rmi_bank.http_bodies import (
     BatchBody,
     BatchDeposit,
     BatchItem,
+    BatchWithdrawal,
     CashBody,
     Receipt,
     StatementAnswer,

@@ -32,8 +32,8 @@ _INSIDE: Final[Mapping[str, str]] = {
     "deadline_passed": "the system was too busy to begin in time; nothing was done; try again",
 }
 _MAY_HAVE_HAPPENED: Final = (
-    "it is not known whether this was done: ask again with the same Idempotency-Key, "
-    "and it will be done once"
+    "it is not known whether this was done; asked again with the same Idempotency-Key, "
+    "it is done once"
 )
 CHALLENGE: Final = 'Bearer realm="rmi"'
 """Value of ``WWW-Authenticate``: how to say who one is (RFC 6750)."""
