@@ -115,11 +115,12 @@ class Balancer:
         """How many endpoints :meth:`pick` chooses from."""
         return len(self._ready)
 
-    def pick(self, tried: Container[Endpoint] = ()) -> Endpoint | None:
+    def pick(self, tried: Container[Endpoint] = (), prefer: str | None = None) -> Endpoint | None:
         """Choose an endpoint for one call.
 
         Args:
             tried: endpoints not to choose.
+            prefer: name of the one to choose if it can be had.
 
         Returns:
             The endpoint, or None if there is none to be had.
@@ -127,6 +128,10 @@ class Balancer:
         ready = self._ready
         if tried:
             ready = [endpoint for endpoint in ready if endpoint not in tried]
+        if prefer is not None:
+            for endpoint in ready:
+                if endpoint.name == prefer:
+                    return endpoint
         count = len(ready)
         if count < 2:
             return ready[0] if ready else None
@@ -196,7 +201,7 @@ class Balancer:
             self._sort_out()
             return True
         # Calls that were under way together and fail together are one failure.
-        if not endpoint.aside or endpoint.probing:
+        if not endpoint.aside:
             pause_s = self._backoff_s_min * 2.0 ** min(endpoint.failures, 30)
             endpoint.aside_until = self._clock() + min(pause_s, self._backoff_s_max)
             endpoint.failures += 1
@@ -225,13 +230,12 @@ class Balancer:
         Returns:
             Whether the endpoint is forgotten by this, as in :meth:`failed`.
         """
-        if answered:
-            endpoint.probing = False
-            self._bring_back(endpoint)
-            return False
-        forgotten = self.failed(endpoint)
         endpoint.probing = False
-        return forgotten
+        endpoint.aside = False
+        if not answered:
+            return self.failed(endpoint)
+        self._bring_back(endpoint)
+        return False
 
     def _waiting_aside(self) -> list[Endpoint]:
         return [e for e in self._endpoints.values() if e.aside and not e.probing]

@@ -163,6 +163,7 @@ class Endpoints:
         *args: Any,
         timeout_s: float | None = None,
         repeatable: bool = False,
+        prefer: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call a method of one of the services.
@@ -177,6 +178,7 @@ class Endpoints:
             repeatable: the request may be done twice without harm (it changes nothing, or carries
                 its own id): then it is tried elsewhere also when the first service may have done
                 it. Each try but the last gets half of the time that is left.
+            prefer: name of the service to try first, if it takes calls; then the policy decides.
             kwargs: keyword arguments.
 
         Returns:
@@ -193,7 +195,7 @@ class Endpoints:
         tried: set[Endpoint] = set()  # those that failed without being set aside for it
         last: BaseException | None = None
         while True:
-            endpoint = balancer.pick(tried)
+            endpoint = balancer.pick(tried, prefer)
             if endpoint is None and not tried:
                 await self._wait_for_change(deadline, last)
                 continue
