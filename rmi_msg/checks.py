@@ -6,7 +6,6 @@ for HTTP, the facade and the loggers for Pyro. All bounds of the messages are in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rmi_runtime import errors
@@ -19,11 +18,6 @@ ID_CHARS_MAX: Final = 200
 
 BATCH_MESSAGES_MAX: Final = 1024
 """Most messages in one call."""
-
-BATCH_CHARS_MAX: Final = 4 * 1024 * 1024
-"""Most characters of text that we put into one call, if it is more than one message.
-
-At most four bytes of UTF-8 each, so one call stays well under the largest Pyro message."""
 
 PAGE_LIMIT_MAX: Final = 1000
 """Most messages on one page."""
@@ -151,26 +145,6 @@ def bad_cursor(after: str) -> errors.InvalidRequest:
     """Return the error for a cursor that no page ever gave out."""
     shown = after if len(after) <= 40 else f"{after[:40]}…"
     return _invalid("after", f"{shown!a} is no cursor: give the `next` of the page before, or none")
-
-
-def calls(messages: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
-    """Cut messages into runs that fit one call each: by number and by characters.
-
-    Args:
-        messages: (id, text) pairs, any number.
-
-    Yields:
-        Runs of at least one message, in order.
-    """
-    start = chars = 0
-    for place, (_, text) in enumerate(messages):
-        full = place - start >= BATCH_MESSAGES_MAX or chars + len(text) > BATCH_CHARS_MAX
-        if full and place > start:
-            yield messages[start:place]
-            start, chars = place, 0
-        chars += len(text)
-    if start < len(messages):
-        yield messages[start:] if start else messages
 
 
 def _invalid(field: str, what: str) -> errors.InvalidRequest:

@@ -21,9 +21,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from rmi_msg.checks import BATCH_CHARS_MAX, bad_cursor
+from rmi_msg.checks import bad_cursor
 from rmi_msg.stores import Claim, Consumed, Message, Page, Word
 from rmi_runtime import errors
+
+TEXT_CHARS_MAX: Final = 4 * 1024 * 1024
+"""Most characters of text on one page or in one claim, if it is more than one message."""
 
 LEASE_S_MAX: Final = 300.0
 """Longest lease of a claim, in seconds."""
@@ -161,7 +164,7 @@ def _cut(found: Iterable[_Found], limit: int) -> tuple[list[_Found], str | None]
     chars = 0
     for row in found:
         chars += len(row[2])
-        if rows and (len(rows) == limit or chars > BATCH_CHARS_MAX):
+        if rows and (len(rows) == limit or chars > TEXT_CHARS_MAX):
             return rows, str(rows[-1][0])
         rows.append(row)
     return rows, None
@@ -229,7 +232,7 @@ def _range(
         (first, end, limit),
     ):
         chars += len(text)
-        if messages and chars > BATCH_CHARS_MAX:
+        if messages and chars > TEXT_CHARS_MAX:
             break
         messages.append((id, text))
         last = seq

@@ -1,10 +1,8 @@
-"""What may be a message, an id, a batch and a page; and how batches are cut into calls."""
+"""What may be a message, an id, a batch and a page."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rmi_msg import checks
 from rmi_runtime import errors
@@ -83,19 +81,3 @@ def test_a_cursor_is_a_short_string_or_none(after: object) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
         checks.check_after(after)
     assert refused.value.fields["field"] == "after"
-
-
-@given(st.lists(st.integers(1, checks.TEXT_SIZE_BYTES_MAX), max_size=60))
-def test_calls_keep_the_order_and_their_bounds(sizes: list[int]) -> None:
-    messages = [(str(n), "x" * size) for n, size in enumerate(sizes)]
-    runs = list(checks.calls(messages))
-    assert [pair for run in runs for pair in run] == messages
-    for run in runs:
-        assert run
-        assert len(run) == 1 or sum(len(text) for _, text in run) <= checks.BATCH_CHARS_MAX
-
-
-def test_calls_have_at_most_1024_messages_and_no_needless_cuts() -> None:
-    small = [(str(n), "x") for n in range(2500)]
-    assert [len(run) for run in checks.calls(small)] == [1024, 1024, 452]
-    assert list(checks.calls(small[:1024])) == [small[:1024]]

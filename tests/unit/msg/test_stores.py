@@ -13,7 +13,7 @@ import pytest
 from rmi_msg import checks
 from rmi_msg.stores import Claim, Page, Stores, open_stores
 from rmi_msg.stores.sqlite import FILE_NAME, SqliteDatabase, SqliteMessageQueue, SqliteMessageStore
-from rmi_msg.stores.sqlite_tables import LEASE_S_MAX
+from rmi_msg.stores.sqlite_tables import LEASE_S_MAX, TEXT_CHARS_MAX
 from rmi_runtime import Settings, errors
 
 A, B = "msg.messages.1", "msg.messages.2"
@@ -86,11 +86,11 @@ async def test_a_page_has_a_bound_on_its_text_as_well(stores: Stores) -> None:
     large = [(str(n), text) for n in range(40)]
     await stores.messages.put_many(large, "msg.logger.1")
     page = await stores.messages.page(None, 1000)
-    assert len(page.rows) == checks.BATCH_CHARS_MAX // len(text)
+    assert len(page.rows) == TEXT_CHARS_MAX // len(text)
     assert await read_all(stores) == large
     claim = await stores.queue.claim(A, 1000, 10)
     assert claim is not None
-    assert len(claim.messages) == checks.BATCH_CHARS_MAX // len(text)
+    assert len(claim.messages) == TEXT_CHARS_MAX // len(text)
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1.5", "١", "9" * 19, " 1", "1; DROP TABLE messages"])

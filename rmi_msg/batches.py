@@ -1,0 +1,87 @@
+"""Batches of messages that fit one call, and the results of calls as results of their parts.
+
+A *group* is what one caller gave at once: (id, text) pairs. Groups that wait together travel
+together, as far as one call's bounds allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final
+
+from rmi_msg.checks import BATCH_MESSAGES_MAX
+from rmi_msg.stores import Word
+
+BATCH_CHARS_MAX: Final = 4 * 1024 * 1024
+"""Most characters of text in one call, if it is more than one message.
+
+At most four bytes of UTF-8 each, so that a call stays well under the largest Pyro message."""
+
+Pair = tuple[str, str]
+Group = Sequence[Pair]
+Put = Callable[[list[Pair]], Awaitable[Sequence[Word]]]
+
+
+def parts(group: Group) -> Iterator[Group]:
+    """Cut a group into runs that fit one call each, by number and by characters.
+
+    Yields:
+        Runs of at least one message, in order.
+    """
+    start = chars = 0
+    for place, (_, text) in enumerate(group):
+        full = place - start >= BATCH_MESSAGES_MAX or chars + len(text) > BATCH_CHARS_MAX
+        if full and place > start:
+            yield group[start:place]
+            start, chars = place, 0
+        chars += len(text)
+    if start < len(group):
+        yield group[start:] if start else group
+
+
+def packed(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Pack whole groups into calls.
+
+    Args:
+        groups: each fits one call by itself, as :func:`parts` makes them.
+
+    Yields:
+        Lists of at least one group, in order, that fit one call together.
+    """
+    run: list[Group] = []
+    count = chars = 0
+    for group in groups:
+        group_chars = sum(len(text) for _, text in group)
+        full = count + len(group) > BATCH_MESSAGES_MAX or chars + group_chars > BATCH_CHARS_MAX
+        if full and run:
+            yield run
+            run, count, chars = [], 0, 0
+        run.append(group)
+        count += len(group)
+        chars += group_chars
+    if run:
+        yield run
+
+
+async def put_groups(put: Put, groups: Sequence[Group]) -> list[Sequence[Word] | BaseException]:
+    """Put groups in as few calls as they fit, one after the other.
+
+    Args:
+        put: puts (id, text) pairs that fit one call, and returns a word per pair.
+        groups: each fits one call by itself.
+
+    Returns:
+        Per group, in order, its words, or the error of the call it was in.
+    """
+    results: list[Sequence[Word] | BaseException] = []
+    for run in packed(groups):
+        try:
+            words = await put([pair for group in run for pair in group])
+        except Exception as error:
+            results += [error] * len(run)
+            continue
+        start = 0
+        for group in run:
+            results.append(words[start : start + len(group)])
+            start += len(group)
+    return results

@@ -1,0 +1,116 @@
+"""The logger: keeps messages in the store that all loggers share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rmi_msg.batches import Group, Pair, parts, put_groups
+from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_batch, check_limit
+from rmi_msg.lines import LineLog, message_line
+from rmi_msg.stores import MessageStore, Word, open_stores
+from rmi_runtime import Coalescer, ServiceContext, Settings, allow, expose, run_service
+
+
+@expose
+@allow("service")
+class LoggerObject:
+    """Pyro object ``msg.logger.N``: for services only; clients talk to a facade.
+
+    Calls that wait together are stored in one transaction.
+
+    Args:
+        name: its Pyro name, which stored messages carry.
+        store: where messages go.
+        log: gets a line for every new message.
+        queue_max: most calls that wait for the store at once.
+    """
+
+    def __init__(
+        self, name: str, store: MessageStore, log: LineLog, *, queue_max: int = 16384
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._log = log
+        self._puts: Coalescer[Group, Sequence[Word]] = Coalescer(
+            self._put_groups, queue_max=queue_max
+        )
+
+    async def put_many(self, messages: Sequence[Sequence[str]]) -> list[Word]:
+        """Store messages that are not there yet, and offer them to the messages services.
+
+        Repeating a call that may have happened is safe: the ids are the truth.
+
+        Args:
+            messages: [id, text] pairs, at most 1,024.
+
+        Returns:
+            A word per message, in order, when all are stored: ``new``, ``same`` (it was there
+            already) or ``other`` (its id has another text, which stays).
+
+        Raises:
+            InvalidRequest: a message breaks a rule; none was stored.
+            Unavailable: the store cannot be written now; none was stored.
+            Interrupted: nobody can say whether they were stored.
+        """
+        words: list[Word] = []
+        for part in parts(check_batch(messages)):
+            words += await self._puts.submit(part)
+        return words
+
+    async def page(
+        self, after: str | None = None, limit: int = PAGE_LIMIT_DEFAULT
+    ) -> dict[str, Any]:
+        """Read messages of all loggers, in their order of arrival.
+
+        Args:
+            after: None to begin, or the ``next`` of a page, whichever logger gave it.
+            limit: most messages to return, from 1 to 1,000; long texts make it fewer.
+
+        Returns:
+            ``{"messages": [{"id", "text", "received_at", "logger"}], "next"}``; ``next`` is None
+            on the last page.
+
+        Raises:
+            InvalidRequest: *after* or *limit* is wrong.
+        """
+        page = await self._store.page(check_after(after), check_limit(limit))
+        return {"messages": [row._asdict() for row in page.rows], "next": page.next}
+
+    async def _put_groups(self, groups: list[Group]) -> list[Sequence[Word] | BaseException]:
+        return await put_groups(self._put, groups)
+
+    async def _put(self, messages: list[Pair]) -> list[Word]:
+        words = await self._store.put_many(messages, self._name)
+        self._log.write(
+            message_line(text, id)
+            for (id, text), word in zip(messages, words, strict=True)
+            if word == "new"
+        )
+        return words
+
+
+async def run_logger(settings: Settings, logger_id: int) -> None:
+    """Run the service ``msg.logger.N`` until it is told to stop.
+
+    Args:
+        settings: the settings in force.
+        logger_id: N, from 1.
+    """
+
+    @asynccontextmanager
+    async def build(context: ServiceContext) -> AsyncIterator[LoggerObject]:
+        with LineLog(context.log_path, echo_fd=_stdout_fd()) as log:
+            async with open_stores(settings) as stores:
+                yield LoggerObject(context.name, stores.messages, log, queue_max=settings.queue_max)
+
+    await run_service(f"msg.logger.{logger_id}", build, settings)
+
+
+def _stdout_fd() -> int | None:
+    try:
+        return sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # started without one
+        return None

@@ -1,0 +1,203 @@
+"""The messages service: consumes the messages that the loggers stored, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_limit
+from rmi_msg.lines import LineLog, message_line
+from rmi_msg.stores import ConsumedStore, MessageQueue, open_stores
+from rmi_runtime import ServiceContext, Settings, allow, errors, expose, run_service
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 0.05
+"""Pause between two looks at an empty queue, in seconds."""
+
+CLAIM_MESSAGES_MAX: Final = 1000
+"""Most messages in one claim."""
+
+LEASE_S: Final = 10.0
+"""Life of a claim, in seconds: thousands of times what consuming one takes."""
+
+SWEEP_S: Final = 1.0
+"""Pause between two looks for claims that have run out, in seconds."""
+
+TROUBLE_S_MAX: Final = 2.0
+"""Longest pause after the store has failed, in seconds."""
+
+
+class Consumer:
+    """Claims messages, enters them as consumed, and marks them done, for as long as it runs.
+
+    It may die between any two of these steps: what it claimed is offered again when the claim has
+    run out, or at once when a service of the same name starts, and is then found to be entered.
+
+    Args:
+        name: the Pyro name of its service, under which it claims and consumes.
+        queue: where messages are claimed.
+        consumed: where they are entered.
+        lines: gets a line for every message entered.
+        poll_s: pause between two looks at an empty queue, in seconds.
+        lease_s: life of a claim, in seconds.
+        sweep_s: pause between two looks for claims that have run out, in seconds.
+        limit: most messages in one claim.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue: MessageQueue,
+        consumed: ConsumedStore,
+        lines: LineLog,
+        *,
+        poll_s: float = POLL_S,
+        lease_s: float = LEASE_S,
+        sweep_s: float = SWEEP_S,
+        limit: int = CLAIM_MESSAGES_MAX,
+    ) -> None:
+        self._name = name
+        self._queue = queue
+        self._consumed = consumed
+        self._lines = lines
+        self._poll_s = poll_s
+        self._lease_s = lease_s
+        self._sweep_s = sweep_s
+        self._limit = limit
+        self._stopping = asyncio.Event()
+        self._swept_at = 0.0
+        self._started = False
+
+    def stop(self) -> None:
+        """Let :meth:`run` end when what is under way is done."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Consume until :meth:`stop`. A store that fails is tried again, ever less often."""
+        trouble_s = 0.0
+        while not self._stopping.is_set():
+            try:
+                pause_s = 0.0 if await self.step() else self._poll_s
+                if trouble_s:
+                    log.info("%s consumes again", self._name)
+                trouble_s = 0.0
+            except errors.RmiError as error:
+                if not trouble_s:
+                    log.warning("%s cannot consume now, trying on: %s", self._name, error)
+                trouble_s = pause_s = min(max(self._poll_s, 2 * trouble_s), TROUBLE_S_MAX)
+            if pause_s:
+                await self._pause(pause_s)
+
+    async def step(self) -> bool:
+        """Sweep if it is time, then consume one claim's messages, if any wait.
+
+        Returns:
+            Whether the claim was full, so that more may wait. What comes after a small one is left
+            to gather for a moment: many small claims would cost the loggers their turns to write.
+        """
+        await self._sweep()
+        claim = await self._queue.claim(self._name, self._limit, self._lease_s)
+        if claim is None:
+            return False
+        entered = await self._consumed.add(claim)
+        self._lines.write(
+            message_line(text, id)
+            for (id, text), new in zip(claim.messages, entered, strict=True)
+            if new
+        )
+        if not await self._queue.done(claim):
+            log.warning(
+                "%s took more than %.1f s for %d messages; they were offered again, and will be "
+                "found consumed",
+                self._name,
+                self._lease_s,
+                len(claim.messages),
+            )
+        return len(claim.messages) >= self._limit
+
+    async def _sweep(self) -> None:
+        if not self._started:
+            # Whoever held these claims had our name, and is no more.
+            again = await self._queue.give_back(self._name)
+            self._started = True
+            if again:
+                log.info("%s takes up %d claims that it left undone", self._name, again)
+        now = time.monotonic()
+        if now - self._swept_at >= self._sweep_s:
+            self._swept_at = now
+            if again := await self._queue.sweep():
+                log.warning("%d claims had run out and are offered again", again)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+
+@expose
+@allow("service")
+class MessagesObject:
+    """Pyro object ``msg.messages.N``: for services only; clients ask a facade.
+
+    Args:
+        consumed: what all messages services have consumed.
+    """
+
+    def __init__(self, consumed: ConsumedStore) -> None:
+        self._consumed = consumed
+
+    async def consumed(
+        self, after: str | None = None, limit: int = PAGE_LIMIT_DEFAULT
+    ) -> dict[str, Any]:
+        """Read what was consumed, by whichever messages service, in order of consumption.
+
+        Args:
+            after: None to begin, or the ``next`` of a page, whichever messages service gave it.
+            limit: most messages to return, from 1 to 1,000; long texts make it fewer.
+
+        Returns:
+            ``{"messages": [{"id", "text", "consumed_at", "by"}], "next"}``; ``next`` is None on
+            the last page.
+
+        Raises:
+            InvalidRequest: *after* or *limit* is wrong.
+        """
+        page = await self._consumed.page(check_after(after), check_limit(limit))
+        return {"messages": [row._asdict() for row in page.rows], "next": page.next}
+
+
+@asynccontextmanager
+async def consuming(consumer: Consumer) -> AsyncIterator[None]:
+    """Run a consumer in the background; on the way out it ends what it has begun."""
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield
+    finally:
+        consumer.stop()
+        await task
+
+
+async def run_messages(settings: Settings, messages_id: int) -> None:
+    """Run the service ``msg.messages.N`` until it is told to stop.
+
+    Args:
+        settings: the settings in force.
+        messages_id: N, from 1.
+    """
+
+    @asynccontextmanager
+    async def build(context: ServiceContext) -> AsyncIterator[MessagesObject]:
+        with LineLog(context.log_path) as lines:
+            async with open_stores(settings) as stores:
+                consumer = Consumer(context.name, stores.queue, stores.consumed, lines)
+                async with consuming(consumer):
+                    yield MessagesObject(stores.consumed)
+
+    await run_service(f"msg.messages.{messages_id}", build, settings)
