@@ -300,9 +300,12 @@ class Endpoints:
             async with asyncio.timeout(left_s):
                 await change
         except TimeoutError:
-            raise self._given_up(last) from None
+            pass  # said below, where nothing hides what the last try said
+        else:
+            return
         finally:
             self._waiting.discard(change)
+        raise self._given_up(last)
 
     def _wake(self) -> None:
         """Let the waiting calls look again, if there is something to see."""
