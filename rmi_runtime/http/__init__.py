@@ -6,7 +6,14 @@ own, imported by name, so that a service without HTTP never loads Falcon.
 
 from rmi_runtime.http.app import UNROUTED, make_app
 from rmi_runtime.http.limits import HttpLimits
-from rmi_runtime.http.problems import HttpProblem, invalid, malformed, problem_of
+from rmi_runtime.http.problems import (
+    PROBLEM_MEDIA_TYPE,
+    HttpProblem,
+    invalid,
+    malformed,
+    phrase,
+    problem_of,
+)
 from rmi_runtime.http.requests import (
     FORM_MEDIA_TYPE,
     JSON_MEDIA_TYPE,
@@ -24,6 +31,7 @@ from rmi_runtime.http.server import HttpServer, listen
 __all__ = [
     "FORM_MEDIA_TYPE",
     "JSON_MEDIA_TYPE",
+    "PROBLEM_MEDIA_TYPE",
     "UNROUTED",
     "HttpLimits",
     "HttpProblem",
@@ -41,6 +49,7 @@ __all__ = [
     "listen",
     "make_app",
     "malformed",
+    "phrase",
     "problem_of",
     "query_fields",
     "whole_number",

@@ -11,7 +11,6 @@ References: RFC 9110 (semantics), RFC 9112 (HTTP/1.1 messages).
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
@@ -92,7 +91,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; refuse if there are too many connections."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without its name
-        self._since_s = time.monotonic()
+        self._since_s = self.server.clock()
         connections = self.server.connections
         connections.add(self)
         if self.server.draining:
@@ -139,13 +138,13 @@ class HttpProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop to listen to a client that does not read."""
         self.writing_paused = True
-        self._since_s = time.monotonic()
+        self._since_s = self.server.clock()
         self._pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
         self.writing_paused = False
-        self._since_s = time.monotonic()
+        self._since_s = self.server.clock()
         if not self._waiting:
             self._resume_reading()
         self._wake()
@@ -158,7 +157,7 @@ class HttpProtocol(asyncio.Protocol):
             self._deaf = self.closing = True
             raise _StopParsing
         self._phase = _HEAD
-        self._since_s = time.monotonic()
+        self._since_s = self.server.clock()
         self._message_bytes = 0
         self._target = b""
         self._headers = []
@@ -223,7 +222,7 @@ class HttpProtocol(asyncio.Protocol):
         elif self._waiting:
             self._start(self._waiting.popleft())
         else:
-            self._since_s = time.monotonic()
+            self._since_s = self.server.clock()
             if self._owes_continue:
                 self._say_continue()
             self._resume_reading()
@@ -252,7 +251,7 @@ class HttpProtocol(asyncio.Protocol):
         """Look at the clock; called every :attr:`HttpLimits.sweep_every_s`.
 
         Args:
-            now_s: ``time.monotonic()``.
+            now_s: what the server's clock shows.
         """
         waited_s = now_s - self._since_s
         limits = self._limits
@@ -367,7 +366,7 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.close()
             return
         self._lingering = True
-        self._since_s = time.monotonic()
+        self._since_s = self.server.clock()
         self._message_bytes = 0
         self.transport.write_eof()
         self._resume_reading()
@@ -384,7 +383,7 @@ class HttpProtocol(asyncio.Protocol):
     def _resume_reading(self) -> None:
         if self._reading_paused and not self.writing_paused:
             self._reading_paused = False
-            self._since_s = time.monotonic()  # the client could not go on before
+            self._since_s = self.server.clock()  # the client could not go on before
             self.transport.resume_reading()
 
     def _waker(self) -> asyncio.Future[None]:

@@ -82,6 +82,7 @@ class HttpServer:
         headers: sent with every answer, names in lower case.
         on_refused: called with the status of each request that was refused before the
             application saw it.
+        clock: returns seconds, monotonic.
 
     Attributes:
         connections: the open ones.
@@ -96,10 +97,12 @@ class HttpServer:
         limits: HttpLimits | None = None,
         headers: Mapping[str, str] = SECURITY_HEADERS,
         on_refused: Callable[[int], None] = lambda status: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self.limits = limits or HttpLimits()
         self.on_refused = on_refused
+        self.clock = clock
         self.connections: set[HttpProtocol] = set()
         self.under_way = 0
         self.draining = False
@@ -133,7 +136,7 @@ class HttpServer:
         self.loop = asyncio.get_running_loop()
         self.scheme = "https" if tls else "http"
         self.address = sock.getsockname()[:2]
-        self._sweep()
+        self._keep_sweeping()
         self._server = await self.loop.create_server(
             lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=BACKLOG
         )
@@ -152,9 +155,9 @@ class HttpServer:
             self._server.close()
         for connection in tuple(self.connections):
             connection.shutdown()
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = self.clock() + timeout_s
         while self.connections or self.under_way:
-            if time.monotonic() > deadline_s:
+            if self.clock() > deadline_s:
                 return False
             await asyncio.sleep(0.01)
         return True
@@ -171,10 +174,13 @@ class HttpServer:
         if self._server is not None:
             await self._server.wait_closed()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Look at every connection's clock, and write the present date into coming answers."""
-        now_s = time.monotonic()
+        now_s = self.clock()
         for connection in tuple(self.connections):
             connection.sweep(now_s)
         self.common_head = f"date: {formatdate(usegmt=True)}\r\n{self._headers}\r\n".encode()
-        self._sweeper = self.loop.call_later(self.limits.sweep_every_s, self._sweep)
+
+    def _keep_sweeping(self) -> None:
+        self.sweep()
+        self._sweeper = self.loop.call_later(self.limits.sweep_every_s, self._keep_sweeping)

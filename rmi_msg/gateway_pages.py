@@ -1,0 +1,156 @@
+"""What the gateway says about itself: ``/healthz``, ``/readyz``, ``/metrics``, ``/status``,
+``/openapi.json``.
+
+These are open to whoever reaches the port, and hold no secrets: names, addresses and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import falcon.asgi
+import msgspec
+
+from rmi_msg.gateway_metrics import METRICS_MEDIA_TYPE, GatewayMetrics
+from rmi_runtime.http import HttpProblem, HttpServer, Route, describe
+
+_encode = msgspec.json.Encoder().encode
+
+Rows = Sequence[dict[str, Any]]
+
+
+class Health(msgspec.Struct):
+    """The gateway process lives."""
+
+    state: str
+    pid: int
+    uptime_s: float
+    calls: int
+    errors: int
+    calls_per_s: float
+
+
+class Ready(msgspec.Struct):
+    """The gateway can do its work."""
+
+    ready: bool
+
+
+class ServiceRow(msgspec.Struct, omit_defaults=True):
+    """A service; the numbers are there if it answers."""
+
+    name: str
+    uri: str
+    address: str
+    state: str
+    pid: int = 0
+    uptime_s: float = 0
+    calls: int = 0
+    calls_per_s: float = 0
+    errors: int = 0
+
+
+class StatusAnswer(msgspec.Struct):
+    """All services, by name; the gateway is the last."""
+
+    services: list[ServiceRow]
+
+
+class GatewayPages:
+    """What the pages are about.
+
+    Args:
+        metrics: of this gateway.
+        reasons: returns why the gateway is not ready; nothing if it is.
+        rows: returns the table of the services.
+    """
+
+    def __init__(
+        self,
+        metrics: GatewayMetrics,
+        reasons: Callable[[], Awaitable[Sequence[str]]],
+        rows: Callable[[], Awaitable[Rows]],
+    ) -> None:
+        self.metrics = metrics
+        self.reasons = reasons
+        self.rows = rows
+        self.server: HttpServer | None = None  # once there is one
+        self.document = b""  # the OpenAPI one, once all routes are known
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is stopping."""
+        return self.server is not None and self.server.draining
+
+    def health(self) -> dict[str, Any]:
+        """Return the gateway's own state and numbers."""
+        return {"state": "draining" if self.draining else "ready", **self.metrics.stats()}
+
+    def routes(self) -> list[Route]:
+        """Return the routes of the pages."""
+        return [
+            Route("/healthz", _Healthz(self)),
+            Route("/readyz", _Readyz(self)),
+            Route("/metrics", _Metrics(self)),
+            Route("/status", _Status(self)),
+            Route("/openapi.json", _OpenApi(self)),
+        ]
+
+
+class _Page:
+    def __init__(self, pages: GatewayPages) -> None:
+        self._pages = pages
+
+
+class _Healthz(_Page):
+    @describe(summary="Whether the process lives", answer=Health)
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.data = _encode(self._pages.health())
+
+
+class _Readyz(_Page):
+    @describe(summary="Whether a business object and a facade can be reached", answer=Ready)
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        reasons = ["the gateway is stopping"] if self._pages.draining else []
+        reasons += await self._pages.reasons()
+        if reasons:
+            raise HttpProblem(
+                503,
+                "not_ready",
+                "; ".join(reasons),
+                headers={"Retry-After": "1"},
+                reasons=reasons,
+                definite=True,
+            )
+        resp.data = _encode({"ready": True})
+
+
+class _Metrics(_Page):
+    @describe(summary="Numbers for Prometheus", media_type=METRICS_MEDIA_TYPE)
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        pages = self._pages
+        gauges = {}
+        if pages.server is not None:
+            gauges["connections"] = ("Open connections.", float(len(pages.server.connections)))
+            gauges["under_way"] = ("Requests under way.", float(pages.server.under_way))
+        resp.data = pages.metrics.exposition(gauges, await pages.rows())
+        resp.content_type = METRICS_MEDIA_TYPE
+
+
+class _Status(_Page):
+    @describe(summary="All services, where they are and how they do", answer=StatusAnswer)
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        pages = self._pages
+        rows = list(await pages.rows())
+        if pages.server is not None:
+            address = "{}:{}".format(*pages.server.address)
+            uri = f"{pages.server.scheme}://{address}"
+            rows.append({"name": "gateway", "uri": uri, "address": address, **pages.health()})
+        resp.data = _encode({"services": rows})
+
+
+class _OpenApi(_Page):
+    @describe(summary="This description", answer=dict[str, Any])
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.data = self._pages.document

@@ -1,0 +1,150 @@
+"""How the services are: asked of their own daemons, within bounds, and not oftener than needed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from Pyro5.core import DAEMON_NAME
+from Pyro5.errors import PyroError
+
+from rmi_runtime import URI, Endpoints, NameServers, Proxy, errors
+
+ASK_TIMEOUT_S: Final = 1.0
+"""How long one service may take to answer before it counts as unreachable."""
+
+FRESH_S: Final = 1.0
+"""How old an answer may be that is given again."""
+
+SERVICES_MAX: Final = 512
+"""Most services in the table."""
+
+Row = dict[str, Any]
+
+_FAILURES = (errors.RmiError, PyroError, OSError, AttributeError, TimeoutError)
+
+
+class Census:
+    """The table of all services that the name servers know.
+
+    Asking again within :data:`FRESH_S`, or while an answer is under way, costs nothing.
+
+    Args:
+        name_servers: whom to ask for the services (those with the tag ``rmi``).
+        handshake: shown to the services.
+        clock: returns seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        name_servers: NameServers,
+        handshake: object,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name_servers = name_servers
+        self._handshake = handshake
+        self._clock = clock
+        self._known: dict[str, tuple[str, bool]] = {}  # name -> URI, draining
+        self._asked: asyncio.Task[list[Row]] | None = None
+        self._asked_s = 0.0
+
+    async def rows(self) -> list[Row]:
+        """Return one row per service, by name.
+
+        Returns:
+            Each with ``name``, ``uri``, ``address``, ``state`` (``ready``, ``draining`` or
+            ``unreachable``) and, if it answers, the numbers of its daemon's ``stats()``. If no name
+            server answers, the services known before.
+        """
+        asked = self._asked
+        if asked is None or (asked.done() and self._clock() - self._asked_s > FRESH_S):
+            asked = self._asked = asyncio.create_task(self._ask_all())
+        return await asyncio.shield(asked)
+
+    async def _ask_all(self) -> list[Row]:
+        try:
+            entries = await self._name_servers.list()
+            self._known = {
+                name: (entry.uri, entry.draining)
+                for name, entry in sorted(entries.items())[:SERVICES_MAX]
+                if "rmi" in entry.metadata
+            }
+        except errors.RmiError:
+            pass  # the services may well be there without it
+        asks = (self._row(name, uri, leaves) for name, (uri, leaves) in self._known.items())
+        rows = await asyncio.gather(*asks)
+        self._asked_s = self._clock()
+        return rows
+
+    async def _row(self, name: str, uri: str, leaves: bool) -> Row:
+        row: Row = {"name": name, "uri": uri, "address": str(URI(uri).location)}
+        stats = await ask_daemon(uri, self._handshake)
+        if stats is None:
+            return {**row, "state": "unreachable"}
+        row |= {stat: value for stat, value in stats.items() if stat not in ("location", "objects")}
+        row["state"] = "draining" if leaves else str(stats.get("state", "ready"))
+        return row
+
+
+async def ask_daemon(uri: str, handshake: object) -> Mapping[str, Any] | None:
+    """Return the ``stats()`` of the daemon at the place of *uri*, or None if it does not answer."""
+    try:
+        place = f"PYRO:{DAEMON_NAME}@{URI(uri).location}"
+        async with Proxy(place, handshake=handshake, timeout_s=ASK_TIMEOUT_S) as daemon:
+            stats: Mapping[str, Any] = await daemon._call("stats")
+            return stats
+    except _FAILURES:
+        return None
+
+
+class Readiness:
+    """Whether the gateway can do its work: a business object and a facade answer.
+
+    Args:
+        needed: what is needed, by the word for it, and where it may be found.
+        handshake: shown to the services.
+        clock: returns seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        needed: Mapping[str, Endpoints],
+        handshake: object,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._needed = needed
+        self._handshake = handshake
+        self._clock = clock
+        self._asked: asyncio.Task[list[str]] | None = None
+        self._asked_s = 0.0
+
+    async def reasons(self) -> Sequence[str]:
+        """Return why the gateway is not ready; nothing if it is. Remembered for a short while."""
+        asked = self._asked
+        if asked is None or (asked.done() and self._clock() - self._asked_s > FRESH_S):
+            asked = self._asked = asyncio.create_task(self._ask_all())
+        return await asyncio.shield(asked)
+
+    async def _ask_all(self) -> list[str]:
+        missing = await asyncio.gather(
+            *(self._reason(what, endpoints) for what, endpoints in self._needed.items())
+        )
+        self._asked_s = self._clock()
+        return [reason for reason in missing if reason]
+
+    async def _reason(self, what: str, endpoints: Endpoints) -> str:
+        views = [view for view in endpoints.view() if not view.draining][:SERVICES_MAX]
+        if not views:
+            return f"no {what} is announced"
+        asks = [asyncio.ensure_future(ask_daemon(view.uri, self._handshake)) for view in views]
+        try:
+            for answered in asyncio.as_completed(asks):
+                if await answered is not None:
+                    return ""
+        finally:
+            for ask in asks:
+                ask.cancel()
+            await asyncio.gather(*asks, return_exceptions=True)
+        return f"no {what} of {len(views)} announced answers"

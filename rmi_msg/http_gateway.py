@@ -1,0 +1,130 @@
+"""The gateway: one HTTP port for the bank and the messages.
+
+It keeps no state of its own. Requests that arrive together travel on together; each has one effect,
+whatever breaks on the way, because it carries its own id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from rmi_bank import BankGateway
+from rmi_bank.routes import Bank, bank_routes
+from rmi_msg.gateway_messages import MessageGateway
+from rmi_msg.gateway_metrics import GatewayMetrics
+from rmi_msg.gateway_pages import GatewayPages
+from rmi_msg.gateway_status import Census, Readiness
+from rmi_msg.openapi import openapi_document
+from rmi_msg.routes import Messages, message_routes
+from rmi_runtime import (
+    Endpoints,
+    NameServers,
+    Settings,
+    __version__,
+    load_or_create_cluster_key,
+    signal_ready,
+    split_address,
+    stop_on_signals,
+)
+from rmi_runtime.http import HttpLimits, HttpServer, Route, listen, make_app
+
+NAME = "gateway"
+SAMPLE_EVERY_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def gateway_routes(bank: Bank, messages: Messages, pages: GatewayPages) -> list[Route]:
+    """Return all that the gateway serves, and let *pages* describe it."""
+    routes = [*message_routes(messages), *bank_routes(bank), *pages.routes()]
+    pages.document = msgspec.json.encode(openapi_document(routes, __version__))
+    return routes
+
+
+def gateway_app(bank: Bank, messages: Messages, pages: GatewayPages) -> Any:
+    """Return the gateway's ASGI application."""
+    routes = gateway_routes(bank, messages, pages)
+    return make_app(routes, on_answered=pages.metrics.on_answered)
+
+
+async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+    """Serve HTTP at ``settings.http`` until told to stop; then finish what is under way.
+
+    Args:
+        settings: the settings in force.
+        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+
+    Raises:
+        Unavailable: the port is taken, or the address is not this machine's.
+    """
+    stopping = stop if stop is not None else stop_on_signals()
+    host, port = split_address(settings.http)
+    # Several processes on one port need all of them to say so.
+    sock = listen(host, port, reuse_port=settings.gateway_workers > 1)
+    _allow_many_connections()
+    async with _gateway(settings) as (app, pages):
+        server = HttpServer(
+            app,
+            limits=HttpLimits(body_size_bytes_max=settings.body_size_bytes_max),
+            on_refused=pages.metrics.on_refused,
+        )
+        async with server:
+            await server.start(sock)
+            pages.server = server
+            location = f"{host}:{server.address[1]}"
+            signal_ready(NAME, {"location": location, "uri": f"http://{location}"})
+            log.info("the gateway listens at %s", location)
+            await stopping.wait()
+            log.info("the gateway is stopping")
+            if not await server.drain(settings.stop_wait_s):
+                log.warning("the gateway gives up %d requests under way", server.under_way)
+
+
+@contextlib.asynccontextmanager
+async def _gateway(settings: Settings) -> AsyncIterator[tuple[Any, GatewayPages]]:
+    """Open the ways to the services; yield the application and its pages."""
+    handshake = {"cluster_key": load_or_create_cluster_key(settings.data_dir)}
+    async with contextlib.AsyncExitStack() as stack:
+        names = await stack.enter_async_context(NameServers(settings.ns, handshake=handshake))
+        business, facades = [
+            await stack.enter_async_context(
+                Endpoints(
+                    names,
+                    prefix,
+                    handshake=handshake,
+                    policy="less_busy",
+                    timeout_s=settings.call_timeout_s,
+                )
+            )
+            for prefix in ("bank.business.", "msg.facade.")
+        ]
+        bank = BankGateway(business)
+        stack.push_async_callback(bank.aclose)
+        messages = MessageGateway(facades, queue_max=settings.queue_max)
+        stack.push_async_callback(messages.aclose)
+        metrics = GatewayMetrics()
+        readiness = Readiness({"business object": business, "facade": facades}, handshake)
+        pages = GatewayPages(metrics, readiness.reasons, Census(names, handshake).rows)
+        sampler = asyncio.create_task(_sample(metrics))
+        stack.callback(sampler.cancel)
+        yield gateway_app(bank, messages, pages), pages
+
+
+async def _sample(metrics: GatewayMetrics) -> None:
+    while True:
+        await asyncio.sleep(SAMPLE_EVERY_S)
+        metrics.sample()
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
