@@ -58,12 +58,14 @@ class Ticket:
         ends_at_s: when it gives up waiting, or, once granted, when the lease expires.
         blocked: on how many of its keys somebody stands in front of it.
         serial: order of arrival.
+        business_id: for whom the owner asks; only told, never compared.
     """
 
     owner: Hashable
     keys: frozenset[Key]
     ends_at_s: float
     serial: int
+    business_id: int = 0
     lease: int = 0
     state: State = State.WAITING
     blocked: int = 0
@@ -118,7 +120,13 @@ class LockTable:
         return len(self._tickets) - len(self._leases)
 
     def request(
-        self, owner: Hashable, keys: Iterable[Key], *, now_s: float, wait_s: float
+        self,
+        owner: Hashable,
+        keys: Iterable[Key],
+        *,
+        now_s: float,
+        wait_s: float,
+        business_id: int = 0,
     ) -> Ticket:
         """Ask for *keys*, all or none.
 
@@ -128,6 +136,7 @@ class LockTable:
             now_s: the present, on a clock that never goes back.
             wait_s: how long to wait at most; 0 is granted at once or not at all, by the next
                 :meth:`expire`.
+            business_id: kept on the ticket.
 
         Returns:
             The ticket, HELD if all its keys were free, else WAITING.
@@ -143,7 +152,7 @@ class LockTable:
                 tickets_max=self._tickets_max,
             )
         self._serial += 1
-        ticket = Ticket(owner, frozenset(keys), now_s + wait_s, self._serial)
+        ticket = Ticket(owner, frozenset(keys), now_s + wait_s, self._serial, business_id)
         if not ticket.keys:
             raise ValueError("a lock needs at least one key")
         front, behind = self._front, self._behind
@@ -194,9 +203,10 @@ class LockTable:
         """End *ticket*, in whatever state: unlock, end of a commit, or a caller that gave up.
 
         Returns:
-            The tickets granted by that. Ending a ticket twice is harmless.
+            The tickets granted by that. Ending a ticket twice, or one of another table, is
+            harmless.
         """
-        if ticket.state is State.OVER:
+        if self._tickets.get(ticket.serial) is not ticket:
             return []
         return self._end([ticket], now_s)
 

@@ -43,6 +43,7 @@ CASH = 0
 """The account that deposits come from and withdrawals go to. No customer has it."""
 
 Account = Annotated[int, msgspec.Meta(ge=1, le=ACCOUNT_MAX)]
+AnyAccount = Annotated[int, msgspec.Meta(ge=CASH, le=ACCOUNT_MAX)]
 Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
 OpeningBalance = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 Client = Annotated[int, msgspec.Meta(ge=0, le=ACCOUNT_MAX)]
@@ -225,7 +226,8 @@ def parse_operation(data: Mapping[str, Any]) -> Operation:
     if not isinstance(data, Mapping):
         raise InvalidRequest(f"an operation is a dictionary, not {type(data).__name__}")
     try:
-        return msgspec.convert(dict(data), Operation)  # type: ignore[arg-type]
+        operation: Operation = msgspec.convert(dict(data), Operation)
+        return operation
     except msgspec.ValidationError as error:
         raise invalid(error) from error
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,10 @@ TELLER, CUSTOMER, ADMIN = "teller", "customer", "admin"
 
 ROLES = (TELLER, CUSTOMER, ADMIN)
 """The roles a token can have."""
+
+
+ScopedId = Annotated[str, msgspec.Meta(min_length=1, max_length=op.REQUEST_ID_SIZE_MAX + 20)]
+"""A request id as :func:`scoped` makes it."""
 
 
 class Known(NamedTuple):
@@ -68,18 +72,18 @@ class Posting(NamedTuple):
         cause: place, in the outcomes committed with it, of the request that caused it; -1 if none.
     """
 
-    debit: int
-    credit: int
-    amount: int
+    debit: op.AnyAccount
+    credit: op.AnyAccount
+    amount: op.Amount
     cause: int = -1
 
 
 class NewOutcome(NamedTuple):
     """What a commit shall store under a request id (scoped: see :func:`scoped`)."""
 
-    request_id: str
-    fingerprint: str
-    result: str
+    request_id: ScopedId
+    fingerprint: Annotated[str, msgspec.Meta(max_length=200)]
+    result: Annotated[str, msgspec.Meta(max_length=2000)]
 
 
 @dataclass(slots=True)
@@ -179,6 +183,13 @@ def decode_result(known: Known) -> Outcome:
     if known.result.startswith("["):
         return _decode(known.result)
     return Done(int(known.result), known.commit)
+
+
+def unknown_account(account: int) -> UnknownAccount:
+    """Return the error for an account that has not been opened."""
+    return UnknownAccount(
+        f"account {account} has not been opened; an admin can open it", account=account
+    )
 
 
 def check_reader(principal: Principal, account: int, owner: int | None) -> None:
@@ -332,9 +343,7 @@ class _Decider:
     def _known_balance(self, account: int) -> int:
         balance = self._balances[account]
         if balance is None:
-            raise UnknownAccount(
-                f"account {account} has not been opened; an admin can open it", account=account
-            )
+            raise unknown_account(account)
         return balance
 
     def _debitable(self, principal: Principal, account: int) -> int:

@@ -1,0 +1,483 @@
+"""The data object (Pyro name ``bank.data``): the only owner of the bank's state.
+
+A business object locks accounts and request ids, decides, and commits under the lease it got. The
+data object decides nothing about money; it makes sure that a commit is made by who holds the lease,
+touches nothing but what is locked, keeps the books' rules, and is on disk before anybody hears or
+sees anything of it.
+
+A commit, step by step: lease and postings are checked; its keys are kept for as long as it takes;
+it is written, with others, in one transaction; memory moves on; its keys are freed; it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rmi_bank import operations as op
+from rmi_bank import rules
+from rmi_bank.demo import seed_demo
+from rmi_bank.lock_desk import LockDesk
+from rmi_bank.locks import State, Ticket
+from rmi_bank.oplines import COMMIT, DATA_SALDO, GETLOCK, UNLOCK, DataEntry, DataLine
+from rmi_bank.request_ids import new_request_id
+from rmi_bank.stores import Ledger, Record
+from rmi_bank.stores.sqlite import SqliteLedger
+from rmi_bank.token_desk import TokenDesk
+from rmi_bank.values import (
+    accounts_of,
+    checked_int,
+    checked_limit,
+    checked_seconds,
+    record_of,
+    request_ids_of,
+    shown_line,
+)
+from rmi_runtime import (
+    Identity,
+    OperationLog,
+    ServiceContext,
+    Settings,
+    allow,
+    current_call,
+    expose,
+    run_service,
+)
+from rmi_runtime.errors import InvalidRequest, RmiError, Unavailable
+
+log = logging.getLogger(__name__)
+
+TICKETS_MAX = 4096
+WAIT_S_MAX = 60.0
+BUSINESS_ID_MAX = 2**31 - 1
+FILE_NAME = "bank.sqlite"
+REOPEN_PAUSE_S_MAX = 2.0
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the event loop may keep the interpreter from the store's thread (Python: 5 ms). A commit
+needs the interpreter twice, for microseconds; with 5 ms a busy loop would make it wait 10 ms."""
+
+
+@expose
+@allow("service")
+class DataObject(TokenDesk):
+    """Accounts, journal, outcomes and tokens, for services only. Made by :func:`open_data`.
+
+    Args:
+        ledger: where it all is kept.
+        op_log: gets a line per account and step, or None.
+        lease_s: how long a lease lives.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        op_log: OperationLog[DataEntry] | None = None,
+        *,
+        lease_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._op_log = op_log
+        self._desk = LockDesk(lease_s=lease_s, tickets_max=TICKETS_MAX, clock=clock)
+        self._connections: set[int] = set()  # those whose end we want to hear of
+        self._reopening: asyncio.Task[None] | None = None
+
+    def lock(
+        self,
+        business_id: int,
+        accounts: Sequence[int],
+        request_ids: Sequence[str] = (),
+        wait_s: float = 5.0,
+    ) -> dict[str, Any] | Awaitable[dict[str, Any]]:
+        """Lock accounts and request ids, all or none, in the order of asking.
+
+        Args:
+            business_id: who asks, for the log.
+            accounts: their numbers; they need not have been opened. Cash (0) takes no lock.
+            request_ids: scoped by client (``"7:…"``).
+            wait_s: how long to wait at most, 0 to 60.
+
+        Returns:
+            ``lease``; ``balances`` and ``owners``, in the order of *accounts*, None where there is
+            none; ``outcomes``: for each request id that is known, ``[operation, result, commit]``;
+            ``cash``: the cash account's balance; ``commit``: the commit number all this is as of.
+
+        Raises:
+            LockTimeout: not all were free in time.
+            Overloaded: too many leases and waiting callers.
+            Unavailable: the store is being opened.
+            InvalidRequest: an argument is of the wrong type or out of range.
+        """
+        checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
+        wait_s = checked_seconds("wait_s", wait_s, WAIT_S_MAX)
+        account_list = accounts_of(accounts)
+        id_list = request_ids_of(request_ids)
+        if not account_list and not id_list:
+            raise InvalidRequest("lock at least one account or request id", field="accounts")
+        ticket, turn = self._desk.acquire(
+            self._caller(), [*account_list, *id_list], wait_s=wait_s, business_id=business_id
+        )
+        if turn is None:
+            return self._granted(ticket, account_list, id_list)
+        return self._granted_later(ticket, turn, account_list, id_list)
+
+    def commit(
+        self,
+        lease: int,
+        postings: Sequence[Sequence[int]],
+        outcomes: Sequence[Sequence[str]] = (),
+        opened: Sequence[Sequence[int | None]] = (),
+    ) -> int | Awaitable[int]:
+        """Commit under a lease, all or nothing, and free what it locked.
+
+        Args:
+            lease: from :meth:`lock`, on the same connection.
+            postings: ``[debit, credit, amount]``, or with a fourth value: the place in *outcomes*
+                of the request that caused it. Accounts must be locked by the lease, or cash (0).
+            outcomes: ``[request id, operation, result]``; request ids locked by the lease.
+            opened: ``[account, owner or None]``: accounts to open.
+
+        Returns:
+            The commit number, when it is on disk. With nothing to write, that of the last commit.
+
+        Raises:
+            StaleLease: the lease is stale, another connection's, or expired. No effect.
+            InvalidRequest, InsufficientFunds, UnknownAccount, AccountExists, BalanceLimit: a rule
+                of the books would be broken. No effect; the lease is still held.
+            StoreFull, Conflict: nothing could be written. No effect; the lease is gone.
+            Interrupted: the store failed; nobody knows. Lock the same request ids again to see.
+        """
+        ticket = self._desk.held(checked_int("lease", lease, 0, 2**63 - 1), self._caller())
+        record = record_of(postings, outcomes, opened)
+        if not record:
+            self._desk.release(ticket)
+            return self._ledger.commit_no
+        self._ledger.check(record, ticket.keys)
+        return _shielded(self._write(ticket, record))
+
+    def unlock(self, lease: int) -> None:
+        """Free what a lease locked, without any effect.
+
+        Raises:
+            StaleLease: as :meth:`commit`; then it locks nothing any more.
+        """
+        ticket = self._desk.held(checked_int("lease", lease, 0, 2**63 - 1), self._caller())
+        self._desk.release(ticket)
+        accounts = (key for key in ticket.keys if isinstance(key, int))
+        self._log((ticket.business_id, UNLOCK, account, 0) for account in accounts)
+
+    def balances(self, accounts: Sequence[int], business_id: int = 0) -> dict[str, Any]:
+        """Read balances, all as of one commit number. Takes no lock; shows only what is on disk.
+
+        Args:
+            accounts: their numbers; 0 is cash.
+            business_id: who asks, for the log.
+
+        Returns:
+            ``commit``; ``balances`` and ``owners`` in the order of *accounts*, None where there is
+            none.
+        """
+        checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
+        wanted = accounts_of(accounts, cash=True)
+        self._require_open()
+        balances = self._ledger.balances(wanted)
+        self._log(
+            (business_id, DATA_SALDO, account, balance)
+            for account, balance in zip(wanted, balances, strict=True)
+            if balance is not None
+        )
+        return {
+            "commit": self._ledger.commit_no,
+            "balances": balances,
+            "owners": self._ledger.owners(wanted),
+        }
+
+    async def statement(self, account: int, after: int = 0, limit: int = 100) -> dict[str, Any]:
+        """Read journal lines of an account, oldest first.
+
+        Args:
+            account: its number.
+            after: lines above this one.
+            limit: most lines, 1 to 1,000.
+
+        Returns:
+            ``{"lines": [{"line", "commit", "at", "debit", "credit", "amount", "request_id"}],
+            "next": line to go on after, or None}``. ``request_id`` is as the client made it, empty
+            if no request caused the line.
+
+        Raises:
+            UnknownAccount: it has not been opened.
+        """
+        checked_int("account", account, 1, op.ACCOUNT_MAX)
+        checked_int("after", after, 0, 2**63 - 1)
+        self._require_open()
+        if self._ledger.balances([account])[0] is None:
+            raise rules.unknown_account(account)
+        lines = await self._ledger.statement(account, after, checked_limit(limit))
+        return {
+            "lines": [shown_line(line) for line in lines],
+            "next": lines[-1].line if len(lines) == limit else None,
+        }
+
+    async def account_list(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
+        """List accounts.
+
+        Args:
+            after: accounts above this number; below 0 cash is listed too.
+            limit: most accounts, 1 to 1,000.
+
+        Returns:
+            ``{"accounts": [{"account", "balance", "owner"}], "commit", "next"}``; all of a page as
+            of one commit number.
+        """
+        checked_int("after", after, -1, op.ACCOUNT_MAX)
+        self._require_open()
+        found = await self._ledger.accounts(after, checked_limit(limit))
+        balances = self._ledger.balances(account for account, _ in found)
+        return {
+            "accounts": [
+                {"account": account, "balance": balance, "owner": owner}
+                for (account, owner), balance in zip(found, balances, strict=True)
+            ],
+            "commit": self._ledger.commit_no,
+            "next": found[-1][0] if len(found) == limit else None,
+        }
+
+    async def open_account(
+        self,
+        account: int,
+        balance: int = 0,
+        owner: int | None = None,
+        request_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Open an account, with *balance* minor units of cash on it.
+
+        Args:
+            account: its number.
+            balance: minor units.
+            owner: client whose it is, or None.
+            request_id: to do it once however often it is asked; None makes one.
+
+        Returns:
+            ``{"request_id", "account", "balance", "commit"}``
+
+        Raises:
+            AccountExists: it has been opened before.
+            RequestIdReused: the id belongs to another operation.
+        """
+        fields = {"account": account, "balance": balance, "owner": owner}
+        operation = op.parse_operation(
+            {"type": "open", **fields, "request_id": request_id or new_request_id()}
+        )
+        requests = [(op.Principal(0, rules.ADMIN), operation)]
+        accounts, ids = rules.keys(requests)
+        ticket, turn = self._desk.acquire(self, [*accounts, *ids], wait_s=WAIT_S_MAX)
+        try:
+            if turn is not None:
+                await turn
+            decision = rules.decide(requests, self._books(accounts, ids))
+            if decision.changes:
+                record = Record(decision.postings, decision.outcomes, decision.opened)
+                decision.settle(await asyncio.shield(self._write(ticket, record)))
+        finally:
+            if ticket.state is not State.COMMITTING:
+                self._desk.release(ticket)
+        outcome = decision.results[0]
+        if isinstance(outcome, op.Refused):
+            raise outcome.to_error()
+        return {**op.outcome_dict(operation, outcome), "account": account}
+
+    def figures(self) -> dict[str, Any]:
+        """Return counters of the store and the lock table, as plain values."""
+        return {
+            **self._ledger.figures(),
+            "tickets": len(self._desk),
+            "leases_expired": self._desk.expired,
+        }
+
+    async def _start(self) -> None:
+        """Open the store. Leases from before are worth nothing now."""
+        await self._ledger.start()
+        self._desk.open(self._ledger.epoch)
+
+    async def _close(self) -> None:
+        """Write what is being committed, and close the store."""
+        self._desk.shut(Unavailable("the data object is leaving"))
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)
+        await self._ledger.close()
+
+    def _caller(self) -> Hashable:
+        """Return whose leases the present call may use; they end with its connection."""
+        try:
+            connection = current_call().connection
+        except LookupError:
+            return None
+        if connection is None:
+            return None
+        if connection.id not in self._connections:
+            self._connections.add(connection.id)
+            connection.on_close(partial(self._hung_up, connection.id))
+        return connection.id
+
+    def _hung_up(self, connection_id: int) -> None:
+        self._connections.discard(connection_id)
+        self._desk.drop_owner(connection_id)
+
+    def _books(self, accounts: list[int], request_ids: list[str]) -> rules.Books:
+        """Return the state of what has just been locked."""
+        ledger = self._ledger
+        owners = zip(accounts, ledger.owners(accounts), strict=True)
+        return rules.Books(
+            dict(zip(accounts, ledger.balances(accounts), strict=True)),
+            {account: owner for account, owner in owners if owner is not None},
+            ledger.known(request_ids),
+            ledger.balances([op.CASH])[0] or 0,
+            ledger.commit_no,
+        )
+
+    async def _granted_later(
+        self,
+        ticket: Ticket,
+        turn: asyncio.Future[None],
+        accounts: list[int],
+        request_ids: list[str],
+    ) -> dict[str, Any]:
+        try:
+            await turn
+        except BaseException:
+            self._desk.release(ticket)
+            raise
+        return self._granted(ticket, accounts, request_ids)
+
+    def _granted(
+        self, ticket: Ticket, accounts: list[int], request_ids: list[str]
+    ) -> dict[str, Any]:
+        ledger = self._ledger
+        try:
+            answer = {
+                "lease": ticket.lease,
+                "balances": ledger.balances(accounts),
+                "owners": ledger.owners(accounts),
+                "outcomes": ledger.known(request_ids),
+                "cash": ledger.balances([op.CASH])[0],
+                "commit": ledger.commit_no,
+            }
+        except BaseException:
+            self._desk.release(ticket)
+            raise
+        self._log((ticket.business_id, GETLOCK, account, 0) for account in accounts)
+        return answer
+
+    def _write(self, ticket: Ticket, record: Record) -> asyncio.Future[int]:
+        written = self._ledger.commit(record)
+        self._desk.begin_commit(ticket)
+        written.add_done_callback(partial(self._committed, ticket, record))
+        return written
+
+    def _committed(self, ticket: Ticket, record: Record, written: asyncio.Future[int]) -> None:
+        """Free what a commit locked, whatever became of the commit and of its caller."""
+        failed = written.cancelled() or written.exception() is not None
+        if self._ledger.broken:
+            self._reopen_soon()
+        elif not failed:
+            touched = dict.fromkeys(a for posting in record.postings for a in posting[:2])
+            touched.pop(op.CASH, None)
+            balances = zip(touched, self._ledger.balances(touched), strict=True)
+            self._log((ticket.business_id, COMMIT, a, balance or 0) for a, balance in balances)
+        self._desk.release(ticket)
+
+    def _reopen_soon(self) -> None:
+        if self._reopening is None:
+            self._desk.shut(Unavailable("the store failed and is being opened anew"))
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+
+    async def _reopen(self) -> None:
+        """Open the store again, however long it takes: until then nobody knows what it holds."""
+        pause_s = 0.05
+        while True:
+            try:
+                await self._ledger.reopen()
+                break
+            except (sqlite3.Error, OSError, RmiError) as error:
+                log.error("the store cannot be opened: %s", error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, REOPEN_PAUSE_S_MAX)
+        self._reopening = None
+        self._desk.open(self._ledger.epoch)
+        log.warning("the store is open again, as of commit %d", self._ledger.commit_no)
+
+    def _require_open(self) -> None:
+        if self._reopening is not None:
+            raise Unavailable("the store failed and is being opened anew; try again shortly")
+
+    def _log(self, entries: Iterable[DataEntry]) -> None:
+        if self._op_log is not None:
+            self._op_log.append(entries)
+
+
+async def _shielded(written: asyncio.Future[int]) -> int:
+    """Wait for a commit; a caller who gives up does not take it back."""
+    return await asyncio.shield(written)
+
+
+@asynccontextmanager
+async def open_data(
+    ledger: Ledger,
+    op_log: OperationLog[DataEntry] | None = None,
+    *,
+    lease_s: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[DataObject]:
+    """Open the store and make the data object; close the store on the way out.
+
+    Args:
+        ledger: the store, not opened yet.
+        op_log: gets a line per account and step, or None.
+        lease_s: how long a lease lives.
+        clock: monotonic, in seconds.
+    """
+    data = DataObject(ledger, op_log, lease_s=lease_s, clock=clock)
+    await data._start()
+    try:
+        yield data
+    finally:
+        await data._close()
+
+
+async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+    """Run the service ``bank.data`` until it is told to stop.
+
+    Args:
+        settings: the settings in force.
+        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    ledger = SqliteLedger(Path(settings.data_dir) / FILE_NAME)
+
+    async def identify(token_hash: str) -> Identity | None:
+        """Let admins call the data object themselves."""
+        found = ledger.identify(token_hash)
+        return None if found is None else Identity("client", *found)
+
+    @asynccontextmanager
+    async def build(context: ServiceContext) -> AsyncIterator[DataObject]:
+        with OperationLog(context.log_path, DataLine()) as op_log:
+            async with open_data(ledger, op_log, lease_s=settings.lock_lease_s) as data:
+                if settings.demo:
+                    await seed_demo(ledger, Path(settings.data_dir))
+                context.identify = identify
+                yield data
+
+    await run_service("bank.data", build, settings, stop=stop)

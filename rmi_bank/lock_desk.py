@@ -1,0 +1,156 @@
+"""The lock table at work: its clock, its timer, and those who wait.
+
+The decisions are :class:`rmi_bank.locks.LockTable`'s; this adds what it has not: a monotonic clock,
+a timer that ends what has run out of time, and futures for the callers whose turn has not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Iterable
+
+from rmi_bank.errors import LockTimeout
+from rmi_bank.locks import Key, LockTable, State, Ticket
+from rmi_runtime.errors import RmiError, Unavailable
+
+log = logging.getLogger(__name__)
+
+
+class LockDesk:
+    """Locks with waiting callers, on the running event loop.
+
+    Args:
+        lease_s: how long a lease lives.
+        tickets_max: most tickets, waiting and granted together.
+        clock: never goes back, in seconds.
+
+    Attributes:
+        expired: leases that ran out of time so far: their holders were too slow.
+    """
+
+    def __init__(self, *, lease_s: float, tickets_max: int, clock: Callable[[], float]) -> None:
+        self.expired = 0
+        self._lease_s = lease_s
+        self._tickets_max = tickets_max
+        self._clock = clock
+        self._table: LockTable | None = None
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by serial
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+
+    def __len__(self) -> int:
+        """Number of tickets, waiting and granted."""
+        return len(self._table) if self._table else 0
+
+    def open(self, epoch: int) -> None:
+        """Begin with nothing locked. Leases of other epochs are worth nothing."""
+        self._table = LockTable(epoch, lease_s=self._lease_s, tickets_max=self._tickets_max)
+
+    def shut(self, error: RmiError) -> None:
+        """Forget all leases; who waits gets *error*, and whoever comes later too."""
+        self._table = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def acquire(
+        self, owner: Hashable, keys: Iterable[Key], *, wait_s: float, business_id: int = 0
+    ) -> tuple[Ticket, asyncio.Future[None] | None]:
+        """Ask for *keys*, all or none.
+
+        Returns:
+            The ticket, and None if it is granted; else a future that is done when it is, and fails
+            with ``LockTimeout`` or ``Unavailable``. Whoever stops waiting must :meth:`release`.
+
+        Raises:
+            Overloaded: too many tickets.
+            Unavailable: the desk is shut.
+        """
+        now_s = self._clock()
+        table = self._open_table()
+        ticket = table.request(owner, keys, now_s=now_s, wait_s=wait_s, business_id=business_id)
+        self._arm(ticket.ends_at_s)
+        if ticket.state is State.HELD:
+            return ticket, None
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[ticket.serial] = future
+        return ticket, future
+
+    def held(self, lease: int, owner: Hashable) -> Ticket:
+        """Return the ticket of a lease its owner may use now.
+
+        Raises:
+            StaleLease: it may not.
+            Unavailable: the desk is shut.
+        """
+        return self._open_table().held(lease, owner, now_s=self._clock())
+
+    def begin_commit(self, ticket: Ticket) -> None:
+        """Keep its keys until :meth:`release`, whatever happens."""
+        self._open_table().begin_commit(ticket)
+
+    def release(self, ticket: Ticket) -> None:
+        """End a ticket, in whatever state, and let the next ones in."""
+        self._waiting.pop(ticket.serial, None)
+        if self._table is not None:
+            self._let_in(self._table.release(ticket, now_s=self._clock()))
+
+    def drop_owner(self, owner: Hashable) -> None:
+        """End all that an owner has or waits for, but for what is being committed."""
+        if self._table is not None:
+            self._let_in(self._table.drop_owner(owner, now_s=self._clock()))
+
+    def _open_table(self) -> LockTable:
+        if self._table is None:
+            raise Unavailable("the store is being opened; try again shortly")
+        return self._table
+
+    def _let_in(self, granted: list[Ticket]) -> None:
+        for ticket in granted:
+            future = self._waiting.pop(ticket.serial, None)
+            if future is not None and not future.done():
+                future.set_result(None)
+            # If it is done the caller was cancelled in this very turn, and releases the ticket.
+            self._arm(ticket.ends_at_s)
+
+    def _arm(self, at_s: float) -> None:
+        """Have the timer ring at *at_s*, or before."""
+        if self._timer is not None:
+            if self._timer_at_s <= at_s:
+                return
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        delay_s = max(0.0, at_s - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        table = self._table
+        if table is None:
+            return
+        changes = table.expire(self._clock())
+        for ticket in changes.timed_out:
+            future = self._waiting.pop(ticket.serial, None)
+            if future is not None and not future.done():
+                future.set_exception(
+                    LockTimeout(
+                        f"{len(ticket.keys)} accounts and request ids were not free in time; "
+                        "try again"
+                    )
+                )
+        for ticket in changes.expired:
+            self.expired += 1
+            log.warning(
+                "lease %d of business object %d expired before it was committed or unlocked",
+                ticket.lease,
+                ticket.business_id,
+            )
+        self._let_in(changes.granted)
+        next_end_s = table.next_end_s()
+        if next_end_s is not None:
+            self._arm(next_end_s)

@@ -1,0 +1,95 @@
+"""The lines of the bank's operation logs, in the formats of the systems it grew from.
+
+Business log (``DATA_DIR/log/bank.business.N.log``), one line per operation that was done: money
+moved, or a balance read. A refusal is no line, and neither is a repeated request answered from what
+is stored, so the lines of a business log are what the journal owes to that business object::
+
+    Timestamp:2021-10-31 13:18:18.005728 - OperationNumber: 8 - ClientID: 5
+    - OperationType: Deposito - Account: 9 - Value: 299
+
+(one line each in the file). ``Account`` is a transfer's source. ``Value`` is the amount in minor
+units; ``N/A`` for ``Saldo``.
+
+Data log (``DATA_DIR/log/bank.data.log``), one line per account and step::
+
+    Timestamp:2021-10-31 16:05:13.640164 - OperationNumber: 1 - BusinessServerID: 1
+    - OperationType: getlock - Account: 1 - Value: 0
+
+``OperationType`` is ``getlock``, ``unlock`` (both with Value 0), ``commit`` or ``saldo`` (both with
+the account's balance after it). ``BusinessServerID`` 0 is the data object itself.
+
+Times are local, as in those systems, with microseconds always.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rmi_bank import operations as op
+
+SALDO, DEPOSITO, SAQUE, TRANSFERENCIA = "Saldo", "Deposito", "Saque", "Transferencia"
+GETLOCK, UNLOCK, COMMIT, DATA_SALDO = "getlock", "unlock", "commit", "saldo"
+
+BusinessEntry = tuple[int, str, int, int | str]
+"""(client, operation type, account, value)"""
+
+DataEntry = tuple[int, str, int, int]
+"""(business object, operation type, account, value)"""
+
+
+def business_entry(request: op.Request) -> BusinessEntry | None:
+    """Return what the business log says of an operation that was done; None: nothing."""
+    (client, _), operation = request
+    kind = type(operation)
+    if kind is op.Transfer:
+        return client, TRANSFERENCIA, operation.source, operation.amount  # type: ignore[union-attr]
+    if kind is op.Deposit:
+        return client, DEPOSITO, operation.account, operation.amount  # type: ignore[union-attr]
+    if kind is op.Withdrawal:
+        return client, SAQUE, operation.account, operation.amount  # type: ignore[union-attr]
+    if kind is op.BalanceQuery:
+        return client, SALDO, operation.account, "N/A"  # type: ignore[union-attr]
+    return None
+
+
+class Stamp:
+    """Writes times, and remembers the last one: the lines of a batch share theirs."""
+
+    def __init__(self) -> None:
+        self._at: datetime | None = None
+        self._text = ""
+
+    def __call__(self, at: datetime) -> str:
+        """Return ``2021-10-31 13:18:18.005728``."""
+        if at is not self._at:
+            self._at, self._text = at, at.isoformat(" ", "microseconds")
+        return self._text
+
+
+class BusinessLine:
+    """Formats lines of the business log, for :class:`rmi_runtime.OperationLog`."""
+
+    def __init__(self) -> None:
+        self._stamp = Stamp()
+
+    def __call__(self, number: int, at: datetime, entry: BusinessEntry) -> str:
+        """Return one line, without its end."""
+        return (
+            f"Timestamp:{self._stamp(at)} - OperationNumber: {number} - ClientID: {entry[0]} - "
+            f"OperationType: {entry[1]} - Account: {entry[2]} - Value: {entry[3]}"
+        )
+
+
+class DataLine:
+    """Formats lines of the data log, for :class:`rmi_runtime.OperationLog`."""
+
+    def __init__(self) -> None:
+        self._stamp = Stamp()
+
+    def __call__(self, number: int, at: datetime, entry: DataEntry) -> str:
+        """Return one line, without its end."""
+        return (
+            f"Timestamp:{self._stamp(at)} - OperationNumber: {number} - "
+            f"BusinessServerID: {entry[0]} - OperationType: {entry[1]} - Account: {entry[2]} - "
+            f"Value: {entry[3]}"
+        )

@@ -1,0 +1,298 @@
+"""The books in memory, and the plan of what a transaction writes. Pure code.
+
+The journal is the truth: a commit appends its lines and outcomes, and nothing else needs to reach
+the disk for it. Balances live in memory and are *folded* into the accounts table little by little,
+a few accounts along with each transaction, neighbours together. So a transfer between two accounts
+out of a million costs no more pages than one between two out of ten, and a start reads the accounts
+table and only the end of the journal.
+
+Each account's row holds its balance as of its ``last_line``. A *pass* writes all accounts touched
+before it began; when it is through, every journal line up to its beginning is in the table, and the
+mark ``folded_line`` moves up to there. A start replays the lines above that mark, skipping on each
+account those up to its ``last_line``: folding may stop anywhere, at any moment.
+
+Each line names the line before it on each of its accounts, which makes a chain per account; about
+every :data:`MARK_EVERY`-th entry of a chain is noted in the marks table. Together they page through
+an account's statement in order, without an index that would cost two more pages per transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rmi_bank.errors import AccountExists, BalanceLimit, InsufficientFunds, UnknownAccount
+from rmi_bank.operations import BALANCE_END, CASH
+from rmi_bank.stores import Record
+from rmi_runtime.errors import Conflict, InvalidRequest
+
+MARK_EVERY = 64
+"""One journal entry in this many, on the average, has a mark."""
+
+FOLD_ACCOUNTS = 50_000
+"""A pass begins when this many accounts have been touched..."""
+
+FOLD_LINES = 100_000
+"""...or this many lines written since the last."""
+
+GROUP_LINES_MAX = 16_384
+"""Most journal lines in one transaction, unless a single commit has more."""
+
+_FOLD_LEAST = 64  # accounts folded with a transaction, at least, while a pass is on
+_BUCKET_BITS = 8  # neighbours: accounts that differ in their last 8 bits only
+
+JournalRow = tuple[int, int, int, int, int, int, str | None, int, int]
+
+
+def is_marked(account: int, line: int) -> bool:
+    """Return whether *line* has a mark on *account*: one in 64 has, scattered by hashing."""
+    mixed = (line * 0x9E3779B1 + account * 0x85EBCA6B) & 0xFFFF_FFFF
+    return ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D >> 12) % MARK_EVERY == 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """The rows of one transaction, and what memory becomes when it is on disk.
+
+    Attributes:
+        commits: the commit number of each record, in order.
+        journal: (line, commit, at_us, debit, credit, amount, request id, line before on debit,
+            line before on credit).
+        outcomes: (request id, commit, fingerprint, result).
+        opened: (account, owner).
+        marks: (account, line).
+        folds: (account, balance, last line).
+        balances: account -> balance after.
+        last_lines: account -> last line after.
+        line: last line after.
+        commit_no: last commit after.
+        folded_line: the mark of the folding after.
+    """
+
+    commits: list[int] = field(default_factory=list)
+    journal: list[JournalRow] = field(default_factory=list)
+    outcomes: list[tuple[str, int, str, str]] = field(default_factory=list)
+    opened: list[tuple[int, int | None]] = field(default_factory=list)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    folds: list[tuple[int, int, int]] = field(default_factory=list)
+    fold_buckets: int = 0
+    balances: dict[int, int] = field(default_factory=dict)
+    last_lines: dict[int, int] = field(default_factory=dict)
+    line: int = 0
+    commit_no: int = 0
+    folded_line: int = 0
+
+
+class Books:
+    """Balances, owners and chains of all accounts, in memory.
+
+    Args:
+        balances: account -> minor units, cash included, as of *last_lines*.
+        last_lines: account -> its last line; accounts without lines may be missing.
+        owners: account -> client, for accounts somebody owns.
+        commit_no: number of the last commit.
+        folded_line: every line up to this one is in *balances*.
+    """
+
+    def __init__(
+        self,
+        balances: dict[int, int],
+        last_lines: dict[int, int],
+        owners: dict[int, int],
+        *,
+        commit_no: int = 0,
+        folded_line: int = 0,
+    ) -> None:
+        self.balances = balances
+        self.owners = owners
+        self.commit_no = commit_no
+        self.line = folded_line
+        self._last_lines = last_lines
+        self._folded_line = folded_line
+        self._touched: dict[int, set[int]] = {}  # accounts to fold in the next pass, by bucket
+        self._touched_count = 0
+        self._folding: list[set[int]] = []  # buckets the present pass has still to write
+        self._pass_line = folded_line  # where the present pass began
+
+    def last_line(self, account: int) -> int:
+        """Return the last journal line of *account*, 0 if it has none."""
+        return self._last_lines.get(account, 0)
+
+    def replay(self, lines: Iterable[tuple[int, int, int, int]]) -> None:
+        """Take in what the journal has above the mark of the folding.
+
+        Args:
+            lines: (line, debit, credit, amount) in order.
+
+        Raises:
+            Conflict: the books do not balance: the store was damaged or edited.
+        """
+        balances, last_lines = self.balances, self._last_lines
+        for line, debit, credit, amount in lines:
+            for account, change in ((debit, -amount), (credit, amount)):
+                if line > last_lines.get(account, 0):
+                    balances[account] += change
+                    last_lines[account] = line
+                self._touch(account)
+            self.line = line
+        if sum(balances.values()) != 0:
+            raise Conflict(
+                f"the books do not balance: all accounts together hold {sum(balances.values())}, "
+                "not 0; the store was damaged or edited, so restore a copy of it"
+            )
+
+    def check(self, record: Record, locked: Collection[int | str]) -> None:
+        """Refuse a record that breaks a rule of the books. Nothing is changed.
+
+        Args:
+            record: of valid types and ranges.
+            locked: accounts and request ids that the record may touch.
+
+        Raises:
+            InvalidRequest: it touches what is not locked, or contradicts itself.
+            UnknownAccount, AccountExists, InsufficientFunds, BalanceLimit: as they say.
+        """
+        moved: dict[int, int] = {}
+        for account, _ in record.opened:
+            _require_locked(account, locked)
+            if account in self.balances or account in moved:
+                raise AccountExists(f"account {account} has been opened already", account=account)
+            moved[account] = 0
+        for posting in record.postings:
+            debit, credit, amount, cause = posting
+            if debit == credit or not -1 <= cause < len(record.outcomes):
+                raise InvalidRequest(
+                    f"posting {list(posting)}: debit and credit must differ, and the cause must be "
+                    "the place of an outcome, or -1",
+                    field="postings",
+                )
+            for account, change in ((debit, -amount), (credit, amount)):
+                if account != CASH:
+                    self._move(moved, locked, account, change)
+        request_ids = {outcome.request_id for outcome in record.outcomes}
+        if len(request_ids) < len(record.outcomes):
+            raise InvalidRequest("two outcomes have the same request id", field="outcomes")
+        for request_id in request_ids:
+            _require_locked(request_id, locked)
+
+    def _move(
+        self, moved: dict[int, int], locked: Collection[int | str], account: int, change: int
+    ) -> None:
+        balance = moved.get(account)
+        if balance is None:
+            _require_locked(account, locked)
+            balance = self.balances.get(account)
+            if balance is None:
+                raise UnknownAccount(f"account {account} has not been opened", account=account)
+        balance += change
+        if balance < 0:
+            raise InsufficientFunds(
+                f"account {account} holds {balance - change}, which is less than {-change}",
+                account=account,
+                balance=balance - change,
+                amount=-change,
+            )
+        if balance >= BALANCE_END:
+            raise BalanceLimit(f"account {account} cannot hold {balance}", account=account)
+        moved[account] = balance
+
+    def fitting(self, records: Sequence[Record]) -> int:
+        """Return how many of *records*, from the first on, one transaction can take.
+
+        It is limited by its size, and by what cash can hold; 0 if cash cannot take the first one.
+        """
+        cash = self.balances[CASH]
+        lines = 0
+        for place, record in enumerate(records):
+            lines += len(record.postings)
+            for debit, credit, amount, _ in record.postings:
+                cash += amount if credit == CASH else -amount if debit == CASH else 0
+            if cash <= -BALANCE_END or (place and lines > GROUP_LINES_MAX):
+                return place
+        return len(records)
+
+    def plan(self, records: Iterable[Record], at_us: int) -> Plan:
+        """Return the transaction that commits *records*, in order. Nothing is changed yet.
+
+        Args:
+            records: checked, and no two touching the same account but cash.
+            at_us: the time to write into the journal.
+        """
+        plan = Plan(line=self.line, commit_no=self.commit_no, folded_line=self._folded_line)
+        for record in records:
+            commit = plan.commit_no = plan.commit_no + 1
+            plan.commits.append(commit)
+            plan.opened.extend(record.opened)
+            plan.balances.update((account, 0) for account, _ in record.opened)
+            for outcome in record.outcomes:
+                plan.outcomes.append((outcome[0], commit, outcome[1], outcome[2]))
+            for debit, credit, amount, cause in record.postings:
+                plan.line += 1
+                before_debit = self._chain(plan, debit, -amount)
+                before_credit = self._chain(plan, credit, amount)
+                request_id = record.outcomes[cause][0] if cause >= 0 else None
+                accounts = debit, credit
+                chain = before_debit, before_credit
+                plan.journal.append(
+                    (plan.line, commit, at_us, *accounts, amount, request_id, *chain)
+                )
+        self._plan_folds(plan)
+        return plan
+
+    def _chain(self, plan: Plan, account: int, change: int) -> int:
+        """Move an account's balance and the end of its chain; return where its chain ended."""
+        balance = plan.balances.get(account)
+        if balance is None:
+            balance = self.balances[account]
+        plan.balances[account] = balance + change
+        before = plan.last_lines.get(account)
+        if before is None:
+            before = self._last_lines.get(account, 0)
+        plan.last_lines[account] = plan.line
+        if account != CASH and is_marked(account, plan.line):
+            plan.marks.append((account, plan.line))
+        return before
+
+    def _plan_folds(self, plan: Plan) -> None:
+        if not self._folding:
+            return
+        # Twice as many as there are new lines: a pass ends before the next one is due.
+        most = max(_FOLD_LEAST, 2 * len(plan.journal))
+        while plan.fold_buckets < len(self._folding) and len(plan.folds) < most:
+            plan.fold_buckets += 1
+            for account in self._folding[-plan.fold_buckets]:
+                balance = plan.balances.get(account, self.balances[account])
+                last_line = plan.last_lines.get(account, self._last_lines.get(account, 0))
+                plan.folds.append((account, balance, last_line))
+        if plan.fold_buckets == len(self._folding):
+            plan.folded_line = self._pass_line
+
+    def apply(self, plan: Plan) -> None:
+        """Take in a plan that is on disk."""
+        self.balances.update(plan.balances)
+        self._last_lines.update(plan.last_lines)
+        self.owners.update((a, owner) for a, owner in plan.opened if owner is not None)
+        self.line = plan.line
+        self.commit_no = plan.commit_no
+        for account in plan.last_lines:
+            self._touch(account)
+        if plan.fold_buckets:
+            del self._folding[-plan.fold_buckets :]
+            self._folded_line = plan.folded_line
+        due = self._touched_count >= FOLD_ACCOUNTS or self.line - self._pass_line >= FOLD_LINES
+        if due and not self._folding:
+            self._folding = list(self._touched.values())
+            self._touched, self._touched_count = {}, 0
+            self._pass_line = self.line
+
+    def _touch(self, account: int) -> None:
+        bucket = self._touched.setdefault(account >> _BUCKET_BITS, set())
+        before = len(bucket)
+        bucket.add(account)
+        self._touched_count += len(bucket) - before
+
+
+def _require_locked(key: int | str, locked: Collection[int | str]) -> None:
+    if key not in locked:
+        what = f"account {key}" if isinstance(key, int) else f"request id {key!r}"
+        raise InvalidRequest(f"{what} is not locked by this lease; lock it first", field="lease")
