@@ -284,12 +284,15 @@ def _is_near(peer: object) -> bool:
     return host == "::1" or host.startswith("127.")
 
 
-async def run_facade(settings: Settings, facade_id: int = 1) -> None:
+async def run_facade(
+    settings: Settings, facade_id: int = 1, *, stop: asyncio.Event | None = None
+) -> None:
     """Run the service ``msg.facade.N`` until it is told to stop.
 
     Args:
         settings: the settings in force.
         facade_id: N, from 1.
+        stop: set it to stop. None: SIGTERM and SIGINT stop it.
     """
 
     @asynccontextmanager
@@ -313,4 +316,4 @@ async def run_facade(settings: Settings, facade_id: int = 1) -> None:
                     queue_max=settings.queue_max,
                 )
 
-    await run_service(f"msg.facade.{facade_id}", build, settings)
+    await run_service(f"msg.facade.{facade_id}", build, settings, stop=stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -92,12 +93,15 @@ class LoggerObject:
         return words
 
 
-async def run_logger(settings: Settings, logger_id: int) -> None:
+async def run_logger(
+    settings: Settings, logger_id: int, *, stop: asyncio.Event | None = None
+) -> None:
     """Run the service ``msg.logger.N`` until it is told to stop.
 
     Args:
         settings: the settings in force.
         logger_id: N, from 1.
+        stop: set it to stop. None: SIGTERM and SIGINT stop it.
     """
 
     @asynccontextmanager
@@ -106,7 +110,7 @@ async def run_logger(settings: Settings, logger_id: int) -> None:
             async with open_stores(settings) as stores:
                 yield LoggerObject(context.name, stores.messages, log, queue_max=settings.queue_max)
 
-    await run_service(f"msg.logger.{logger_id}", build, settings)
+    await run_service(f"msg.logger.{logger_id}", build, settings, stop=stop)
 
 
 def _stdout_fd() -> int | None:

@@ -184,12 +184,15 @@ async def consuming(consumer: Consumer) -> AsyncIterator[None]:
         await task
 
 
-async def run_messages(settings: Settings, messages_id: int) -> None:
+async def run_messages(
+    settings: Settings, messages_id: int, *, stop: asyncio.Event | None = None
+) -> None:
     """Run the service ``msg.messages.N`` until it is told to stop.
 
     Args:
         settings: the settings in force.
         messages_id: N, from 1.
+        stop: set it to stop. None: SIGTERM and SIGINT stop it.
     """
 
     @asynccontextmanager
@@ -200,4 +203,4 @@ async def run_messages(settings: Settings, messages_id: int) -> None:
                 async with consuming(consumer):
                     yield MessagesObject(stores.consumed)
 
-    await run_service(f"msg.messages.{messages_id}", build, settings)
+    await run_service(f"msg.messages.{messages_id}", build, settings, stop=stop)
