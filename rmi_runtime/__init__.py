@@ -7,6 +7,7 @@ from Pyro5.core import URI
 from Pyro5.server import behavior, callback, expose, oneway
 
 from rmi_runtime import errors
+from rmi_runtime.coalesce import Coalescer
 from rmi_runtime.context import (
     ANONYMOUS,
     SERVICE,
@@ -17,25 +18,58 @@ from rmi_runtime.context import (
     call_as,
     current_call,
 )
+from rmi_runtime.credentials import (
+    ServiceAuthenticator,
+    hash_token,
+    load_or_create_cluster_key,
+    new_token,
+    same_secret,
+)
 from rmi_runtime.daemon import Daemon
+from rmi_runtime.endpoints import Endpoints, EndpointView
 from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.metrics import MetricsRegistry
+from rmi_runtime.nameserver import OWN_TAGS, NameServer
+from rmi_runtime.namestore import NameKeeper
+from rmi_runtime.nametable import Entry
+from rmi_runtime.oplog import OperationLog
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.proxy_results import RemoteStream
+from rmi_runtime.registry import Announcer, NameServers
+from rmi_runtime.service import ServiceContext, run_service, signal_ready, stop_on_signals
+from rmi_runtime.setting_rules import split_address
+from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
 from rmi_runtime.sqlite import SqliteThread, open_reader
 from rmi_runtime.sync_proxy import SyncProxy
 from rmi_runtime.version import __version__
 
 __all__ = [
     "ANONYMOUS",
+    "OWN_TAGS",
     "SERVICE",
     "URI",
+    "Announcer",
     "Call",
+    "Coalescer",
     "Connection",
     "Daemon",
     "DaemonLimits",
+    "EndpointView",
+    "Endpoints",
+    "Entry",
     "Identity",
+    "Loaded",
+    "MetricsRegistry",
+    "NameKeeper",
+    "NameServer",
+    "NameServers",
+    "OperationLog",
     "Proxy",
     "RemoteStream",
+    "ServiceAuthenticator",
+    "ServiceContext",
+    "Settings",
+    "SettingsError",
     "SqliteThread",
     "SyncProxy",
     "__version__",
@@ -46,6 +80,15 @@ __all__ = [
     "current_call",
     "errors",
     "expose",
+    "hash_token",
+    "load_or_create_cluster_key",
+    "load_settings",
+    "new_token",
     "oneway",
     "open_reader",
+    "run_service",
+    "same_secret",
+    "signal_ready",
+    "split_address",
+    "stop_on_signals",
 ]
