@@ -1,0 +1,120 @@
+"""The parser of serpent's text form agrees with Python's own, and stays quick and small."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from typing import Any
+
+import pytest
+import serpent
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmi_runtime.literals import LiteralError, check_elements, loads
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(), max_size=20)
+)
+_keys = st.integers() | st.text(max_size=5) | st.booleans() | st.tuples(st.integers(), st.text())
+_values = st.recursive(
+    _scalars,
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.lists(inner, max_size=5).map(tuple)
+        | st.dictionaries(_keys, inner, max_size=5)
+        | st.sets(_keys, min_size=1, max_size=5)
+    ),
+    max_leaves=30,
+)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(repr(one) == repr(other))  # 1 is not True, 1.0 is not 1, -0.0 is not 0.0
+
+
+@given(_values, st.booleans())
+def test_reads_what_serpent_writes_as_literal_eval_does(value: Any, indent: bool) -> None:
+    text = serpent.dumps(value, indent=indent, module_in_classname=True)
+    assert _same(loads(text), serpent.loads(text))
+
+
+@given(st.binary(max_size=50) | st.text(max_size=50).map(str.encode))
+def test_reads_bytes_literals_as_literal_eval_does(value: bytes) -> None:
+    text = serpent.dumps([value], bytes_repr=True)
+    assert loads(text) == [value]
+
+
+@given(st.text(alphabet="[](){},:'\"\\ bf1.-+ejTrue None\n#x_", max_size=40))
+def test_accepts_nothing_that_python_would_refuse_or_read_differently(text: str) -> None:
+    try:
+        value = loads(text.encode())
+    except LiteralError:
+        return
+    assert _same(value, ast.literal_eval(text.strip()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "# only a comment", "1,", "1 2", "[1 2]", "[1,,2]", "[,1]", "[1:2]", "{1:2,3}",
+        "{1,2:3}", "{1:}", "{:1}", "(", ")", "[)", "[1", "1]", "[1]]", "a", "a.b", "f()", "a[0]",
+        "1+1", "1+2", "--1", "+1", "not 1", "1 if 1 else 2", "lambda: 1", "f'{a}'", "f''", "u''",
+        "'a' 'b'", "'''a'''", "'a", "'a\nb'", "'\\q'", "b'\\u1234'", "b'\u00e9'", "0x10", "1_000",
+        "007e", "1e", "1.2.3", "nan", "inf", "Ellipsis", "...", "[[1]: 2]", "{[1]: 2}", "{{1}}",
+        "{1: 2} {3: 4}", "`1`", "*", "[*a]", "{**a}", "'\\ud8", "1;2", "\x00", "9" * 5000,
+    ],
+)  # fmt: skip
+def test_refuses_what_serpent_never_writes(text: str) -> None:
+    with pytest.raises((LiteralError, ValueError)):
+        loads(text.encode())
+
+
+def test_nesting_is_bounded() -> None:
+    assert loads(b"[" * 200 + b"]" * 200)
+    with pytest.raises(LiteralError, match="nested too deeply"):
+        loads(b"[" * 201 + b"]" * 201)
+    with pytest.raises(LiteralError, match="nested too deeply"):
+        loads(b"[" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" + b"1," * 2000 + b"]", b"[]," * 2000, b"]" * 4000, b"{" + b"1:1," * 1000 + b"}"],
+)
+def test_the_number_of_elements_is_bounded(text: bytes) -> None:
+    with pytest.raises(LiteralError, match="more than 500 elements"):
+        loads(text, 500)
+
+
+def test_marks_inside_strings_do_not_count_as_elements() -> None:
+    text = repr([",:[({" * 2000, "\"'\\," * 2000]).encode()
+    assert loads(text, 500) == ast.literal_eval(text.decode())
+    check_elements(b'{"a": "' + b"," * 5000 + b'"}', 500)
+
+
+def test_junk_without_marks_makes_few_tokens() -> None:
+    with pytest.raises(LiteralError):
+        loads(b"1 " * 1_000_000, 500)
+    with pytest.raises(LiteralError):
+        loads(b"'a' " * 1_000_000, 500)
+
+
+def test_colliding_keys_are_refused() -> None:
+    modulus = sys.hash_info.modulus
+    keys = ",".join(f"{modulus * i}:0" for i in range(1, 1000))
+    with pytest.raises(LiteralError, match="equal hashes"):
+        loads(f"{{{keys}}}".encode())
+    members = ",".join(f"{modulus * i}" for i in range(1, 1000))
+    with pytest.raises(LiteralError, match="equal hashes"):
+        loads(f"{{{members}}}".encode())
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        loads(b"'\xff'")
