@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import click
 
 from rmi_launch.failures import run
-from rmi_runtime.version import __version__
+from rmi_runtime import __version__
 
 COMMANDS: Mapping[str, str] = {
     "up": "rmi_launch.up:up",

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rmi_launch.options import with_settings
-from rmi_runtime.settings import FIELDS, Loaded, rule_of
+from rmi_runtime import Loaded
+from rmi_runtime.settings import FIELDS, rule_of
 
 
 @click.command()

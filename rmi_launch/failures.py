@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import click
 
+from rmi_runtime import SettingsError
 from rmi_runtime.errors import CallTimeout, ConnectionLost, RmiError, Unavailable
-from rmi_runtime.settings import SettingsError
 
 FAILED = 1
 WRONG_USE = 2

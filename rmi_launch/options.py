@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from rmi_runtime.settings import FIELDS, flag_of, load_settings, rule_of
+from rmi_runtime import load_settings
+from rmi_runtime.settings import FIELDS, flag_of, rule_of
 
 Command = Callable[..., Any]
 

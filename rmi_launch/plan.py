@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rmi_runtime.settings import Settings
+from rmi_runtime import Settings
 
 PRELOAD = ("rmi_bank", "rmi_msg")
 """Modules that the services share; loaded once, before the first is forked."""
@@ -42,8 +42,21 @@ def plan_services(settings: Settings) -> list[list[ServiceSpec]]:
         _numbered("msg.logger", "rmi_msg:run_logger", settings.loggers),
         _numbered("msg.facade", "rmi_msg:run_facade", 1),
         _numbered("msg.messages", "rmi_msg:run_messages", settings.messages),
-        [ServiceSpec(GATEWAY, "rmi_msg:run_gateway")],
+        _gateways(settings.gateway_workers),
     ]
+
+
+def is_gateway(name: str) -> bool:
+    """Say whether the service *name* speaks HTTP rather than Pyro."""
+    return name.partition(".")[0] == GATEWAY
+
+
+def _gateways(count: int) -> list[ServiceSpec]:
+    target = "rmi_msg:run_gateway"
+    if count == 1:
+        return [ServiceSpec(GATEWAY, target)]
+    # They share one port; the kernel deals the connections out.
+    return [ServiceSpec(f"{GATEWAY}.{n}", target) for n in range(1, count + 1)]
 
 
 def _numbered(name: str, target: str, count: int) -> list[ServiceSpec]:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from rmi_launch.plan import ServiceSpec
-from rmi_runtime.settings import Settings
+from rmi_runtime import Settings
 
 OUTPUT_SIZE_BYTES_MAX = 1024 * 1024
 READY_SIZE_BYTES_MAX = 64 * 1024

@@ -18,7 +18,7 @@ from rmi_launch.options import with_settings
 from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
 from rmi_launch.zygote import log_to_stderr
-from rmi_runtime.settings import Loaded, Settings
+from rmi_runtime import Loaded, Settings
 
 _COMMON = ("data_dir", "host", "ns", "insecure", "log_level")
 _BANK = ("lock_wait_s", "lock_lease_s", "call_timeout_s", "batch_max", "queue_max")

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,10 @@ from rich.table import Table
 
 from rmi_launch.failures import NotRunning
 from rmi_launch.options import with_settings
-from rmi_launch.plan import GATEWAY
+from rmi_launch.plan import GATEWAY, is_gateway
 from rmi_launch.system import System, find_system
-from rmi_runtime import URI, Proxy
+from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import RmiError
-from rmi_runtime.registry import NameServers
-from rmi_runtime.setting_rules import split_address
-from rmi_runtime.settings import Loaded
 
 PROBE_TIMEOUT_S = 2.0
 """How long one service may take to answer before it is called unreachable."""
@@ -92,7 +89,9 @@ async def gather_status(system: System) -> list[ServiceStatus]:
         str(service["name"]): (str(service["address"]), str(service["state"]))
         for service in system.services
     }
-    known.pop(GATEWAY, None)
+    gateways = [service for service in system.services if is_gateway(str(service["name"]))]
+    for service in gateways:
+        del known[service["name"]]
     async with NameServers(
         system.ns, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S
     ) as name_servers:
@@ -109,7 +108,24 @@ async def gather_status(system: System) -> list[ServiceStatus]:
         asyncio.to_thread(_ask_gateway, system.http),
         *(_ask_service(system, name, address, state) for name, (address, state) in known.items()),
     )
-    return [*sorted(services, key=lambda row: row.name), gateway]
+    rows = sorted(services, key=lambda row: row.name)
+    return [*rows, *_gateway_rows(gateway, gateways)]
+
+
+def _gateway_rows(
+    answer: ServiceStatus, gateways: Sequence[Mapping[str, Any]]
+) -> list[ServiceStatus]:
+    """Return a line per gateway process: *answer* is that of the one which took the connection."""
+    if len(gateways) < 2:
+        return [answer]
+    others = [
+        ServiceStatus(str(each["name"]), str(each["address"]), str(each["state"]), each["pid"])
+        for each in gateways
+    ]
+    return [
+        dataclasses.replace(answer, name=other.name) if other.pid == answer.pid else other
+        for other in others
+    ]
 
 
 async def _ask_service(system: System, name: str, address: str, state: str) -> ServiceStatus:

@@ -21,8 +21,8 @@ from typing import Any
 from rmi_launch.backoff import Backoff
 from rmi_launch.plan import NAMESERVER, ServiceSpec
 from rmi_launch.processes import ZYGOTE, ServiceProcess, ZygoteProcess, output_tail
+from rmi_runtime import Settings
 from rmi_runtime.errors import Definite
-from rmi_runtime.settings import Settings
 
 STOP_EXTRA_S = 1.0
 """A service may use all of ``stop_wait_s`` to drain, and needs a moment more to close."""

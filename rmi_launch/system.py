@@ -10,11 +10,8 @@ from typing import Any, TypeVar
 
 from rmi_launch.data_dir import read_running
 from rmi_launch.failures import NotRunning
-from rmi_runtime import Proxy
-from rmi_runtime.credentials import load_or_create_cluster_key
+from rmi_runtime import Loaded, NameServers, Proxy, load_or_create_cluster_key
 from rmi_runtime.errors import NotFound, Unavailable
-from rmi_runtime.registry import NameServers
-from rmi_runtime.settings import Loaded
 
 Result = TypeVar("Result")
 

@@ -17,13 +17,12 @@ import click
 
 from rmi_launch import data_dir
 from rmi_launch.options import with_settings
-from rmi_launch.plan import GATEWAY, PRELOAD, plan_services
+from rmi_launch.plan import PRELOAD, is_gateway, plan_services
 from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
+from rmi_runtime import Loaded, Settings, SettingsError, split_address
 from rmi_runtime.errors import Conflict
-from rmi_runtime.setting_rules import split_address
-from rmi_runtime.settings import Loaded, Settings
 
 ZYGOTE_EXTRA_S = 2.0
 """How much longer than a service's own grace the zygote waits, should ``rmi up`` be killed."""
@@ -40,6 +39,7 @@ class AddressInUse(Conflict):
     "business",
     "loggers",
     "messages",
+    "gateway_workers",
     "store",
     "http",
     "ns",
@@ -66,7 +66,17 @@ def up(loaded: Loaded) -> None:
 
 
 def refuse_taken_addresses(settings: Settings) -> None:
-    """Raise AddressInUse if a fixed address is taken; better said now than by a dying service."""
+    """Raise AddressInUse if a fixed address is taken; better said now than by a dying service.
+
+    Raises:
+        SettingsError: several gateway processes are to share a port that nobody has named.
+    """
+    if settings.gateway_workers > 1 and split_address(settings.http)[1] == 0:
+        raise SettingsError(
+            "--http: several gateway processes share one port, which must be named, not 0",
+            field="http",
+            source="--http",
+        )
     for flag, address in (("--ns", settings.ns[0]), ("--http", settings.http)):
         host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -156,7 +166,8 @@ class _Run:
     @property
     def _http(self) -> str:
         """Where the gateway really listens."""
-        said = [s.address for s in self._supervisor.services if s.name == GATEWAY and s.address]
+        gateways = [s for s in self._supervisor.services if is_gateway(s.name)]
+        said = [gateway.address for gateway in gateways if gateway.address]
         return said[0] if said else self._supervisor.settings.http
 
     def _write_running(self) -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from rmi_launch.supervisor import Service, State
-from rmi_runtime.settings import Settings
+from rmi_runtime import Settings
 
 
 class UpView(Protocol):

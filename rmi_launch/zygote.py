@@ -43,8 +43,8 @@ from typing import Any, NoReturn
 
 import uvloop
 
+from rmi_runtime import Settings
 from rmi_runtime.errors import RmiError
-from rmi_runtime.settings import Settings
 
 REQUEST_SIZE_BYTES_MAX = 64 * 1024
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)

@@ -1,0 +1,128 @@
+"""``rmi token``: who may act at the bank."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from rmi_launch.options import with_settings
+from rmi_launch.system import ask, find_system
+from rmi_runtime import Loaded, Proxy
+
+ROLES = ("teller", "customer", "admin")
+PAGE_MAX = 1000
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens that clients show the bank."""
+
+
+@token.command()
+@click.option("--client", type=click.IntRange(0, 2**53), required=True, help="Whose it will be.")
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    default="teller",
+    show_default=True,
+    help="teller: any account; customer: its own; admin: opens accounts, makes tokens.",
+)
+@click.option(
+    "--expires-s",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long it is good. [default: until it is revoked]",
+)
+@click.option("--quiet", is_flag=True, help="Print the token and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings("data_dir", "ns")
+def create(
+    loaded: Loaded, client: int, role: str, expires_s: int | None, quiet: bool, as_json: bool
+) -> None:
+    """Make a token and print it: this once, for only its hash is kept."""
+
+    async def question(data: Proxy) -> dict[str, Any]:
+        made: dict[str, Any] = await data._call("token_create", (client, role, expires_s))
+        return made
+
+    made = ask(find_system(loaded), question)
+    if as_json:
+        click.echo(json.dumps(made))
+    elif quiet:
+        click.echo(made["token"])
+    else:
+        until = f"until {made['expires_at']}" if made["expires_at"] else "until it is revoked"
+        click.echo(made["token"])
+        click.echo(
+            f"token {made['id']}: client {client} as {role}, good {until}; "
+            "it cannot be shown again",
+            err=True,
+        )
+
+
+@token.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@with_settings("data_dir", "ns")
+def list_(loaded: Loaded, as_json: bool) -> None:
+    """List the tokens, without the tokens themselves."""
+    rows = ask(find_system(loaded), all_tokens)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("id", "client", "role", "state", "created", "expires"):
+        table.add_column(column, justify="right" if column in ("id", "client") else "left")
+    now = datetime.now(UTC)
+    for row in rows:
+        state = token_state(row, now)
+        table.add_row(
+            str(row["id"]),
+            str(row["client"]),
+            row["role"],
+            f"[{'green' if state == 'good' else 'red'}]{state}[/]",
+            row["created_at"],
+            row["expires_at"] or "never",
+        )
+    Console().print(table, highlight=False)
+
+
+@token.command()
+@click.argument("token_id", type=click.IntRange(0))
+@with_settings("data_dir", "ns")
+def revoke(loaded: Loaded, token_id: int) -> None:
+    """Revoke the token with the number TOKEN_ID (see rmi token list)."""
+
+    async def question(data: Proxy) -> None:
+        await data._call("token_revoke", (token_id,))
+
+    ask(find_system(loaded), question)
+    click.echo(f"token {token_id} is revoked; it is refused everywhere within two seconds")
+
+
+async def all_tokens(data: Proxy) -> list[dict[str, Any]]:
+    """Return all tokens, page by page, as the data object describes them."""
+    rows: list[dict[str, Any]] = []
+    after: int | None = 0
+    while after is not None:
+        page = await data._call("token_list", (after, PAGE_MAX))
+        rows += page["tokens"]
+        after = page["next"]
+    return rows
+
+
+def token_state(row: dict[str, Any], now: datetime) -> str:
+    """Return ``good``, ``revoked`` or ``expired``.
+
+    Args:
+        row: a token as the data object describes it.
+        now: the time, with its zone.
+    """
+    if row["revoked_at"]:
+        return "revoked"
+    expired = row["expires_at"] and datetime.fromisoformat(row["expires_at"]) <= now
+    return "expired" if expired else "good"
