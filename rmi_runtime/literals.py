@@ -111,7 +111,9 @@ def _marks(text: bytes) -> int:
 
 def _build(tokens: list[tuple[str, str]]) -> Any:
     above: list[tuple[str, list[Any], list[str]]] = []
-    opener, values, marks = "", [], []
+    opener: str = ""
+    values: list[Any] = []
+    marks: list[str] = []
     for text, mark in tokens:
         first = text[0]  # an IndexError is the end of what can be understood
         if first in _QUOTES:
