@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from rmi_launch.options import with_settings
 from rmi_launch.system import ask, find_system
+from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded, Proxy
 
 PAGE_MAX = 1000
@@ -71,12 +70,11 @@ def list_(loaded: Loaded, as_json: bool, after: int, limit: int) -> None:
     if as_json:
         click.echo(json.dumps(page["accounts"], indent=1))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("account", "balance", "owner"):
-        table.add_column(column, justify="right")
+    columns = ("account", "balance", "owner")
+    table = new_table(*columns, right=columns)
     for row in page["accounts"]:
         owner = "-" if row["owner"] is None else str(row["owner"])
         table.add_row(str(row["account"]), str(row["balance"]), owner)
-    Console().print(table, highlight=False)
+    show(table)
     if page["next"] is not None:
         click.echo(f"there are more: rmi account list --after {page['next']}", err=True)

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from rmi_launch.options import with_settings
+from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded
 from rmi_runtime.settings import FIELDS, rule_of
 
@@ -34,9 +33,8 @@ def config(loaded: Loaded, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("field", "value", "source", "meaning"):
-        table.add_column(column, no_wrap=column != "meaning")
+    table = new_table("field", "value", "source", "meaning")
+    table.columns[-1].no_wrap = False
     for row in rows:
         name, source = str(row["field"]), str(row["source"])
         rule = rule_of(name)
@@ -44,7 +42,7 @@ def config(loaded: Loaded, as_json: bool) -> None:
         value = str(row["value"]).lower() if isinstance(row["value"], bool) else _shown(row)
         meaning = f"{rule.doc} ({rule.unit})" if rule.unit else rule.doc
         table.add_row(name, value, f"[{style}]{source}[/]", f"[dim]{meaning}[/]")
-    Console().print(table, highlight=False)
+    show(table)
 
 
 def _plain(value: object) -> object:

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 from Pyro5.core import DAEMON_NAME
-from rich.console import Console
 from rich.table import Table
 
 from rmi_launch.failures import NotRunning
 from rmi_launch.options import with_settings
 from rmi_launch.plan import GATEWAY, is_gateway
 from rmi_launch.system import System, find_system
+from rmi_launch.tables import new_table, show
 from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import RmiError
 
@@ -26,6 +26,7 @@ PROBE_TIMEOUT_S = 2.0
 """How long one service may take to answer before it is called unreachable."""
 
 UNREACHABLE = "unreachable"
+_KNOWN_ABSENT = frozenset({"waiting", "dead", "starting", "stopping", "draining"})
 _COLOURS = {"ready": "green", "draining": "yellow", "starting": "yellow", "waiting": "yellow"}
 
 
@@ -73,7 +74,7 @@ def status(loaded: Loaded, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     else:
-        Console().print(status_table(rows), highlight=False)
+        show(status_table(rows))
 
 
 async def gather_status(system: System) -> list[ServiceStatus]:
@@ -137,7 +138,8 @@ async def _ask_service(system: System, name: str, address: str, state: str) -> S
         async with Proxy(uri, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S) as daemon:
             stats: Mapping[str, Any] = await daemon._call("stats")
     except (RmiError, AttributeError, OSError):
-        down = state if state in ("waiting", "dead", "starting") else UNREACHABLE
+        # One that leaves, or does not run, takes no new connection: others know why.
+        down = state if state in _KNOWN_ABSENT else UNREACHABLE
         return ServiceStatus(name, address, down)
     return _row(name, address, stats)
 
@@ -171,10 +173,8 @@ def _ask_gateway(address: str) -> ServiceStatus:
 
 def status_table(rows: list[ServiceStatus]) -> Table:
     """Return *rows* as people like to read them."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    right = ("process", "uptime", "calls/s", "calls", "errors")
-    for column in ("name", "address", "process", "state", *right[1:]):
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    numbers = ("uptime", "calls/s", "errors")
+    table = new_table("name", "address", "pid", "state", *numbers, right=("pid", *numbers))
     for row in rows:
         colour = _COLOURS.get(row.state, "red")
         table.add_row(
@@ -184,7 +184,6 @@ def status_table(rows: list[ServiceStatus]) -> Table:
             f"[{colour}]{row.state}[/]",
             duration(row.uptime_s),
             _cell(row.calls_per_s),
-            _cell(row.calls),
             f"[red]{row.errors}[/]" if row.errors else _cell(row.errors),
         )
     return table

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from rmi_launch.options import with_settings
 from rmi_launch.system import ask, find_system
+from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded, Proxy
 
 ROLES = ("teller", "customer", "admin")
@@ -74,9 +73,8 @@ def list_(loaded: Loaded, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("id", "client", "role", "state", "created", "expires"):
-        table.add_column(column, justify="right" if column in ("id", "client") else "left")
+    columns = ("id", "client", "role", "state", "created", "expires")
+    table = new_table(*columns, right=("id", "client"))
     now = datetime.now(UTC)
     for row in rows:
         state = token_state(row, now)
@@ -88,7 +86,7 @@ def list_(loaded: Loaded, as_json: bool) -> None:
             row["created_at"],
             row["expires_at"] or "never",
         )
-    Console().print(table, highlight=False)
+    show(table)
 
 
 @token.command()

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from rmi_launch.supervisor import Service, State
+from rmi_launch.tables import new_table
 from rmi_runtime import Settings
 
 
@@ -207,12 +208,10 @@ class TerminalView:
         here = Table.grid(padding=(0, 2))
         for what, where in places(settings, http):
             here.add_row(f"  [dim]{what}[/]", where)
-        table = Table(box=None, padding=(0, 2), header_style="dim")
-        for column in ("service", "address", "process", "state"):
-            table.add_column(column, justify="right" if column == "process" else "left")
+        table = new_table("  name", "address", "pid", "state", right=("pid",))
         for service in services:
             state = f"[green]{service.state.value}[/]"
-            table.add_row(service.name, service.address, pid_of(service), state)
+            table.add_row(f"  {service.name}", service.address, pid_of(service), state)
         self._console.print()
         self._console.print(here, highlight=False)
         self._console.print()

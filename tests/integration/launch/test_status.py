@@ -1,0 +1,74 @@
+"""What `rmi status` finds out, against daemons in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rmi_launch.status import ServiceStatus, gather_status
+from rmi_launch.system import System
+from rmi_runtime import Daemon, Identity, expose
+
+NOWHERE = "127.0.0.1:1"
+
+
+@expose
+class Thing:
+    def ask(self) -> int:
+        return 1
+
+
+def system(*services: tuple[str, str, str]) -> System:
+    """A system without name server and gateway, of whose services rmi up has written."""
+    written: list[dict[str, Any]] = [
+        {"name": name, "address": address, "state": state, "pid": 1, "restarts": 0}
+        for name, address, state in services
+    ]
+    return System((NOWHERE,), NOWHERE, {"cluster_key": "00"}, tuple(written))
+
+
+def only_services(handshake: object, peer: object) -> Identity:
+    assert handshake == {"cluster_key": "00"}
+    return Identity("service")
+
+
+async def named(where: System) -> dict[str, ServiceStatus]:
+    return {row.name: row for row in await gather_status(where)}
+
+
+async def test_a_service_is_asked_itself_even_without_a_name_server() -> None:
+    async with Daemon(authenticate=only_services) as daemon:
+        daemon.register(Thing(), "bank.data")
+        rows = await named(system(("bank.data", daemon.location, "ready")))
+    row = rows["bank.data"]
+    assert (row.state, row.address) == ("ready", daemon.location)
+    assert row.pid is not None
+    assert row.calls is not None
+    assert row.uptime_s is not None
+
+
+async def test_who_does_not_answer_is_unreachable_and_who_is_known_to_be_absent_is_shown_so() -> (
+    None
+):
+    where = system(
+        ("bank.data", NOWHERE, "ready"),
+        ("msg.logger.1", NOWHERE, "waiting"),
+        ("msg.logger.2", NOWHERE, "dead"),
+        ("msg.logger.3", "", "starting"),
+        ("msg.logger.4", NOWHERE, "draining"),
+    )
+    rows = await named(where)
+    assert {name: row.state for name, row in rows.items()} == {
+        "bank.data": "unreachable",
+        "msg.logger.1": "waiting",
+        "msg.logger.2": "dead",
+        "msg.logger.3": "starting",
+        "msg.logger.4": "draining",
+        "gateway": "unreachable",
+    }
+    assert all(row.pid is None for row in rows.values())
+
+
+async def test_what_answers_but_is_no_service_is_unreachable() -> None:
+    async with Daemon(authenticate=lambda handshake, peer: 1 / 0) as daemon:  # type: ignore[arg-type,return-value]
+        rows = await named(system(("bank.data", daemon.location, "ready")))
+    assert rows["bank.data"].state == "unreachable"

@@ -1,0 +1,55 @@
+"""What people read: durations, states, tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from rmi_launch.status import duration
+from rmi_launch.tables import new_table, show
+from rmi_launch.tokens import token_state
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.4, "0s"),
+        (59.9, "59s"),
+        (60, "1m 00s"),
+        (3599, "59m 59s"),
+        (3600, "1h 00m"),
+        (86_399, "23h 59m"),
+        (86_400, "1d 00h"),
+        (10 * 86_400 + 7200, "10d 02h"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("revoked_at", "expires_at", "state"),
+    [
+        (None, None, "good"),
+        (None, "2024-01-02T00:00:01+00:00", "good"),
+        (None, "2024-01-02T00:00:00Z", "expired"),
+        ("2024-01-01T00:00:00Z", None, "revoked"),
+        ("2024-01-01T00:00:00Z", "2024-01-01T12:00:00Z", "revoked"),
+    ],
+)
+def test_a_token_is_good_until_it_expires_or_is_revoked(
+    revoked_at: str | None, expires_at: str | None, state: str
+) -> None:
+    row = {"revoked_at": revoked_at, "expires_at": expires_at}
+    assert token_state(row, datetime(2024, 1, 2, tzinfo=UTC)) == state
+
+
+def test_a_table_in_a_pipe_is_never_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table("name", "number", right=("number",))
+    table.add_row("x" * 300, "1")
+    show(table)
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "number"]
+    assert row.split() == ["x" * 300, "1"]
