@@ -24,10 +24,11 @@ from typing import Any
 
 from rmi_bank import operations as op
 from rmi_bank import rules
+from rmi_bank.account_desk import BUSINESS_ID_MAX, AccountDesk
 from rmi_bank.demo import seed_demo
 from rmi_bank.lock_desk import LockDesk
 from rmi_bank.locks import State, Ticket
-from rmi_bank.oplines import COMMIT, DATA_SALDO, GETLOCK, UNLOCK, DataEntry, DataLine
+from rmi_bank.oplines import COMMIT, GETLOCK, UNLOCK, DataEntry, DataLine
 from rmi_bank.request_ids import new_request_id
 from rmi_bank.stores import Ledger, Record
 from rmi_bank.stores.sqlite import SqliteLedger
@@ -35,11 +36,9 @@ from rmi_bank.token_desk import TokenDesk
 from rmi_bank.values import (
     accounts_of,
     checked_int,
-    checked_limit,
     checked_seconds,
     record_of,
     request_ids_of,
-    shown_line,
 )
 from rmi_runtime import (
     Identity,
@@ -57,7 +56,6 @@ log = logging.getLogger(__name__)
 
 TICKETS_MAX = 4096
 WAIT_S_MAX = 60.0
-BUSINESS_ID_MAX = 2**31 - 1
 FILE_NAME = "bank.sqlite"
 REOPEN_PAUSE_S_MAX = 2.0
 
@@ -68,7 +66,7 @@ needs the interpreter twice, for microseconds; with 5 ms a busy loop would make 
 
 @expose
 @allow("service")
-class DataObject(TokenDesk):
+class DataObject(AccountDesk, TokenDesk):
     """Accounts, journal, outcomes and tokens, for services only. Made by :func:`open_data`.
 
     Args:
@@ -176,83 +174,6 @@ class DataObject(TokenDesk):
         accounts = (key for key in ticket.keys if isinstance(key, int))
         self._log((ticket.business_id, UNLOCK, account, 0) for account in accounts)
 
-    def balances(self, accounts: Sequence[int], business_id: int = 0) -> dict[str, Any]:
-        """Read balances, all as of one commit number. Takes no lock; shows only what is on disk.
-
-        Args:
-            accounts: their numbers; 0 is cash.
-            business_id: who asks, for the log.
-
-        Returns:
-            ``commit``; ``balances`` and ``owners`` in the order of *accounts*, None where there is
-            none.
-        """
-        checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
-        wanted = accounts_of(accounts, cash=True)
-        self._require_open()
-        balances = self._ledger.balances(wanted)
-        self._log(
-            (business_id, DATA_SALDO, account, balance)
-            for account, balance in zip(wanted, balances, strict=True)
-            if balance is not None
-        )
-        return {
-            "commit": self._ledger.commit_no,
-            "balances": balances,
-            "owners": self._ledger.owners(wanted),
-        }
-
-    async def statement(self, account: int, after: int = 0, limit: int = 100) -> dict[str, Any]:
-        """Read journal lines of an account, oldest first.
-
-        Args:
-            account: its number.
-            after: lines above this one.
-            limit: most lines, 1 to 1,000.
-
-        Returns:
-            ``{"lines": [{"line", "commit", "at", "debit", "credit", "amount", "request_id"}],
-            "next": line to go on after, or None}``. ``request_id`` is as the client made it, empty
-            if no request caused the line.
-
-        Raises:
-            UnknownAccount: it has not been opened.
-        """
-        checked_int("account", account, 1, op.ACCOUNT_MAX)
-        checked_int("after", after, 0, 2**63 - 1)
-        self._require_open()
-        if self._ledger.balances([account])[0] is None:
-            raise rules.unknown_account(account)
-        lines = await self._ledger.statement(account, after, checked_limit(limit))
-        return {
-            "lines": [shown_line(line) for line in lines],
-            "next": lines[-1].line if len(lines) == limit else None,
-        }
-
-    async def account_list(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
-        """List accounts.
-
-        Args:
-            after: accounts above this number; below 0 cash is listed too.
-            limit: most accounts, 1 to 1,000.
-
-        Returns:
-            ``{"accounts": [{"account", "balance", "owner"}], "commit", "next"}``; all of a page as
-            of one commit number.
-        """
-        checked_int("after", after, -1, op.ACCOUNT_MAX)
-        self._require_open()
-        found = await self._ledger.accounts(after, checked_limit(limit))
-        balances = self._ledger.balances(account for account, _ in found)
-        return {
-            "accounts": [
-                {"account": account, "balance": balance, "owner": owner}
-                for (account, owner), balance in zip(found, balances, strict=True)
-            ],
-            "commit": self._ledger.commit_no,
-            "next": found[-1][0] if len(found) == limit else None,
-        }
-
     async def open_account(
         self,
         account: int,
@@ -296,14 +217,6 @@ class DataObject(TokenDesk):
         if isinstance(outcome, op.Refused):
             raise outcome.to_error()
         return {**op.outcome_dict(operation, outcome), "account": account}
-
-    def figures(self) -> dict[str, Any]:
-        """Return counters of the store and the lock table, as plain values."""
-        return {
-            **self._ledger.figures(),
-            "tickets": len(self._desk),
-            "leases_expired": self._desk.expired,
-        }
 
     async def _start(self) -> None:
         """Open the store. Leases from before are worth nothing now."""
@@ -418,7 +331,7 @@ class DataObject(TokenDesk):
         self._desk.open(self._ledger.epoch)
         log.warning("the store is open again, as of commit %d", self._ledger.commit_no)
 
-    def _require_open(self) -> None:
+    def _check_open(self) -> None:
         if self._reopening is not None:
             raise Unavailable("the store failed and is being opened anew; try again shortly")
 

@@ -1,0 +1,233 @@
+"""One round of operations: lock all they touch, decide, commit once.
+
+What fails definitely is tried again until the deadline: the lock took too long, the lease was lost,
+the data object was away. A commit whose reply never came is *in doubt*. Then the same request ids
+are locked again, which waits for the commit if it is still under way; whatever the outcomes are
+then is the truth, and what is not among them is decided anew. So no operation is done twice and
+none is reported done that was not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from rmi_bank import rules
+from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
+from rmi_bank.operations import Done, Outcome, Refused, Request
+from rmi_runtime.errors import (
+    Conflict,
+    DeadlinePassed,
+    Draining,
+    Indefinite,
+    Interrupted,
+    Overloaded,
+    RmiError,
+    Unavailable,
+)
+
+PAUSE_S_MIN = 0.002
+PAUSE_S_MAX = 0.1
+
+_REPLY_S = 0.5  # how much longer than the lock itself may wait its reply may take
+
+_PASSING = (StaleLease, LockTimeout, Overloaded, Unavailable, Draining, DeadlinePassed, StoreFull)
+"""Definite failures that another try may not meet."""
+
+_PASSING_COMMITS = (*_PASSING, BalanceLimit, Conflict)
+"""The same for commits: there the rules may decide otherwise on the next state."""
+
+
+class DataCaller(Protocol):
+    """How the data object is called; :class:`rmi_runtime.Endpoints` fits."""
+
+    async def call(
+        self,
+        method: str,
+        *args: Any,
+        timeout_s: float | None = None,
+        repeatable: bool = False,
+    ) -> Any:
+        """Call a method of the data object."""
+
+
+class Execution:
+    """Carries out rounds of operations against the data object.
+
+    Args:
+        data: how it is called. Lock and commit must go through one connection, as long as it
+            stands.
+        business_id: who we are, for its log.
+        lock_wait_s: longest wait for a lock before it is asked for again.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        data: DataCaller,
+        business_id: int,
+        *,
+        lock_wait_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._data = data
+        self._business_id = business_id
+        self._lock_wait_s = lock_wait_s
+        self._clock = clock
+
+    async def change(
+        self, requests: Sequence[Request], deadline_s: float
+    ) -> tuple[list[Outcome], list[int]]:
+        """Do *requests*, in their order.
+
+        Args:
+            requests: for whom, and what.
+            deadline_s: by the clock; when to give up.
+
+        Returns:
+            One outcome per request, and the places of those that were done now (neither refused nor
+            known before).
+
+        Raises:
+            Unavailable, LockTimeout, Overloaded, StoreFull: nothing was done.
+            Interrupted: nobody knows; ask again with the same request ids.
+        """
+        accounts, request_ids = rules.keys(requests)
+        in_doubt: Indefinite | None = None
+        pause_s = PAUSE_S_MIN
+        while True:
+            failure: RmiError
+            try:
+                grant = await self._lock(accounts, request_ids, deadline_s)
+            except (*_PASSING, Indefinite) as error:
+                failure = error
+            else:
+                in_doubt = None  # what it did is in the outcomes, or it never will be
+                try:
+                    return await self._decide(requests, accounts, grant, deadline_s)
+                except Indefinite as error:
+                    failure = in_doubt = error
+                except _PASSING_COMMITS as error:
+                    failure = error
+            if self._clock() + pause_s >= deadline_s:
+                raise _given_up(failure, in_doubt) from failure
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+    async def read(self, requests: Sequence[Request], deadline_s: float) -> list[Outcome]:
+        """Read balances, all as of one commit number.
+
+        Args:
+            requests: balance queries only.
+            deadline_s: by the clock; when to give up.
+
+        Returns:
+            One outcome per request.
+
+        Raises:
+            Unavailable, Overloaded: as they say.
+        """
+        accounts, _ = rules.keys(requests)
+        try:
+            found = await self._data.call(
+                "balances",
+                accounts,
+                self._business_id,
+                timeout_s=self._left_s(deadline_s),
+                repeatable=True,
+            )
+        except Indefinite as error:
+            raise Unavailable(f"no balances in time: {error.message}") from error
+        balances = dict(zip(accounts, found["balances"], strict=True))
+        owners = dict(zip(accounts, found["owners"], strict=True))
+        outcomes: list[Outcome] = []
+        for principal, operation in requests:
+            account = operation.account  # type: ignore[union-attr]
+            try:
+                if balances[account] is None:
+                    raise rules.unknown_account(account)
+                rules.check_reader(principal, account, owners[account])
+                outcomes.append(Done(balances[account], found["commit"]))
+            except RmiError as error:
+                outcomes.append(Refused.from_error(error))
+        return outcomes
+
+    async def _lock(
+        self, accounts: list[int], request_ids: list[str], deadline_s: float
+    ) -> dict[str, Any]:
+        left_s = self._left_s(deadline_s)
+        # The reply must find us waiting, or the lease it brings would be nobody's.
+        wait_s = min(self._lock_wait_s, max(left_s - _REPLY_S, left_s / 2))
+        grant: dict[str, Any] = await self._data.call(
+            "lock", self._business_id, accounts, request_ids, wait_s, timeout_s=left_s
+        )
+        return grant
+
+    async def _decide(
+        self,
+        requests: Sequence[Request],
+        accounts: list[int],
+        grant: dict[str, Any],
+        deadline_s: float,
+    ) -> tuple[list[Outcome], list[int]]:
+        lease = grant["lease"]
+        try:
+            decision = rules.decide(requests, _books(accounts, grant))
+            if not decision.changes:
+                await self._unlock(lease, deadline_s)
+                return decision.results, decision.done
+        except Exception:
+            await self._unlock(lease, deadline_s)
+            raise
+        try:
+            number = await self._data.call(
+                "commit",
+                lease,
+                decision.postings,
+                decision.outcomes,
+                decision.opened,
+                timeout_s=self._left_s(deadline_s),
+            )
+        except StaleLease:
+            raise
+        except RmiError as error:
+            if error.definite:
+                await self._unlock(lease, deadline_s)
+            raise
+        decision.settle(number)
+        return decision.results, decision.done
+
+    async def _unlock(self, lease: int, deadline_s: float) -> None:
+        """Free what was locked. If that fails, the lease ends by itself."""
+        with contextlib.suppress(RmiError):
+            timeout_s = min(1.0, self._left_s(deadline_s))
+            await self._data.call("unlock", lease, timeout_s=timeout_s)
+
+    def _left_s(self, deadline_s: float) -> float:
+        return max(0.001, deadline_s - self._clock())
+
+
+def _books(accounts: list[int], grant: dict[str, Any]) -> rules.Books:
+    owners = zip(accounts, grant["owners"], strict=True)
+    return rules.Books(
+        dict(zip(accounts, grant["balances"], strict=True)),
+        {account: owner for account, owner in owners if owner is not None},
+        {key: rules.Known(*known) for key, known in grant["outcomes"].items()},
+        grant["cash"],
+        grant["commit"],
+    )
+
+
+def _given_up(failure: RmiError, in_doubt: Indefinite | None) -> RmiError:
+    """Return the error to end with; it is definite only if certainly nothing was done."""
+    if in_doubt is not None:
+        return Interrupted(
+            f"no answer came to a commit ({in_doubt.message}), and the data object could not be "
+            "asked again in time; ask again with the same request ids"
+        )
+    if isinstance(failure, (LockTimeout, Overloaded, StoreFull, Unavailable)):
+        return failure
+    return Unavailable(f"nothing was done before the deadline: {failure.message}")

@@ -1,0 +1,168 @@
+"""The bank as a gateway sees it: one object that turns many callers' requests into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from rmi_bank import operations as op
+from rmi_bank.identities import Identities
+from rmi_bank.operations import Operation, Outcome, Principal, Refused, Request
+from rmi_runtime import Coalescer, Identity, hash_token
+from rmi_runtime.errors import Forbidden, InvalidRequest
+
+SENDS_UNDER_WAY = 4
+"""Batches of one kind on their way to business objects at once."""
+
+
+class BusinessCaller(Protocol):
+    """How business objects are called; ``Endpoints("bank.business.", policy="less_busy")`` fits."""
+
+    async def call(self, method: str, *args: Any, repeatable: bool = False) -> Any:
+        """Call a method of one of the business objects."""
+
+
+class BankGateway:
+    """Asks the bank on behalf of clients whose tokens were shown to the gateway.
+
+    Operations that come while others are under way leave as one batch. Operations that only read
+    go in batches of their own, so that they wait for no lock.
+
+    Args:
+        endpoints: the business objects; our handshake with them must be the cluster key's.
+        batch_max: most operations in a batch.
+        queue_max: most operations of one kind that wait.
+    """
+
+    def __init__(
+        self, endpoints: BusinessCaller, *, batch_max: int = 1024, queue_max: int = 16384
+    ) -> None:
+        self._endpoints = endpoints
+        self._identities = Identities(self._ask_identity)
+        self._changes = self._coalescer(batch_max, queue_max)
+        self._reads = self._coalescer(batch_max, queue_max)
+
+    def _coalescer(self, batch_max: int, queue_max: int) -> Coalescer[Request, Outcome]:
+        return Coalescer(
+            self._send_alone_if_need_be,
+            batch_max=min(batch_max, op.OPERATIONS_MAX),
+            queue_max=queue_max,
+            concurrency=SENDS_UNDER_WAY,
+        )
+
+    async def aclose(self) -> None:
+        """Take nothing new, and finish what is under way."""
+        await self._changes.aclose()
+        await self._reads.aclose()
+
+    async def identify(self, token: str) -> Identity | None:
+        """Return whose token it is; None if it is fake, revoked (for a second or two) or expired.
+
+        Raises:
+            Unavailable: nobody could be asked.
+        """
+        return await self._identities.find(hash_token(token))
+
+    async def execute(self, identity: Identity, operation: Operation) -> dict[str, Any]:
+        """Do one operation.
+
+        Args:
+            identity: of a client, from :meth:`identify`.
+            operation: what to do.
+
+        Returns:
+            ``{"request_id", "balance", "commit"}``; no ``request_id`` for a balance query.
+
+        Raises:
+            RmiError: why it was not done, or (not definite) may not have been.
+        """
+        queue = self._reads if isinstance(operation, op.BalanceQuery) else self._changes
+        outcome = await queue.submit((_principal(identity), operation))
+        if isinstance(outcome, Refused):
+            raise outcome.to_error()
+        answer = {"balance": outcome.balance, "commit": outcome.commit}
+        if isinstance(operation, op.BalanceQuery):
+            return answer
+        return {"request_id": operation.request_id, **answer}
+
+    async def execute_many(
+        self, identity: Identity, operations: Sequence[Operation]
+    ) -> list[dict[str, Any]]:
+        """Do several operations in their order; each happens or is refused by itself.
+
+        Args:
+            identity: of a client.
+            operations: at most 4,096.
+
+        Returns:
+            Per operation ``{"request_id", "status": "ok", "balance", "commit"}`` or
+            ``{"request_id", "status": "error", "code", "message", "definite", "fields"}``.
+
+        Raises:
+            RmiError: of the batch as a whole.
+        """
+        principal = _principal(identity)
+        outcomes = await self._send([(principal, operation) for operation in operations])
+        return [
+            op.outcome_dict(operation, outcome)
+            for operation, outcome in zip(operations, outcomes, strict=True)
+        ]
+
+    async def balance(self, identity: Identity, account: int) -> dict[str, Any]:
+        """Read a balance.
+
+        Returns:
+            ``{"account", "balance", "commit"}``
+
+        Raises:
+            RmiError: why it cannot be told.
+        """
+        found = await self.execute(identity, op.BalanceQuery(account))
+        return {"account": account, **found}
+
+    async def statement(
+        self, identity: Identity, account: int, after: int = 0, limit: int = 100
+    ) -> dict[str, Any]:
+        """Read journal lines of an account; see :meth:`BusinessObject.statement`."""
+        client, role = _principal(identity)
+        found: dict[str, Any] = await self._endpoints.call(
+            "statement_for", client, role, account, after, limit, repeatable=True
+        )
+        return found
+
+    async def open_account(
+        self, identity: Identity, account: int, balance: int, owner: int | None, request_id: str
+    ) -> dict[str, Any]:
+        """Open an account; see :meth:`BusinessObject.open_account`."""
+        return await self.execute(identity, op.OpenAccount(account, request_id, balance, owner))
+
+    async def _ask_identity(self, token_hash: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = await self._endpoints.call(
+            "identify", token_hash, repeatable=True
+        )
+        return found
+
+    async def _send(self, requests: list[Request]) -> list[Outcome]:
+        if not requests:
+            return []
+        packed = await self._endpoints.call(
+            "execute_packed", op.pack_batch(requests), repeatable=True
+        )
+        return op.unpack_outcomes(packed)
+
+    async def _send_alone_if_need_be(
+        self, requests: list[Request]
+    ) -> Sequence[Outcome | BaseException]:
+        """Send a batch; if one of its operations is invalid, the others must not suffer for it."""
+        try:
+            return await self._send(requests)
+        except InvalidRequest as error:
+            if len(requests) == 1:
+                return [error]
+        return [(await self._send_alone_if_need_be([request]))[0] for request in requests]
+
+
+def _principal(identity: Identity) -> Principal:
+    if identity.kind != "client" or identity.client is None:
+        raise Forbidden("only clients, known by their tokens, have business with the bank here")
+    return Principal(identity.client, identity.role or "")

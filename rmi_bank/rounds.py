@@ -1,0 +1,165 @@
+"""Gathers operations of many callers into rounds.
+
+Each caller hands in a *parcel*: its operations, and until when it waits. While rounds are under way
+parcels gather, and go together as the next one; a parcel is never split, so its operations keep
+their order. Like :class:`rmi_runtime.Coalescer`, but bounded by operations instead of calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from rmi_bank.operations import Outcome, Request
+from rmi_runtime.errors import Draining, Interrupted, Overloaded
+
+CONCURRENCY = 2
+"""Rounds under way at once: while one is being written the next one already waits for its lock."""
+
+Run = Callable[[list[Request], float], Awaitable[list[Outcome]]]
+"""Carries out a round: requests, and when to give up."""
+
+
+class Parcel(NamedTuple):
+    """One caller's operations.
+
+    Attributes:
+        requests: in order.
+        deadline_s: until when the caller waits, by the monotonic clock.
+        answer: where the outcomes go.
+    """
+
+    requests: list[Request]
+    deadline_s: float
+    answer: asyncio.Future[list[Outcome]]
+
+
+class Rounds:
+    """A bounded queue of parcels in front of something that carries out rounds.
+
+    Args:
+        run: carries out one round.
+        round_max: most operations in a round, unless a single parcel has more.
+        queue_max: most operations waiting or under way, unless a single parcel has more.
+    """
+
+    def __init__(self, run: Run, *, round_max: int, queue_max: int) -> None:
+        self._run = run
+        self._round_max = round_max
+        self._queue_max = queue_max
+        self._count = 0  # operations waiting or under way
+        self._queue: deque[Parcel] = deque()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._starting = False  # a pump was made in this turn, and has taken nothing yet
+        self._closed = False
+
+    async def submit(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
+        """Have *requests* carried out in some round.
+
+        Args:
+            requests: in order.
+            deadline_s: by the monotonic clock; until when the caller waits.
+
+        Returns:
+            One outcome per request.
+
+        Raises:
+            Overloaded: too many operations are waiting.
+            Draining: closed.
+            Exception: what carrying out the round raised.
+        """
+        if not requests:
+            return []
+        if self._closed:
+            raise Draining("this business object is leaving; ask another one")
+        if self._count and self._count + len(requests) > self._queue_max:
+            raise Overloaded(
+                f"{self._count} operations are waiting here, which is the bound; try again "
+                "shortly, or elsewhere",
+                retry_after_s=1,
+            )
+        answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._queue.append(Parcel(requests, deadline_s, answer))
+        self._count += len(requests)
+        self._start()
+        return await answer
+
+    async def aclose(self, timeout_s: float = 10.0) -> None:
+        """Take nothing new, and finish what waits.
+
+        Args:
+            timeout_s: how long that may last; then what waits fails, and what is under way ends as
+                ``Interrupted``.
+        """
+        self._closed = True
+        if self._pumps:
+            await asyncio.wait(self._pumps, timeout=timeout_s)
+        while self._queue:
+            _fail([self._queue.popleft()], Draining("closed before this was begun"))
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    def _start(self) -> None:
+        if self._queue and not self._starting and len(self._pumps) < CONCURRENCY:
+            self._starting = True
+            pump = asyncio.get_running_loop().create_task(self._pump())
+            self._pumps.add(pump)
+            pump.add_done_callback(self._ended)
+
+    def _ended(self, pump: asyncio.Task[None]) -> None:
+        self._pumps.discard(pump)
+        self._starting = False  # also if it was cancelled before its first step
+        self._start()
+
+    async def _pump(self) -> None:
+        """Carry out rounds until nothing waits."""
+        self._starting = False
+        while parcels := self._take():
+            self._start()
+            await self._round(parcels)
+
+    def _take(self) -> list[Parcel]:
+        """Take parcels for a round off the queue, without those nobody waits for any more."""
+        parcels: list[Parcel] = []
+        size = 0
+        while self._queue:
+            parcel = self._queue[0]
+            size += len(parcel.requests)
+            if parcels and size > self._round_max:
+                break
+            self._queue.popleft()
+            if parcel.answer.done():
+                self._count -= len(parcel.requests)
+                size -= len(parcel.requests)
+            else:
+                parcels.append(parcel)
+        return parcels
+
+    async def _round(self, parcels: list[Parcel]) -> None:
+        requests = [request for parcel in parcels for request in parcel.requests]
+        deadline_s = max(parcel.deadline_s for parcel in parcels)
+        try:
+            outcomes = await self._run(requests, deadline_s)
+        except Exception as error:
+            _fail(parcels, error)
+        except BaseException:
+            _fail(parcels, Interrupted("stopped half-way; ask again with the same request ids"))
+            raise
+        else:
+            start = 0
+            for parcel in parcels:
+                end = start + len(parcel.requests)
+                if not parcel.answer.done():
+                    parcel.answer.set_result(outcomes[start:end])
+                start = end
+        finally:
+            self._count -= len(requests)
+
+
+def _fail(parcels: list[Parcel], error: Exception) -> None:
+    for parcel in parcels:
+        if not parcel.answer.done():
+            parcel.answer.set_exception(error)
