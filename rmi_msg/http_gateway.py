@@ -13,45 +13,27 @@ import resource
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
-
 from rmi_bank import BankGateway
-from rmi_bank.routes import Bank, bank_routes
+from rmi_msg.gateway_app import gateway_app
 from rmi_msg.gateway_messages import MessageGateway
 from rmi_msg.gateway_metrics import GatewayMetrics
 from rmi_msg.gateway_pages import GatewayPages
 from rmi_msg.gateway_status import Census, Readiness
-from rmi_msg.openapi import openapi_document
-from rmi_msg.routes import Messages, message_routes
 from rmi_runtime import (
     Endpoints,
     NameServers,
     Settings,
-    __version__,
     load_or_create_cluster_key,
     signal_ready,
     split_address,
     stop_on_signals,
 )
-from rmi_runtime.http import HttpLimits, HttpServer, Route, listen, make_app
+from rmi_runtime.http import HttpLimits, HttpServer, listen
 
 NAME = "gateway"
 SAMPLE_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
-
-
-def gateway_routes(bank: Bank, messages: Messages, pages: GatewayPages) -> list[Route]:
-    """Return all that the gateway serves, and let *pages* describe it."""
-    routes = [*message_routes(messages), *bank_routes(bank), *pages.routes()]
-    pages.document = msgspec.json.encode(openapi_document(routes, __version__))
-    return routes
-
-
-def gateway_app(bank: Bank, messages: Messages, pages: GatewayPages) -> Any:
-    """Return the gateway's ASGI application."""
-    routes = gateway_routes(bank, messages, pages)
-    return make_app(routes, on_answered=pages.metrics.on_answered)
 
 
 async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) -> None:

@@ -77,17 +77,12 @@ class JsonBody(Generic[Body]):
         return decoded
 
     def _explained(self, body: bytes, error: Exception) -> HttpProblem:
-        if isinstance(error, msgspec.ValidationError):
+        unreadable = _unreadable(body)
+        if unreadable is None:
             return _explained_shape(str(error))
-        if isinstance(error, RecursionError):
-            return malformed("the body is nested too deeply")
-        if isinstance(error, UnicodeError):
-            return malformed("the body is not UTF-8 text")
         if b"NaN" in body or b"Infinity" in body:
-            found = self._not_a_number(body)
-            if found is not None:
-                return found
-        return malformed(f"the body is not JSON: {error}")
+            return self._not_a_number(body) or unreadable
+        return unreadable
 
     def _not_a_number(self, body: bytes) -> HttpProblem | None:
         """Return what is wrong if NaN and the infinities were JSON; they are numbers to many."""
@@ -99,6 +94,22 @@ class JsonBody(Generic[Body]):
         except (ValueError, RecursionError):
             return None
         return None
+
+
+def _unreadable(body: bytes) -> HttpProblem | None:
+    """Return why *body* is not JSON, or None if it is; the decoder stops at the first mistake."""
+    try:
+        body.decode()
+        msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        return malformed("the body is not UTF-8 text")
+    except msgspec.ValidationError:
+        return None  # a number beyond all bounds, but a number
+    except msgspec.DecodeError as error:
+        return malformed(f"the body is not JSON: {error}")
+    except RecursionError:
+        return malformed("the body is nested too deeply")
+    return None
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
