@@ -6,6 +6,7 @@ is not a terminal, so that a script can wait for it.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -74,7 +75,9 @@ def examples(settings: Settings, http: str) -> list[str]:
     ]
     tokens = settings.data_dir / "demo-tokens.json"
     if tokens.exists():
-        program = f"import json; print(json.load(open({shown(tokens)!r}))[0]['token'])"
+        # In double quotes, so that the shell's single ones stay around all of it.
+        path = json.dumps(shown(tokens), ensure_ascii=False)
+        program = f'import json; print(json.load(open({path}))[0]["token"])'
         lines.append(f"TOKEN=$(python3 -c {shlex.quote(program)})")
     else:
         rmi = "rmi" if shutil.which("rmi") else shlex.quote(sys.argv[0])
