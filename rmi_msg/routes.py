@@ -129,6 +129,9 @@ class ConsumedPage(msgspec.Struct):
     next: str | None
 
 
+_Pair = Annotated[list[str], msgspec.Meta(min_length=2, max_length=2)]
+
+
 class Seed:
     """The seed's interface: a form in, everything out."""
 
@@ -161,7 +164,7 @@ class Seed:
 
     @describe(
         summary="All messages, and all that a messages service has consumed",
-        answer=tuple[list[tuple[str, str]], list[tuple[str, str]]],
+        answer=Annotated[list[list[_Pair]], msgspec.Meta(min_length=2, max_length=2)],
         parameters=(Parameter("msg", "taken, as the seed does, and not used", {"type": "string"}),),
         text="A list of two lists of [id, text] pairs, sent page by page.",
     )

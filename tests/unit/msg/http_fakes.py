@@ -21,7 +21,7 @@ from rmi_msg.gateway_app import gateway_app
 from rmi_msg.gateway_metrics import GatewayMetrics
 from rmi_msg.gateway_pages import GatewayPages
 from rmi_runtime import Identity
-from rmi_runtime.errors import RmiError
+from rmi_runtime.errors import InvalidRequest, RmiError
 
 TELLER = {"Authorization": "Bearer teller-1"}
 CUSTOMER = {"Authorization": "Bearer customer-2"}
@@ -124,6 +124,8 @@ class FakeBank:
         elif balance < amount:
             raise InsufficientFunds("too little", account=account, balance=balance, amount=amount)
         if isinstance(operation, Transfer):
+            if operation.target not in self.balances:
+                raise UnknownAccount("there is no target", account=operation.target)
             self.balances[operation.target] += amount
         else:
             assert isinstance(operation, Deposit | Withdrawal)
@@ -161,6 +163,8 @@ class FakeMessages:
     def _cut(
         self, ids: list[str], after: str | None, limit: int, more: dict[str, Any]
     ) -> dict[str, Any]:
+        if not (after or "0").isdecimal():
+            raise InvalidRequest("after is no cursor", field="after")
         start = int(after or 0)
         end = start + min(limit, self.page_max)
         messages = [{"id": id, "text": self.texts[id], **more} for id in ids[start:end]]
