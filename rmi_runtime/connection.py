@@ -5,7 +5,9 @@ dispatcher carries it out, :meth:`ServerConnection.send` queues the reply, and a
 turn of the loop leave in one write.
 
 A stock client's requests are carried out one after the other. A peer that asked for pipelining gets
-them carried out as they come, and answered as they finish.
+them carried out as they come, and answered as they finish. Either way one connection has no more
+than ``BURST`` of them carried out in one turn of the loop, so that the others get theirs; what it
+has sent beyond that stays bytes until then, and no more is read from its socket.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from Pyro5.errors import DaemonError
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
 
 log = logging.getLogger(__name__)
+
+BURST: Final = 64
 
 _NEW, _GREETING, _OPEN, _CLOSED = range(4)
 
@@ -57,15 +61,17 @@ class ServerConnection(asyncio.Protocol):
         self._parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._state = _NEW
         self._waiting: deque[wire.Message] = deque()
-        self._busy = False
-        self._tasks: dict[
-            asyncio.Task[None], bool
-        ] = {}  # task -> is its result awaited by the peer
+        self._tasks: dict[asyncio.Task[None], bool] = {}  # task -> does the peer await its result
+        self._greeter: asyncio.Task[None] | None = None
+        self._busy = False  # a stock client's call is under way: the next one waits
+        self._crowded = False  # so many calls are under way that the next one waits
+        self._full = False  # the client does not read its replies: it is not listened to
+        self._listening = True
+        self._going_on = False
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._corked = False
         self._flush_scheduled = False
-        self._listening = True
-        self._full = False
         self._on_close: dict[object, Callable[[], None]] = {}
 
     # -- life-cycle
@@ -85,17 +91,19 @@ class ServerConnection(asyncio.Protocol):
         self._waiting.clear()
         self._out.clear()
         self._daemon.dismiss(self)
+        if self._greeter is not None:
+            self._greeter.cancel()
         if self.pipelining:  # nobody waits for these any more; a stock daemon would finish them
             for task, awaited in list(self._tasks.items()):
                 if awaited:
-                    task.cancel()
+                    self._daemon.dispatcher.give_up(task)
         for callback in list(self._on_close.values()):
             try:
                 callback()
             except Exception:
                 log.exception("a callback failed at the end of connection %d", self.id)
         self._on_close.clear()
-        for resource in self.tracked_resources:
+        for resource in list(self.tracked_resources):
             try:
                 resource.close()
             except Exception:
@@ -124,11 +132,11 @@ class ServerConnection(asyncio.Protocol):
     def close(self) -> None:
         """Send what waits, then close."""
         if self._state != _CLOSED:
-            self._flush()
-            self._transport.close()
+            self._hang_up()
 
     def abort(self) -> None:
         """Close at once."""
+        self._state = _CLOSED
         self._transport.abort()
 
     @property
@@ -136,109 +144,127 @@ class ServerConnection(asyncio.Protocol):
         """The socket (Pyro5's name for it)."""
         return self._transport.get_extra_info("socket")
 
-    @property
-    def inflight(self) -> int:
-        """Number of calls under way."""
-        return len(self._tasks)
-
     # -- in
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes have come."""
         if self._state == _CLOSED:
             return
-        self._corked = True
-        for message in self._parser.feed(data):
-            self._take(message)
-        if self._parser.error is not None and self._state != _CLOSED:
-            self._refuse_bytes(self._parser.error)
-        elif self._parser.partial:
-            self._daemon.note_partial(self)
-        else:
+        whole = self._parser.feed(data, 0 if self._waiting else self._burst())
+        self._waiting.extend(whole)
+        self._go_on()
+        if not self._parser.partial or not self._listening:
             self._daemon.note_whole(self)
+        elif whole:
+            self._daemon.note_partial_anew(self)
+        else:
+            self._daemon.note_partial(self)
+
+    def _burst(self) -> int:
+        # What follows a handshake is not read before that is done, and then with other bounds.
+        return BURST if self._state == _OPEN else 1
+
+    def _go_on(self) -> None:
+        """Carry out what waits, as far as it may be now, and no more than a burst of it."""
+        self._corked = True
+        waiting = self._waiting
+        for _ in range(BURST):
+            if not waiting:
+                if not self._parser.more or not self._may_go_on():
+                    break
+                waiting.extend(self._parser.feed(b"", self._burst()))
+                if not waiting:
+                    break
+            if not self._may_go_on():
+                break
+            self._take(waiting.popleft())
+        if self._parser.error is not None and not waiting and self._state != _CLOSED:
+            self._refuse_bytes(self._parser.error)
         self._corked = False
         if self._out:
             self._flush()
-
-    def _take(self, message: wire.Message) -> None:
-        if self._state == _OPEN:
-            if self._waiting or self._busy:
-                self._enqueue(message)
-            else:
-                self._carry_out(message)
-        elif self._state == _NEW:
-            if message.type == wire.MSG_CONNECT:
-                self._greet(message)
-            else:
-                self._refuse_bytes(wire.WireError("expected a CONNECT message first"))
-        elif self._state == _GREETING:
-            self._enqueue(message)
-
-    def _enqueue(self, message: wire.Message) -> None:
-        self._waiting.append(message)
+        if (waiting or self._parser.more) and self._may_go_on():
+            self._go_on_soon()
         self._choose_whether_to_listen()
 
+    def _may_go_on(self) -> bool:
+        return self._state in (_OPEN, _NEW) and not (self._busy or self._crowded or self._full)
+
+    def _go_on_soon(self) -> None:
+        if not self._going_on and self._state != _CLOSED:
+            self._going_on = True
+            self._daemon.loop.call_soon(self._go_on_now)
+
+    def _go_on_now(self) -> None:
+        self._going_on = False
+        self._go_on()
+
     def _choose_whether_to_listen(self) -> None:
-        listen = len(self._waiting) <= self._limits.connection_queue_max and not self._full
+        listen = not (self._full or self._waiting or self._parser.more)
         if listen != self._listening and self._state != _CLOSED:
             self._listening = listen
             if listen:
                 self._transport.resume_reading()
+                if self._parser.partial:
+                    self._daemon.note_partial_anew(self)
             else:
                 self._transport.pause_reading()
 
-    def _carry_out(self, message: wire.Message) -> None:
-        if message.type == wire.MSG_INVOKE:
-            full = len(self._tasks) >= self._limits.connection_inflight_max
-            if full and (not self.pipelining or message.flags & wire.FLAG_ONEWAY):
-                self._enqueue(message)
-                return
-            task = self._daemon.dispatcher.invoke(self, message, refuse=full)
-            if task is not None:
-                oneway = bool(message.flags & wire.FLAG_ONEWAY)
-                self._tasks[task] = not oneway
-                self._busy = not (self.pipelining or oneway)
-                task.add_done_callback(self._task_done)
-        elif message.type == wire.MSG_PING:
-            self.send(
-                wire.encode(
-                    wire.MSG_PING,
-                    message.serializer_id,
-                    0,
-                    message.seq,
-                    b"pong",
-                    correlation_id=message.correlation_id,
-                )
+    def _take(self, message: wire.Message) -> None:
+        if message.type == wire.MSG_INVOKE and self._state == _OPEN:
+            self._invoke(message)
+        elif message.type == wire.MSG_CONNECT and self._state == _NEW:
+            self._greet(message)
+        elif message.type == wire.MSG_PING and self._state == _OPEN:
+            pong = wire.encode(
+                wire.MSG_PING,
+                message.serializer_id,
+                0,
+                message.seq,
+                b"pong",
+                correlation_id=message.correlation_id,
             )
+            self.send(pong)
+        elif self._state == _NEW:
+            self._refuse_bytes(wire.WireError("expected a CONNECT message first"))
         else:
             self._refuse_bytes(wire.WireError(f"message type {message.type} was not expected here"))
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
+    def _invoke(self, message: wire.Message) -> None:
+        oneway = bool(message.flags & wire.FLAG_ONEWAY)
+        full = len(self._tasks) >= self._limits.connection_inflight_max
+        if full and (oneway or not self.pipelining):
+            self._waiting.appendleft(message)
+            self._crowded = True
+            return
+        task = self._daemon.dispatcher.invoke(self, message, refuse=full)
+        if task is not None:
+            self._tasks[task] = not oneway
+            self._busy = not (self.pipelining or oneway)
+
+    def task_ended(self, task: asyncio.Task[None]) -> None:
+        """Called by the dispatcher: a call of this connection is over."""
         if self._tasks.pop(task) and not self.pipelining:
             self._busy = False
-        if self._waiting:
-            self._corked = True
-            self._work_off()
-            self._corked = False
-            if self._out:
-                self._flush()
-
-    def _work_off(self) -> None:
-        """Carry out what waited for its turn, as far as it may."""
-        while self._waiting and not self._busy and self._state == _OPEN:
-            if len(self._tasks) >= self._limits.connection_inflight_max:
-                break
-            self._carry_out(self._waiting.popleft())
-        self._choose_whether_to_listen()
+        self._crowded = False
+        if self._waiting or self._parser.more:
+            self._go_on_soon()
 
     def _refuse_bytes(self, error: wire.WireError) -> None:
         """Close on a peer that does not speak the protocol; no valid one is told less than why."""
         log.info("connection %d from %s closed: %s", self.id, self.peer, error)
         self._daemon.count_refusal()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Send what waits, take nothing more, and close; at once if the client does not read."""
+        self._flush()
         self._state = _CLOSED
         self._waiting.clear()
-        self._flush()
-        self._transport.close()
+        if self._full:
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     # -- handshake
 
@@ -252,13 +278,11 @@ class ServerConnection(asyncio.Protocol):
                     "a handshake is a dictionary with the object's id and the handshake data"
                 )
             identity = self._daemon.authenticate(data.get("handshake"), self)
-        except Exception as error:
+        except BaseException as error:
             self._reject(message, error)
             return
         if inspect.isawaitable(identity):
-            task = asyncio.ensure_future(self._greet_later(message, data, identity))
-            self._tasks[task] = True
-            task.add_done_callback(self._tasks.pop)
+            self._greeter = asyncio.ensure_future(self._greet_later(message, data, identity))
         else:
             self._welcome(message, data, identity)
 
@@ -267,7 +291,9 @@ class ServerConnection(asyncio.Protocol):
     ) -> None:
         try:
             known = await identity
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             self._reject(message, error)
             return
         if self._state == _GREETING:
@@ -288,10 +314,11 @@ class ServerConnection(asyncio.Protocol):
         asked = message.annotations.get(wire.ANNOTATION_PIPELINING)
         self.pipelining = asked == wire.PIPELINING_VERSION
         annotations = dict(self._daemon.annotations())
+        size_bytes_max = self._daemon.message_size_bytes_max(identity)
         if self.pipelining:
-            annotations[wire.ANNOTATION_PIPELINING] = wire.PIPELINING_VERSION
+            annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max)
         self._state = _OPEN
-        self._parser.size_bytes_max = self._limits.message_size_bytes_max
+        self._parser.size_bytes_max = size_bytes_max
         self._daemon.greeted(self)
         self.send(
             wire.encode(
@@ -304,7 +331,8 @@ class ServerConnection(asyncio.Protocol):
                 message.correlation_id,
             )
         )
-        self._work_off()
+        if self._parser.more:
+            self._go_on_soon()
 
     def _reject(self, message: wire.Message, error: BaseException) -> None:
         self._daemon.count_refusal()
@@ -321,31 +349,43 @@ class ServerConnection(asyncio.Protocol):
                 speaks.serializer_id,
                 0,
                 message.seq,
-                speaks.dumps(str(error)),
+                speaks.dumps(errors.describe(error)),
                 {wire.ANNOTATION_REFUSAL: code.encode("ascii")},
             )
         )
-        self._flush()
-        self._state = _CLOSED
-        self._transport.close()
+        self._hang_up()
 
     # -- out
 
     def send(self, data: bytes) -> None:
         """Queue one encoded message; it leaves before this turn of the loop is over."""
+        if self._state == _CLOSED:
+            return
         self._out.append(data)
-        if not self._corked and not self._flush_scheduled:
+        self._out_bytes += len(data)
+        if self._out_bytes > self._limits.write_buffer_bytes_max:
+            self._flush()
+        elif not (self._corked or self._flush_scheduled):
             self._flush_scheduled = True
             self._daemon.loop.call_soon(self._flush_now)
 
     def _flush_now(self) -> None:
         self._flush_scheduled = False
-        self._flush()
+        if self._out:
+            self._flush()
 
     def _flush(self) -> None:
         if self._out and not self._transport.is_closing():
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            if (
+                self._full
+                and self._transport.get_write_buffer_size() > self._limits.unread_bytes_max
+            ):
+                log.info("connection %d from %s closed: it reads no replies", self.id, self.peer)
+                self._daemon.count_refusal()
+                self._transport.abort()
         self._out.clear()
+        self._out_bytes = 0
 
     def pause_writing(self) -> None:
         """Called by the loop: the client does not read its replies."""
@@ -355,4 +395,6 @@ class ServerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Called by the loop: the client has read on."""
         self._full = False
+        if self._waiting or self._parser.more:
+            self._go_on_soon()
         self._choose_whether_to_listen()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import ssl as tls
 import time
 from collections import deque
@@ -25,8 +24,10 @@ from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.dispatch import Dispatcher
 from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.listening import bind
 from rmi_runtime.objects import ObjectTable
 from rmi_runtime.serializers import Call, Serializer
+from rmi_runtime.setting_rules import is_loopback
 from rmi_runtime.streams import StreamTable
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,7 @@ Authenticate = Callable[[object, object], Identity | Awaitable[Identity]]
 BACKLOG = 4096
 HOUSEKEEPING_S = 0.25
 RATE_WINDOW_S = 5
-LOOPBACK_NAMES = ("localhost", "::1")
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
-    return host in LOOPBACK_NAMES or host.startswith("127.")
+GIVE_UP_S = 1.0
 
 
 class Daemon:
@@ -99,6 +95,7 @@ class Daemon:
         self.calls = self.errors = self.overloads = self.refusals = 0
         self.streams = StreamTable(
             self.limits.streams_max,
+            self.limits.connection_streams_max,
             self.limits.stream_lifetime_s,
             self.limits.stream_linger_s,
             time.monotonic,
@@ -106,7 +103,7 @@ class Daemon:
         self._ssl = ssl
         self._authenticate = authenticate
         self._unixsocket = unixsocket
-        self._socket, self.location = _bind(host, port, unixsocket)
+        self._socket, self.location = bind(host, port, unixsocket)
         self.daemon_object = DaemonObject(self)
         self.objects = ObjectTable(self.daemon_object)
         self._connections: set[ServerConnection] = set()
@@ -173,17 +170,17 @@ class Daemon:
         """Stop: close the socket, give up what is under way, drop the connections."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self.draining = True
         if self._housekeeper is not None:
             self._housekeeper.cancel()
         if self._server is not None:
             self._server.close()
         running = list(self.dispatcher.running)
         for task in running:
-            task.cancel()
+            self.dispatcher.give_up(task)
         if running:
-            await asyncio.wait(running, timeout=1.0)
-        self.streams.close_all()
+            await asyncio.wait(running, timeout=GIVE_UP_S)
+        await self.streams.close_all(GIVE_UP_S)
         for connection in list(self._connections):
             connection.close()
         self._socket.close()
@@ -197,13 +194,18 @@ class Daemon:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            now = time.monotonic()
-            self._expire(self._ungreeted, now - self.limits.handshake_s, "no handshake in time")
-            self._expire(self._partial, now - self.limits.message_s, "half a message only")
-            self.dispatcher.sweep()
-            self.streams.sweep()
-            if not self._rates or now - self._rates[-1][0] >= 1.0:
-                self._rates.append((now, self.calls))
+            try:
+                self._tidy(time.monotonic())
+            except Exception:
+                log.exception("housekeeping failed; it will be tried again")
+
+    def _tidy(self, now: float) -> None:
+        self._expire(self._ungreeted, now - self.limits.handshake_s, "no handshake in time")
+        self._expire(self._partial, now - self.limits.message_s, "half a message only")
+        self.dispatcher.sweep()
+        self.streams.sweep()
+        if not self._rates or now - self._rates[-1][0] >= 1.0:
+            self._rates.append((now, self.calls))
 
     def _expire(self, since: dict[ServerConnection, float], limit: float, why: str) -> None:
         """Close those that have been in *since* for too long; it is in order of time."""
@@ -223,10 +225,19 @@ class Daemon:
         return ServerConnection(self, self._connection_count)
 
     def admit(self, connection: ServerConnection) -> bool:
-        """Count a new connection in, unless there are too many."""
+        """Count a new connection in, unless there are too many.
+
+        The newcomer takes the place of the one that has been silent for longest, if one is: silent
+        sockets cannot lock anybody out.
+        """
         if len(self._connections) >= self.limits.connections_max:
             self.refusals += 1
-            return False
+            if not self._ungreeted:
+                return False
+            silent = next(iter(self._ungreeted))
+            log.info("connection %d from %s closed: no handshake", silent.id, silent.peer)
+            silent.abort()
+            self.dismiss(silent)
         self._connections.add(connection)
         self._ungreeted[connection] = time.monotonic()
         return True
@@ -247,10 +258,21 @@ class Daemon:
         """Note that half a message has come, unless that is known."""
         self._partial.setdefault(connection, time.monotonic())
 
+    def note_partial_anew(self, connection: ServerConnection) -> None:
+        """Note that half a message has come, after a whole one."""
+        self._partial.pop(connection, None)
+        self._partial[connection] = time.monotonic()
+
     def note_whole(self, connection: ServerConnection) -> None:
         """Note that no half message is waiting for its rest."""
         if self._partial:
             self._partial.pop(connection, None)
+
+    def message_size_bytes_max(self, identity: Identity) -> int:
+        """Return the bound on what this caller may send in one message."""
+        if self._authenticate is not None and identity.kind == ANONYMOUS.kind:
+            return min(self.limits.stranger_size_bytes_max, self.limits.message_size_bytes_max)
+        return self.limits.message_size_bytes_max
 
     def count_refusal(self) -> None:
         """Count a connection or handshake that was refused."""
@@ -365,29 +387,3 @@ class Daemon:
             "streams": len(self.streams),
             "objects": len(self.objects),
         }
-
-
-def _bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, str]:
-    """Bind a listening socket; return it and its location in Pyro's notation."""
-    if unixsocket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            sock.bind(unixsocket)
-        except OSError:
-            sock.close()
-            raise
-        return sock, "./u:" + unixsocket
-    family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    port = sock.getsockname()[1]
-    return sock, f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BATCH_TURN: Final = 64
+
 # Results of these types are neither awaitable nor a stream: the usual ones, told apart quickly.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 
@@ -48,7 +50,7 @@ class Dispatcher:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._limits = daemon.limits
-        self.running: dict[asyncio.Task[None], float | None] = {}  # task -> its deadline
+        self.running: dict[asyncio.Task[None], tuple[Request, Any]] = {}
 
     def invoke(
         self, connection: ServerConnection, message: wire.Message, *, refuse: bool = False
@@ -122,22 +124,22 @@ class Dispatcher:
     ) -> Any:
         if name[:1] == "_":
             if name == "__getattr__" and len(args) == 1:
-                self._check_allowed(target, _getter(target, args[0]), call, str(args[0]))
+                for accessor in _accessors(target, args[0], "fget"):
+                    self._check_allowed(target, accessor, call, args[0])
                 return _get_exposed_property_value(target, args[0])
             if name == "__setattr__" and len(args) == 2:
-                self._check_allowed(target, _getter(target, args[0]), call, str(args[0]))
+                for accessor in _accessors(target, args[0], "fget", "fset"):
+                    self._check_allowed(target, accessor, call, args[0])
                 return _set_exposed_property_value(target, args[0], args[1])
             if is_private_attribute(name):
                 raise AttributeError(f"attempt to access private attribute '{name}'")
+        if isinstance(getattr(type(target), name, None), property):  # its getter shall not run
+            raise AttributeError(f"attempt to access unexposed attribute '{name}'")
         method = getattr(target, name)
         if not getattr(method, "_pyroExposed", False):
             raise AttributeError(f"attempt to access unexposed attribute '{name}'")
         self._check_allowed(target, method, call, name)
-        if (
-            self._daemon.threads
-            and target is not self._daemon.daemon_object
-            and not inspect.iscoroutinefunction(method)
-        ):
+        if self._daemon.threads and self._may_block(target, name, method):
             return self._call_in_thread(method, args, kwargs, call)
         return _call_plainly(method, args, kwargs, call)
 
@@ -145,6 +147,11 @@ class Dispatcher:
         words = getattr(method, "_rmi_allow", None) or getattr(target, "_rmi_allow", None)
         if words is not None:
             check_allowed(words, call.identity, name)
+
+    def _may_block(self, target: Any, name: str, method: Any) -> bool:
+        if target is self._daemon.daemon_object:  # which runs code of others for streams only
+            return name == "get_next_stream_item"
+        return not inspect.iscoroutinefunction(method)
 
     def _call_in_thread(
         self,
@@ -167,7 +174,7 @@ class Dispatcher:
         result, error = await self._daemon.loop.run_in_executor(self._daemon.executor, guarded)
         if error is not None:
             raise StopAsyncIteration if isinstance(error, StopIteration) else error
-        return result
+        return await result if inspect.isawaitable(result) else result
 
     async def _batch(self, target: Any, calls: Sequence[Any]) -> list[Any]:
         """Do the calls of a batch one after the other; the first that fails ends it."""
@@ -177,7 +184,9 @@ class Dispatcher:
                 field="batch",
             )
         results: list[Any] = []
-        for name, args, kwargs in calls:
+        for number, (name, args, kwargs) in enumerate(calls, 1):
+            if number % BATCH_TURN == 0:
+                await asyncio.sleep(0)  # lets the other connections have their turn
             try:
                 result = self._call_member(target, name, args, kwargs or {}, current.get())
                 if inspect.isawaitable(result):
@@ -194,22 +203,21 @@ class Dispatcher:
 
     # -- tasks
 
-    def _start(self, request: Request, result: Any) -> asyncio.Task[None]:
-        call = request[3]
+    def _start(self, request: Request, result: Any) -> asyncio.Task[None] | None:
         task = self._daemon.loop.create_task(self._finish(request, result))
-        self.running[task] = call.deadline
-        task.add_done_callback(self.running.pop)
+        if task.done():  # the loop has an eager task factory
+            return None
+        self.running[task] = (request, result)
         return task
 
     async def _finish(self, request: Request, result: Any) -> None:
-        call = request[3]
+        connection, _, _, call = request
         try:
             if call.deadline is not None and time.monotonic() >= call.deadline:
-                if isinstance(result, Coroutine):
-                    result.close()
+                _drop(result)
                 raise errors.DeadlinePassed("the caller's deadline passed before this was begun")
             outcome = await result
-            if isinstance(outcome, (Iterator, AsyncIterator)):
+            if type(outcome) not in _PLAIN and isinstance(outcome, (Iterator, AsyncIterator)):
                 self._reply_stream(request, outcome)
             else:
                 self._reply(request, outcome)
@@ -217,15 +225,33 @@ class Dispatcher:
             self._reply_error(
                 request, errors.Interrupted("the work was given up before it was finished")
             )
+        except GeneratorExit:  # the loop is gone
+            raise
         except BaseException as error:
             self._reply_error(request, error)
+        finally:
+            task = asyncio.current_task(self._daemon.loop)
+            if task is not None and self.running.pop(task, None) is not None:
+                connection.task_ended(task)
+
+    def give_up(self, task: asyncio.Task[None]) -> None:
+        """End a call that nobody waits for any more, or that there is no time left for."""
+        request, result = self.running[task]
+        request[3].deadline = None  # once is enough: its clean-up shall not be cancelled as well
+        task.cancel()
+        if not _begun(task):  # then it never will, and cannot answer for itself
+            _drop(result)
+            del self.running[task]
+            self._reply_error(request, errors.Draining("this was given up before it was begun"))
+            request[0].task_ended(task)
 
     def sweep(self) -> None:
         """Give up the work whose callers have stopped waiting."""
         now = time.monotonic()
-        for task, deadline in list(self.running.items()):
-            if deadline is not None and now > deadline:
-                task.cancel()
+        for task, (request, _) in list(self.running.items()):
+            deadline = request[3].deadline
+            if deadline is not None and now > deadline and _begun(task):
+                self.give_up(task)
 
     # -- replies
 
@@ -236,10 +262,7 @@ class Dispatcher:
             return
         payload = serializer.dumps(result)
         if len(payload) > self._limits.reply_size_bytes_max:
-            raise errors.InvalidRequest(
-                f"the result has {len(payload)} bytes, at most "
-                f"{self._limits.reply_size_bytes_max} may be sent: ask for less at once"
-            )
+            raise self._too_large(len(payload))
         connection.send(
             wire.encode(
                 wire.MSG_RESULT,
@@ -251,6 +274,12 @@ class Dispatcher:
                 message.correlation_id,
                 compress=self._daemon.compress,
             )
+        )
+
+    def _too_large(self, size_bytes: int) -> errors.RmiError:
+        return errors.InternalError(
+            f"the result has {size_bytes} bytes, at most "
+            f"{self._limits.reply_size_bytes_max} may be sent: ask for less at once"
         )
 
     def _reply_stream(self, request: Request, items: Any) -> None:
@@ -289,19 +318,26 @@ class Dispatcher:
     ) -> None:
         connection, message, serializer, call = request
         payload = dump_error(serializer, error, tracebacks=self._daemon.tracebacks)
-        own = self._annotations(call)
-        connection.send(
-            wire.encode(
+        if len(payload) > self._limits.reply_size_bytes_max:
+            payload = serializer.dumps(errors.to_wire(self._too_large(len(payload))))
+
+        def encoded(notes: dict[str, bytes] | None) -> bytes:
+            return wire.encode(
                 wire.MSG_RESULT,
                 serializer.serializer_id,
                 flags | wire.FLAG_EXCEPTION,
                 message.seq,
                 payload,
-                {**own, **annotations} if own and annotations else annotations or own,
+                notes,
                 message.correlation_id,
                 compress=self._daemon.compress,
             )
-        )
+
+        try:
+            connection.send(encoded({**(self._annotations(call) or {}), **(annotations or {})}))
+        except Exception as why:  # the method's own annotations are what is wrong
+            log.warning("annotations of a reply cannot be sent: %s", errors.describe(why))
+            connection.send(encoded(annotations))
 
     def _annotations(self, call: Call) -> dict[str, bytes] | None:
         annotations = self._daemon.annotations()
@@ -326,24 +362,45 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool
     Returns:
         The payload.
     """
-    if isinstance(error, errors.RmiError):
-        return serializer.dumps(errors.to_wire(error))
-    lines = format_traceback(type(error), error, error.__traceback__) if tracebacks else []
     try:
+        if isinstance(error, errors.RmiError):
+            return serializer.dumps(errors.to_wire(error))
+        lines = format_traceback(type(error), error, error.__traceback__) if tracebacks else []
         error._pyroTraceback = lines  # type: ignore[attr-defined]
         return serializer.dumps(error)
     except Exception as why:
+        said = errors.describe(error)
+        if isinstance(error, errors.RmiError):  # its fields are no plain values
+            return serializer.dumps(errors.to_wire(type(error)(said)))
         plain = pyro_errors.PyroError(
-            f"Error serializing exception: {why}. Original exception: {type(error)}: {error}"
+            f"Error serializing exception: {errors.describe(why)}. "
+            f"Original exception: {type(error)}: {said}"
         )
-        plain._pyroTraceback = lines
+        plain._pyroTraceback = []
         return serializer.dumps(plain)
 
 
-def _getter(target: Any, name: Any) -> Any:
-    """Return a property's getter, which carries the marks of its decorators."""
-    found = getattr(type(target), name, None) if isinstance(name, str) else None
-    return getattr(found, "fget", None)
+def _accessors(target: Any, name: Any, *kinds: str) -> list[Any]:
+    """Return a property's getter and setter, which carry the marks of their decorators."""
+    if not isinstance(name, str):
+        raise AttributeError("the name of an attribute is a string")
+    found = getattr(type(target), name, None)
+    return [getattr(found, kind, None) for kind in kinds]
+
+
+def _begun(task: asyncio.Task[None]) -> bool:
+    coroutine = task.get_coro()
+    return not inspect.iscoroutine(coroutine) or (
+        inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+    )
+
+
+def _drop(result: Any) -> None:
+    """Let go of an awaitable that will not be awaited."""
+    if isinstance(result, Coroutine):
+        result.close()
+    elif isinstance(result, asyncio.Future):
+        result.cancel()
 
 
 def _call_plainly(

@@ -202,6 +202,20 @@ def error_class(code: str) -> type[RmiError] | None:
     return _classes_by_code.get(code)
 
 
+def describe(error: BaseException, length_max: int = 1000) -> str:
+    """Return what an exception says, as text that any serializer can write.
+
+    Args:
+        error: any exception, even one that cannot describe itself.
+        length_max: in characters; a longer description is cut off.
+    """
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return (text or type(error).__name__)[:length_max].encode("utf-8", "replace").decode("utf-8")
+
+
 def to_wire(error: RmiError) -> dict[str, Any]:
     """Return Pyro5's dictionary form of *error*, as the builtin exception a stock client knows."""
     builtin = error.builtin

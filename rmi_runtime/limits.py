@@ -12,34 +12,38 @@ class DaemonLimits:
     Attributes:
         connections_max: open connections; one more is closed at once.
         message_size_bytes_max: payload plus annotations of a request, as sent and as inflated.
+        stranger_size_bytes_max: the same from anonymous callers of a daemon that can tell who is
+            calling.
         handshake_size_bytes_max: the same for the handshake, from peers nobody knows yet.
         reply_size_bytes_max: payload of a reply; a larger one becomes an error.
         elements_max: values in one request, checked before it is parsed.
         batch_max: calls in one batch.
         inflight_max: calls under way in the whole daemon; one more is ``Overloaded``.
         connection_inflight_max: the same for one connection.
-        connection_queue_max: requests of one connection read ahead of their turn; with more,
-            the socket is not read until some are done.
         streams_max: open item streams.
+        connection_streams_max: the same for one connection.
         stream_lifetime_s: see :class:`rmi_runtime.streams.StreamTable`; 0 is for ever.
         stream_linger_s: likewise.
         handshake_s: a connection that has not finished its handshake by then is closed.
         message_s: a message whose rest has not come by then closes its connection.
         write_buffer_bytes_max: replies a client has not read; above it, it is not listened to.
+        unread_bytes_max: the same; above it, its connection is closed.
     """
 
     connections_max: int = 20_000
     message_size_bytes_max: int = 8 * 1024 * 1024
-    handshake_size_bytes_max: int = 64 * 1024
+    stranger_size_bytes_max: int = 64 * 1024
+    handshake_size_bytes_max: int = 16 * 1024
     reply_size_bytes_max: int = 64 * 1024 * 1024
     elements_max: int = 65_536
     batch_max: int = 10_000
     inflight_max: int = 16_384
     connection_inflight_max: int = 4_096
-    connection_queue_max: int = 64
     streams_max: int = 1_024
+    connection_streams_max: int = 256
     stream_lifetime_s: float = 0.0
     stream_linger_s: float = 30.0
     handshake_s: float = 30.0
     message_s: float = 60.0
     write_buffer_bytes_max: int = 1024 * 1024
+    unread_bytes_max: int = 256 * 1024 * 1024

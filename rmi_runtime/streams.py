@@ -22,6 +22,7 @@ class _Stream:
     items: Items
     opened_at: float
     orphaned_at: float = 0.0
+    busy: bool = False  # an asynchronous item is being fetched
 
 
 class StreamTable:
@@ -33,16 +34,23 @@ class StreamTable:
 
     Args:
         streams_max: how many may be open at once.
+        owner_streams_max: how many of them one connection may have.
         lifetime_s: seconds a stream may live, 0 for ever.
         linger_s: seconds a stream outlives its connection.
         clock: returns seconds, monotonic.
     """
 
     def __init__(
-        self, streams_max: int, lifetime_s: float, linger_s: float, clock: Callable[[], float]
+        self,
+        streams_max: int,
+        owner_streams_max: int,
+        lifetime_s: float,
+        linger_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._streams: dict[str, _Stream] = {}
         self._streams_max = streams_max
+        self._owner_streams_max = owner_streams_max
         self._lifetime_s = lifetime_s
         self._linger_s = linger_s
         self._clock = clock
@@ -57,6 +65,11 @@ class StreamTable:
         Raises:
             Overloaded: too many streams are open.
         """
+        owned = sum(stream.owner is owner for stream in self._streams.values())
+        if owned >= self._owner_streams_max:
+            raise Overloaded(
+                f"{owned} item streams are open on this connection: close or finish some first"
+            )
         if len(self._streams) >= self._streams_max:
             raise Overloaded(
                 f"{self._streams_max} item streams are open here: close or finish some first"
@@ -70,7 +83,7 @@ class StreamTable:
 
         Raises:
             StopIteration: that was all (from the awaitable: ``StopAsyncIteration``).
-            PyroError: there is no such stream, or it has ended.
+            PyroError: there is no such stream, it has ended, or its next item is being fetched.
         """
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -78,19 +91,24 @@ class StreamTable:
         if stream.owner is None:
             stream.owner, stream.orphaned_at = owner, 0.0
         if isinstance(stream.items, AsyncIterator):
-            return self._next_async(stream_id, stream.items)
+            if stream.busy:
+                raise PyroError("the next item of this stream is being fetched already")
+            return self._next_async(stream_id, stream, stream.items)
         try:
             return next(stream.items)
         except BaseException:
             self._streams.pop(stream_id, None)
             raise
 
-    async def _next_async(self, stream_id: str, items: AsyncIterator[Any]) -> Any:
+    async def _next_async(self, stream_id: str, stream: _Stream, items: AsyncIterator[Any]) -> Any:
+        stream.busy = True
         try:
             return await anext(items)
         except BaseException:
             self._streams.pop(stream_id, None)
             raise
+        finally:
+            stream.busy = False
 
     def close(self, stream_id: str) -> None:
         """Forget a stream; unknown ids are no error."""
@@ -133,7 +151,13 @@ class StreamTable:
             if too_old or alone:
                 self.close(stream_id)
 
-    def close_all(self) -> None:
-        """Close every stream."""
+    async def close_all(self, timeout_s: float) -> None:
+        """Close every stream, and wait until the asynchronous ones have cleaned up.
+
+        Args:
+            timeout_s: how long to wait for them at most.
+        """
         for stream_id in list(self._streams):
             self.close(stream_id)
+        if self._closing:
+            await asyncio.wait(list(self._closing), timeout=timeout_s)

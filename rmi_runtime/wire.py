@@ -27,8 +27,9 @@ are inflated no further than that bound.
 Two annotations and one header field are ours; stock peers ignore them:
 
 ``RMIP``
-    In CONNECT: the client asks for pipelining; in CONNECTOK: the server grants it. Its one byte is
-    the version, 1. Replies on such a connection may come in any order.
+    In CONNECT: the client asks for pipelining; in CONNECTOK: the server grants it. Its first byte
+    is the version, 1; in the grant four more follow: the size in bytes of the largest message that
+    the server takes, big-endian. Replies on such a connection may come in any order.
 ``RMIE``
     In CONNECTFAIL: the code of the error (:mod:`rmi_runtime.errors`) in ASCII.
 patience
@@ -39,6 +40,7 @@ patience
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Mapping
 from typing import Final
@@ -143,24 +145,28 @@ class Parser:
 
     Attributes:
         error: what was wrong with the bytes, once something was; nothing is parsed after that.
+        more: True if the last :meth:`feed` stopped at its bound: another one may find messages in
+            what is kept.
     """
 
     def __init__(self, size_bytes_max: int) -> None:
         self.size_bytes_max = size_bytes_max
         self.error: WireError | None = None
+        self.more = False
         self._kept = bytearray()
         self._wanted = HEADER_SIZE
 
     @property
     def partial(self) -> bool:
         """True while the beginning of a message is waiting for its rest."""
-        return bool(self._kept)
+        return bool(self._kept) and not self.more
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes, messages_max: int = sys.maxsize) -> list[Message]:
         """Take bytes from the peer.
 
         Args:
-            data: what has just been received, any number of bytes.
+            data: what has just been received, any number of bytes, or none.
+            messages_max: how many messages to cut at most; the rest is kept as bytes.
 
         Returns:
             The messages that are complete now, in order; often one, possibly none. If bytes that
@@ -169,13 +175,14 @@ class Parser:
         messages: list[Message] = []
         if self.error is None:
             try:
-                self._cut(data, messages)
+                self._cut(data, messages, messages_max)
             except WireError as error:
                 self.error = error
+                self.more = False
                 self._kept.clear()
         return messages
 
-    def _cut(self, data: bytes, messages: list[Message]) -> None:
+    def _cut(self, data: bytes, messages: list[Message], messages_max: int) -> None:
         if self._kept:
             self._kept += data
             if len(self._kept) < self._wanted:
@@ -183,15 +190,18 @@ class Parser:
                 return
             data = bytes(self._kept)
             self._kept.clear()
+        self._wanted = HEADER_SIZE
+        self.more = False
         position, end = 0, len(data)
         while end - position >= HEADER_SIZE:
+            if len(messages) >= messages_max:
+                self.more = True
+                break
             whole = self._read(data, position, end)
             if whole is None:
                 break
             message, position = whole
             messages.append(message)
-        else:
-            self._wanted = HEADER_SIZE
         if position < end:
             self._kept += data[position:] if position else data
             self._check_beginning(self._kept)
@@ -339,6 +349,11 @@ def _encode_annotations(annotations: Mapping[str, bytes]) -> bytes:
         chunks.append(_chunk_header.pack(name.encode("ascii"), len(value)))
         chunks.append(value)
     return b"".join(chunks)
+
+
+def grant(message_size_bytes_max: int) -> bytes:
+    """Return the annotation that grants pipelining, and tells the largest message taken."""
+    return PIPELINING_VERSION + min(message_size_bytes_max, 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def patience(remaining_s: float) -> int:

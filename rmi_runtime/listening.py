@@ -1,0 +1,55 @@
+"""The socket a daemon listens on."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+KEEPALIVE_S: Final = 60
+
+
+def bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, str]:
+    """Bind a socket to listen on.
+
+    Args:
+        host: name or address.
+        port: 0 picks a free one.
+        unixsocket: path of a Unix domain socket, instead.
+
+    Returns:
+        The socket, and its location in Pyro's notation.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    if unixsocket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            sock.bind(unixsocket)
+        except OSError:
+            sock.close()
+            raise
+        return sock, "./u:" + unixsocket
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _notice_dead_peers(sock)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    port = sock.getsockname()[1]
+    return sock, f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _notice_dead_peers(sock: socket.socket) -> None:
+    """Have the system probe silent peers, so that those that lost power do not stay for ever."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit it
+    for option, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
