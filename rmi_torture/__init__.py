@@ -1,0 +1,1 @@
+"""Fault injection: real processes, real faults, recorded histories, independent checkers."""

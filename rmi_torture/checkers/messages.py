@@ -1,0 +1,122 @@
+"""Messages: each acknowledged one is kept once, read by all who come later, consumed once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from rmi_torture.checkers.verdict import Verdict
+from rmi_torture.history import OK, Operation
+
+
+def check_messages(operations: Sequence[Operation], final: Sequence[tuple[str, str]]) -> Verdict:
+    """Check the set of messages.
+
+    Args:
+        operations: the history's: ``post`` (asked ``text`` and perhaps ``key``, got ``id``) and
+            ``read`` of everything (got ``ids``).
+        final: (id, text) of all messages, in the order in which they were read after the run.
+
+    Returns:
+        A verdict; its errors are ``lost`` (acknowledged, not there in the end), ``duplicated``
+        (an id, or a key, is there twice), ``altered`` (another text than was posted), ``stale``
+        (a later read lacked it, although it is there in the end), ``unexpected`` (nobody posted
+        it).
+    """
+    verdict = Verdict("messages").expect("lost", "duplicated", "altered", "stale", "unexpected")
+    _check_final(operations, final, verdict)
+    _check_reads(operations, {id_ for id_, _ in final}, verdict)
+    return verdict
+
+
+def _check_final(
+    operations: Sequence[Operation], final: Sequence[tuple[str, str]], verdict: Verdict
+) -> None:
+    kept = dict(final)
+    for id_, count in Counter(id_ for id_, _ in final).items():
+        if count > 1:
+            verdict.blame("duplicated", f"message {id_} is there {count} times")
+    posted: set[str] = set()
+    id_of_key: dict[str, str] = {}
+    acknowledged: dict[str, str] = {}
+    for operation in operations:
+        if operation.f != "post":
+            continue
+        text = str(operation.asked["text"])
+        posted.add(text)
+        if operation.outcome != OK:
+            continue
+        verdict.checked += 1
+        id_ = str(operation.got["id"])
+        acknowledged[id_] = text
+        key = operation.asked.get("key")
+        if key is not None and id_of_key.setdefault(str(key), id_) != id_:
+            verdict.blame("duplicated", f"key {key} has two messages: {id_of_key[str(key)]}, {id_}")
+        if id_ not in kept:
+            verdict.blame("lost", f"message {id_} ({text!r}) was acknowledged, and is not there")
+        elif kept[id_] != text:
+            verdict.blame("altered", f"message {id_} was {text!r} and is {kept[id_]!r}")
+    for id_, text in kept.items():
+        if text not in posted:
+            verdict.blame("unexpected", f"message {id_} ({text!r}) was posted by nobody")
+    _check_texts(final, acknowledged, verdict)
+
+
+def _check_texts(
+    final: Sequence[tuple[str, str]], acknowledged: Mapping[str, str], verdict: Verdict
+) -> None:
+    """One post under two ids: each text is posted once, so it may be there once."""
+    for text, count in Counter(text for _, text in final).items():
+        ids = [id_ for id_, other in acknowledged.items() if other == text]
+        if count > max(1, len(ids)):
+            verdict.blame("duplicated", f"the text {text!r} is there {count} times")
+
+
+def _check_reads(operations: Sequence[Operation], kept: set[str], verdict: Verdict) -> None:
+    """A read sees every message that was acknowledged before it began."""
+    reads = [op for op in operations if op.f == "read" and op.outcome == OK]
+    posts = [op for op in operations if op.f == "post" and op.outcome == OK]
+    posts.sort(key=lambda operation: operation.ended_ns)
+    for read in reads:
+        verdict.checked += 1
+        seen = set(read.got["ids"])
+        for post in posts:
+            if post.ended_ns >= read.began_ns:
+                break
+            if post.got["id"] not in seen and post.got["id"] in kept:
+                verdict.blame("stale", f"read {read.index} lacks message {post.got['id']}")
+
+
+def check_queue(operations: Sequence[Operation], consumed: Mapping[str, Iterable[str]]) -> Verdict:
+    """Check that every acknowledged message was consumed by exactly one service, once.
+
+    Args:
+        operations: the history's, with ``post`` as in :func:`check_messages`.
+        consumed: messages service to the ids it consumed, as it tells them after the run.
+
+    Returns:
+        A verdict; its errors are ``lost`` (acknowledged, never consumed), ``doubled`` (consumed
+        twice, by one service or by two) and ``unexpected`` (no post could have made it).
+    """
+    verdict = Verdict("queue").expect("lost", "doubled", "unexpected")
+    times: Counter[str] = Counter()
+    for ids in consumed.values():
+        times.update(ids)
+    for id_, count in times.items():
+        if count > 1:
+            verdict.blame("doubled", f"message {id_} was consumed {count} times")
+    posts = [operation for operation in operations if operation.f == "post"]
+    acknowledged = {str(op.got["id"]) for op in posts if op.outcome == OK}
+    unknown = sum(operation.outcome == "info" for operation in posts)
+    for id_ in sorted(acknowledged):
+        verdict.checked += 1
+        if id_ not in times:
+            verdict.blame("lost", f"message {id_} was acknowledged, and consumed by nobody")
+    strangers = times.keys() - acknowledged
+    if len(strangers) > unknown:
+        verdict.blame(
+            "unexpected",
+            f"{len(strangers)} messages were consumed that nobody posted; at most {unknown} posts "
+            "have an unknown end",
+        )
+    return verdict

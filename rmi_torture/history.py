@@ -1,0 +1,182 @@
+"""Histories: what was asked, what came of it, and when; one JSON object a line.
+
+The format is open, so that other checkers can read it. Each line is an *event*:
+
+=========== ===================================================================================
+``index``   place in the history, from 0
+``time_ns`` monotonic clock of the machine that ran the workload
+``process`` who: a number for a client (it has one operation open at a time), or ``"nemesis"``
+``type``    ``invoke``, then one of ``ok`` (it happened), ``fail`` (it certainly did not),
+            ``info`` (nobody knows); a nemesis writes ``info`` only
+``f``       what: ``transfer``, ``balance``, ``post``, ``kill``, …
+``value``   the arguments (invoke), or the arguments and results (the others)
+``error``   only after fail and info: ``{"code", "message", "fields"}``
+=========== ===================================================================================
+
+An invocation without an end, because the run was over, counts as ``info``. The words are those of
+Jepsen's histories (https://github.com/jepsen-io/jepsen), as is their meaning.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+INVOKE, OK, FAIL, INFO = "invoke", "ok", "fail", "info"
+NEMESIS = "nemesis"
+
+Outcome = Literal["ok", "fail", "info"]
+Value = Mapping[str, Any]
+
+_OPEN_NS = 2**63 - 1  # the end of an operation that has none
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a history; see the module."""
+
+    index: int
+    time_ns: int
+    process: int | str
+    type: str
+    f: str
+    value: Value
+    error: Value | None = None
+
+    def as_json(self) -> str:
+        """Return the line, without its end."""
+        data: dict[str, Any] = {
+            "index": self.index,
+            "time_ns": self.time_ns,
+            "process": self.process,
+            "type": self.type,
+            "f": self.f,
+            "value": self.value,
+        }
+        if self.error is not None:
+            data["error"] = self.error
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(slots=True)
+class Operation:
+    """An invocation and its end.
+
+    Attributes:
+        index: place of the invocation in the history.
+        process: which client.
+        f: what was asked.
+        asked: the arguments.
+        began_ns: when it was invoked.
+        ended_ns: when it ended; later than everything if it never did.
+        outcome: ``ok``, ``fail`` or ``info``.
+        got: the results, if it was ok.
+        error: the error, if it was not.
+    """
+
+    index: int
+    process: int | str
+    f: str
+    asked: Value
+    began_ns: int
+    ended_ns: int = _OPEN_NS
+    outcome: Outcome = "info"
+    got: Value = field(default_factory=dict)
+    error: Value = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        """The code of its error, or nothing."""
+        return str(self.error.get("code", ""))
+
+
+class Recorder:
+    """Writes a history while it happens.
+
+    Args:
+        file: where the lines go; None keeps them in memory only.
+        clock_ns: monotonic time in nanoseconds.
+
+    Attributes:
+        events: all so far.
+    """
+
+    def __init__(
+        self, file: TextIO | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self.events: list[Event] = []
+        self._file = file
+        self._clock_ns = clock_ns
+
+    def invoke(self, process: int | str, f: str, value: Value) -> None:
+        """Note that *process* asks for *f*."""
+        self._add(process, INVOKE, f, value, None)
+
+    def ok(self, process: int | str, f: str, value: Value) -> None:
+        """Note that it happened, and what it gave."""
+        self._add(process, OK, f, value, None)
+
+    def fail(self, process: int | str, f: str, value: Value, error: Value) -> None:
+        """Note that it certainly did not happen."""
+        self._add(process, FAIL, f, value, error)
+
+    def info(self, process: int | str, f: str, value: Value, error: Value | None = None) -> None:
+        """Note that nobody knows whether it happened; or what a nemesis did."""
+        self._add(process, INFO, f, value, error)
+
+    def _add(
+        self, process: int | str, kind: str, f: str, value: Value, error: Value | None
+    ) -> None:
+        event = Event(len(self.events), self._clock_ns(), process, kind, f, value, error)
+        self.events.append(event)
+        if self._file is not None:
+            self._file.write(event.as_json() + "\n")
+
+
+def read_history(path: Path) -> Iterator[Event]:
+    """Yield the events of a file.
+
+    Raises:
+        ValueError: a line is not an event; it says which one.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Event(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path.name}, line {number}: not an event ({error})") from error
+
+
+def operations(events: Iterable[Event]) -> list[Operation]:
+    """Pair invocations with their ends; what the nemesis did is left out.
+
+    Returns:
+        The operations, in order of their invocations.
+
+    Raises:
+        ValueError: a process ends what it has not begun, or begins a second thing.
+    """
+    found: list[Operation] = []
+    open_: dict[int | str, Operation] = {}
+    for event in events:
+        if event.process == NEMESIS:
+            continue
+        if event.type == INVOKE:
+            if event.process in open_:
+                raise ValueError(f"event {event.index}: process {event.process} is busy already")
+            begun = Operation(event.index, event.process, event.f, event.value, event.time_ns)
+            open_[event.process] = begun
+            found.append(begun)
+            continue
+        ended = open_.pop(event.process, None)
+        if ended is None or ended.f != event.f:
+            raise ValueError(f"event {event.index}: process {event.process} ends nothing it began")
+        ended.ended_ns = event.time_ns
+        ended.outcome = event.type  # type: ignore[assignment]
+        ended.got = event.value if event.type == OK else {}
+        ended.error = event.error or {}
+    return found

@@ -1,0 +1,139 @@
+"""The checkers of messages, queue and locks, and the history file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmi_torture.checkers import Verdict, all_valid, check_locks, check_messages, check_queue
+from rmi_torture.history import Operation, Recorder, operations, read_history
+
+
+def post(number: int, **more: Any) -> Operation:
+    text = f"text {number}"
+    asked = {"text": text, "key": f"key {number}"}
+    return Operation(
+        number, 0, "post", asked, 10 * number, 10 * number + 5, "ok", {"id": f"id {number}"}, **more
+    )
+
+
+POSTS = [post(n) for n in range(5)]
+KEPT = [(f"id {n}", f"text {n}") for n in range(5)]
+
+
+def test_messages_kept_once_are_valid() -> None:
+    verdict = check_messages(POSTS, KEPT)
+    assert verdict.valid
+    assert verdict.checked == 5
+
+
+@pytest.mark.parametrize(
+    ("kept", "kind"),
+    [
+        (KEPT[:-1], "lost"),
+        ([*KEPT, KEPT[0]], "duplicated"),
+        ([*KEPT, ("id 9", "text 1")], "duplicated"),
+        ([*KEPT[:-1], ("id 4", "another text")], "altered"),
+        ([*KEPT, ("id 9", "who wrote this?")], "unexpected"),
+    ],
+)
+def test_each_wrong_set_of_messages_is_caught(kept: list[tuple[str, str]], kind: str) -> None:
+    assert check_messages(POSTS, kept).counts[kind] >= 1
+
+
+def test_a_post_of_unknown_end_may_be_there_or_not() -> None:
+    unknown = Operation(9, 1, "post", {"text": "maybe"}, 0)
+    assert check_messages([*POSTS, unknown], KEPT).valid
+    assert check_messages([*POSTS, unknown], [*KEPT, ("id 9", "maybe")]).valid
+
+
+def test_a_read_that_lacks_what_was_acknowledged_before_it_is_caught() -> None:
+    late = Operation(9, 1, "read", {}, 100, 110, "ok", {"ids": [f"id {n}" for n in range(4)]})
+    early = Operation(8, 1, "read", {}, 42, 110, "ok", {"ids": [f"id {n}" for n in range(4)]})
+    assert check_messages([*POSTS, late], KEPT).counts["stale"] == 1
+    assert check_messages([*POSTS, early], KEPT).valid
+
+
+def test_one_key_with_two_messages_is_caught() -> None:
+    again = Operation(9, 1, "post", POSTS[0].asked, 100, 110, "ok", {"id": "id 9"})
+    verdict = check_messages([*POSTS, again], [*KEPT, ("id 9", "text 0")])
+    assert verdict.counts["duplicated"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("consumed", "kind"),
+    [
+        ({"a": ["id 0", "id 1"], "b": ["id 2", "id 3"]}, "lost"),
+        ({"a": ["id 0", "id 1", "id 2"], "b": ["id 2", "id 3", "id 4"]}, "doubled"),
+        ({"a": [f"id {n}" for n in range(6)]}, "unexpected"),
+    ],
+)
+def test_each_wrong_consumption_is_caught(consumed: dict[str, list[str]], kind: str) -> None:
+    assert check_queue(POSTS, consumed).counts[kind] == 1
+
+
+def test_messages_consumed_once_are_valid() -> None:
+    consumed = {"a": ["id 0", "id 3"], "b": ["id 1", "id 2", "id 4"]}
+    assert check_queue(POSTS, consumed).valid
+
+
+def lock(index: int, lease: int, began: int, ended: int, *accounts: int) -> Operation:
+    asked = {"accounts": list(accounts)}
+    return Operation(index, index, "lock", asked, began, ended, "ok", {"lease": lease})
+
+
+def commit(index: int, lease: int, began: int, ended: int) -> Operation:
+    return Operation(
+        index, index, "commit", {"lease": lease}, began, ended, "ok", {"commit": index}
+    )
+
+
+def test_locks_taken_in_turn_are_valid() -> None:
+    history = [lock(0, 1, 0, 1, 7), commit(1, 1, 2, 3), lock(2, 2, 2, 4, 7), commit(3, 2, 5, 6)]
+    assert check_locks(history).valid
+
+
+@pytest.mark.parametrize(
+    ("history", "kind"),
+    [
+        ([lock(0, 5, 0, 1, 7), lock(1, 4, 2, 3, 8)], "numbers"),
+        ([lock(0, 5, 0, 1, 7), lock(1, 5, 0, 3, 8)], "numbers"),
+        ([lock(0, 1, 0, 1, 7), lock(1, 2, 2, 3, 7), commit(2, 1, 4, 5)], "stale commit"),
+        ([lock(0, 1, 0, 1, 7), commit(1, 1, 2, 3), commit(2, 1, 4, 5)], "two commits"),
+    ],
+)
+def test_each_misuse_of_a_lock_is_caught(history: list[Operation], kind: str) -> None:
+    assert check_locks(history).counts[kind] == 1
+
+
+def test_a_verdict_on_nothing_is_not_enough() -> None:
+    assert not all_valid([Verdict("idle")])
+    assert all_valid([Verdict("busy", checked=1)])
+
+
+def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        recorder = Recorder(file)
+        recorder.invoke(1, "post", {"text": "grüße"})
+        recorder.info("nemesis", "kill", {"service": "bank.data"})
+        recorder.fail(1, "post", {"text": "grüße"}, {"code": "overloaded"})
+        recorder.invoke(2, "post", {"text": "never ended"})
+    assert list(read_history(path)) == recorder.events
+    first, second = operations(read_history(path))
+    assert (first.outcome, first.code) == ("fail", "overloaded")
+    assert second.outcome == "info"
+    assert second.ended_ns > first.ended_ns
+
+
+def test_a_broken_history_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"index": 0}\n')
+    with pytest.raises(ValueError, match="line 1"):
+        list(read_history(path))
+    recorder = Recorder()
+    recorder.ok(1, "post", {})
+    with pytest.raises(ValueError, match="ends nothing"):
+        operations(recorder.events)
