@@ -86,9 +86,16 @@ class Consumer:
                 if trouble_s:
                     log.info("%s consumes again", self._name)
                 trouble_s = 0.0
-            except errors.RmiError as error:
+            except Exception as error:
+                # Whatever it is: a service that has silently ceased to consume is the worst.
                 if not trouble_s:
-                    log.warning("%s cannot consume now, trying on: %s", self._name, error)
+                    unforeseen = None if isinstance(error, errors.RmiError) else error
+                    log.warning(
+                        "%s cannot consume now, trying on: %s",
+                        self._name,
+                        error,
+                        exc_info=unforeseen,
+                    )
                 trouble_s = pause_s = min(max(self._poll_s, 2 * trouble_s), TROUBLE_S_MAX)
             if pause_s:
                 await self._pause(pause_s)

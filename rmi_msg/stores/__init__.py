@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from rmi_runtime import Settings, errors
 
@@ -73,7 +73,7 @@ class Claim:
 
     messages: Sequence[tuple[str, str]]
     by: str
-    token: tuple[int, ...]
+    token: Any
 
 
 class MessageStore(Protocol):

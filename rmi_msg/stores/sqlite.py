@@ -38,7 +38,9 @@ class WriteTurn:
     SQLite itself polls for its write lock, with growing pauses: under load, single writers starve
     for 100 ms and more. Behind a ``flock`` they take turns at once: measured with three writers,
     1.4 to 1.8 times the rows per second, and the longest wait a tenth. SQLite's own lock stays the
-    one that guards the file; the kernel frees the turn of a process that dies.
+    one that guards the file; the kernel frees the turn of a process that dies. A process that is
+    stopped (SIGSTOP) within its turn holds up the others, as it would by SQLite's own lock; their
+    callers wait no longer than their deadlines.
 
     Args:
         path: a file of its own for the lock; made if missing.

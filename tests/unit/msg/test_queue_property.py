@@ -46,9 +46,7 @@ class QueueMachine(RuleBasedStateMachine):
     def put(self, batch: list[tuple[int, str]]) -> None:
         expected = []
         for number, text in batch:
-            known = (
-                self.put_ids.setdefault(str(number), text) if str(number) in self.put_ids else None
-            )
+            known = self.put_ids.get(str(number))
             self.put_ids.setdefault(str(number), text)
             expected.append("new" if known is None else "same" if known == text else "other")
         pairs = [(str(number), text) for number, text in batch]

@@ -285,6 +285,32 @@ async def test_a_store_that_cannot_be_written_says_so_definitely_and_changes_not
     assert await store.put_many(large, "msg.logger.1") == ["new"] * 20
 
 
+async def test_a_commit_that_fails_leaves_doubt_and_the_same_ids_settle_it(
+    database: SqliteDatabase,
+) -> None:
+    store = SqliteMessageStore(database)
+
+    class Torn:
+        """A connection whose disk fails at the commit."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+            self.in_transaction = True
+
+        def execute(self, statement: str) -> object:
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return self._connection.execute(statement)
+
+    def tear(connection: sqlite3.Connection) -> None:
+        database._transact(Torn(connection), lambda: None)  # type: ignore[arg-type]
+
+    with pytest.raises(errors.Interrupted, match="disk I/O error") as torn:
+        await database._writer.run(tear)
+    assert not torn.value.definite
+    assert await store.put_many(TEN, "msg.logger.1") == ["new"] * 10
+
+
 async def test_databases_opened_at_once_on_a_new_file_all_open(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         opened = await asyncio.gather(

@@ -1,0 +1,164 @@
+"""How the facade spreads messages, joins failures and chooses whom to let in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from rmi_msg.facade import FacadeObject
+from rmi_msg.lines import LineLog
+from rmi_runtime import (
+    ANONYMOUS,
+    SERVICE,
+    Connection,
+    Endpoints,
+    EndpointView,
+    Identity,
+    call_as,
+    errors,
+)
+
+Answer = Callable[[Sequence[tuple[str, str]]], list[str]]
+
+
+class Loggers:
+    """Stands in for the endpoints of the loggers; notes who was asked for what."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.put: list[tuple[str | None, list[tuple[str, str]]]] = []
+        self.answers: dict[str | None, Answer] = {}
+
+    def view(self) -> list[EndpointView]:
+        return [
+            EndpointView(name, "", 0, name == "aside", name == "leaving") for name in self.names
+        ]
+
+    async def call(
+        self, method: str, messages: list[tuple[str, str]], *, prefer: str | None, **options: Any
+    ) -> list[str]:
+        assert method == "put_many"
+        assert options["repeatable"] is True
+        self.put.append((prefer, messages))
+        answer = self.answers.get(prefer)
+        return answer(messages) if answer else ["new"] * len(messages)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., FacadeObject]]:
+    with LineLog(tmp_path / "facade.log") as log:
+
+        def build(loggers: Loggers, **options: Any) -> FacadeObject:
+            endpoints = cast(Endpoints, loggers)
+            return FacadeObject(endpoints, endpoints, log, rng=Random(7), **options)
+
+        yield build
+
+
+Make = Callable[..., FacadeObject]
+
+MANY = [(str(n), f"text {n}") for n in range(900)]
+
+
+async def test_every_message_goes_to_a_logger_picked_at_random(make: Make) -> None:
+    loggers = Loggers("a", "b", "c", "aside", "leaving")
+    facade = make(loggers)
+    with call_as(SERVICE):
+        assert await facade.post_many(MANY) == ["new"] * 900
+    assert sorted(name or "" for name, _ in loggers.put) == ["a", "b", "c"]  # one call each
+    shares = Counter({name: len(messages) for name, messages in loggers.put})
+    assert all(250 < share < 350 for share in shares.values())
+    assert sorted(pair for _, messages in loggers.put for pair in messages) == sorted(MANY)
+    a = next(messages for name, messages in loggers.put if name == "a")
+    assert a != MANY[: len(a)]  # not simply dealt out in blocks
+
+
+async def test_words_come_back_in_the_callers_order(make: Make) -> None:
+    loggers = Loggers("a", "b", "c")
+    for name, word in (("a", "new"), ("b", "same"), ("c", "other")):
+        loggers.answers[name] = lambda messages, word=word: [word] * len(messages)
+    facade = make(loggers)
+    with call_as(SERVICE):
+        words = await facade.post_many(MANY)
+    by_id = dict(zip((id for id, _ in MANY), words, strict=True))
+    for name, messages in loggers.put:
+        expected = {"a": "new", "b": "same", "c": "other"}[name or ""]
+        assert {by_id[id] for id, _ in messages} == {expected}
+
+
+async def test_without_any_logger_known_the_call_is_left_to_wait_for_one(make: Make) -> None:
+    loggers = Loggers()
+    with call_as(SERVICE):
+        assert await make(loggers).post("text", "1") == {"id": "1"}
+    assert loggers.put == [(None, [("1", "text")])]
+
+
+def refuse(error: errors.RmiError) -> Answer:
+    def answer(messages: Sequence[tuple[str, str]]) -> list[str]:
+        raise error
+
+    return answer
+
+
+async def test_what_no_logger_took_failed_definitely(make: Make) -> None:
+    loggers = Loggers("a", "b")
+    loggers.answers = {name: refuse(errors.Unavailable("down")) for name in "ab"}
+    with call_as(SERVICE), pytest.raises(errors.Unavailable):
+        await make(loggers).post_many(MANY)
+
+
+async def test_what_some_loggers_took_failed_indefinitely(make: Make) -> None:
+    loggers = Loggers("a", "b")
+    loggers.answers = {"b": refuse(errors.Unavailable("down"))}
+    with call_as(SERVICE), pytest.raises(errors.Interrupted, match="same ids"):
+        await make(loggers).post_many(MANY)
+
+
+async def test_one_doubt_makes_the_whole_request_doubtful(make: Make) -> None:
+    loggers = Loggers("a", "b")
+    loggers.answers = {
+        "a": refuse(errors.Unavailable("down")),
+        "b": refuse(errors.CallTimeout("no reply")),
+    }
+    with call_as(SERVICE), pytest.raises(errors.CallTimeout):
+        await make(loggers).post_many(MANY)
+
+
+class Peer:
+    """A connection from some address."""
+
+    def __init__(self, peer: object) -> None:
+        self.peer = peer
+
+
+@pytest.mark.parametrize(
+    ("peer", "identity", "let_in"),
+    [
+        (("127.0.0.1", 5), ANONYMOUS, True),
+        (("127.1.2.3", 5), ANONYMOUS, True),
+        (("::1", 5, 0, 0), ANONYMOUS, True),
+        (("::ffff:127.0.0.1", 5, 0, 0), ANONYMOUS, True),
+        ("", ANONYMOUS, True),  # a Unix domain socket
+        (("192.0.2.7", 5), ANONYMOUS, False),
+        (("2001:db8::1", 5, 0, 0), ANONYMOUS, False),
+        (("192.0.2.7", 5), Identity("client", 4, "customer"), True),
+        (("192.0.2.7", 5), SERVICE, True),
+    ],
+)
+async def test_strangers_are_let_in_from_this_machine_only(
+    make: Make, peer: object, identity: Identity, let_in: bool
+) -> None:
+    facade = make(Loggers("a"))
+    with call_as(identity) as call:
+        call.connection = cast(Connection, Peer(peer))
+        if let_in:
+            assert await facade.post("text", "1") == {"id": "1"}
+            return
+        for request in (facade.post("a"), facade.post_many([]), facade.page(), facade.consumed()):
+            with pytest.raises(errors.Unauthenticated):
+                await request
