@@ -242,8 +242,7 @@ class Balancer:
 
     def _bring_back(self, endpoint: Endpoint) -> None:
         endpoint.aside = False
-        if not endpoint.gone:
-            self._sort_out()
+        self._sort_out()
 
     def _forget(self, endpoint: Endpoint) -> Endpoint:
         endpoint.gone = True

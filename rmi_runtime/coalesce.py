@@ -134,9 +134,6 @@ class Coalescer(Generic[Item, Result]):
 
     def _pump_ended(self, pump: asyncio.Task[None]) -> None:
         self._pumps.discard(pump)
-        # A pump that was cancelled before its first step never took its batch.
-        if pump.cancelled():
-            self._starting = False
         if self._items and not self._starting and len(self._pumps) < self._concurrency:
             self._start_pump()
 

@@ -321,8 +321,6 @@ class _Teller:
             await self._tell()
         except (errors.RmiError, PyroError) as error:
             self._say(f"{type(error).__name__}: {error}")
-            if isinstance(error, _UNREACHABLE):
-                self._leases = True  # what comes back may be another kind of name server
             return False
         self._say("")
         if not self._again.is_set():

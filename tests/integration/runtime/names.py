@@ -90,6 +90,8 @@ class Echo:
     async def wait(self) -> str:
         """Return its name when the gate is open."""
         self.calls += 1
+        if self.error is not None:
+            raise self.error
         await self.gate.wait()
         return self.name
 

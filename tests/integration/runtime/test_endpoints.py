@@ -196,6 +196,45 @@ async def test_a_service_started_anew_at_another_port_is_found(services: Service
         assert len(endpoints._proxies) == 1
 
 
+async def test_a_failure_has_the_name_server_asked_at_once(services: Services) -> None:
+    await services.start("x.1", "x.2")
+    async with services.endpoints(refresh_s=60.0) as endpoints:
+        assert len(await asked(endpoints)) == 2
+        await services.kill("x.1")
+        await services.start("x.1")
+        await asked(endpoints)
+        await eventually(lambda: endpoints.view()[0].uri == services.uris["x.1"])
+        assert len(await asked(endpoints)) == 2
+
+
+async def test_calls_to_a_service_that_was_replaced_end_in_peace(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        call = asyncio.create_task(endpoints.call("wait"))
+        old = services.echoes["x.1"]
+        await eventually(lambda: old.calls)
+        old_daemon = services.daemons["x.1"]
+        await services.start("x.1")
+        await eventually(lambda: endpoints.view()[0].uri == services.uris["x.1"])
+        assert len(endpoints._proxies) == 1
+        old.gate.set()
+        assert await call == "x.1"
+        await eventually(lambda: not endpoints._proxies)
+        await old_daemon.close()
+
+
+async def test_a_success_makes_up_for_earlier_failures(services: Services) -> None:
+    await services.start("x.1")
+    echo = services.echoes["x.1"]
+    async with services.endpoints() as endpoints:
+        echo.error = errors.Overloaded("busy")
+        call = asyncio.create_task(endpoints.call("who"))
+        await eventually(lambda: echo.calls >= 2)
+        echo.error = None
+        await call
+        assert endpoints._balancer.endpoints[0].failures == 0
+
+
 async def test_a_service_that_comes_back_at_its_port_is_probed_and_used(
     services: Services,
 ) -> None:
@@ -311,10 +350,11 @@ async def test_what_may_have_happened_stays_so_whatever_comes_after(services: Se
     await services.start("x.1")
     async with services.endpoints() as endpoints:
         call = asyncio.create_task(endpoints.call("wait", repeatable=True, timeout_s=1.0))
-        await eventually(lambda: services.echoes["x.1"].calls)
-        await services.kill("x.1")
-        with pytest.raises(errors.Indefinite):
+        await Cut(services, "x.1").when_called()
+        services.echoes["x.1"].error = errors.Overloaded("busy")
+        with pytest.raises(errors.ConnectionLost):
             await call
+        assert services.echoes["x.1"].calls > 1
 
 
 async def test_a_service_that_fails_inside_is_asked_once_per_repeatable_call(

@@ -47,8 +47,10 @@ async def test_first_item_leaves_in_the_next_turn_of_the_loop() -> None:
 async def test_items_of_one_turn_go_together_in_order() -> None:
     sends = Sends()
     sends.open = True
-    coalescer = Coalescer(sends)
-    assert await asyncio.gather(*(coalescer.submit(n) for n in range(5))) == [0, 10, 20, 30, 40]
+    coalescer = Coalescer(sends, concurrency=3)
+    futures = [coalescer.submit_nowait(n) for n in range(5)]
+    assert coalescer.sends_under_way == 1
+    assert await asyncio.gather(*futures) == [0, 10, 20, 30, 40]
     assert sends.batches == [[0, 1, 2, 3, 4]]
 
 
