@@ -99,6 +99,18 @@ def normal_host(text: str) -> str:
     return host
 
 
+def normal_word(text: str) -> str:
+    """Return *text* as a word of letters, digits, ``-``, ``_`` and ``.``, or raise ValueError."""
+    word = text.strip()
+    if (
+        not word
+        or not word.isascii()
+        or not word.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    ):
+        raise ValueError(f"{text!r} is not a word of letters, digits, -, _ and .")
+    return word
+
+
 def checked(given: object, default: object, rule: Rule, *, from_text: bool) -> object:
     """Bring *given* to the type of *default* and check it against *rule*.
 
@@ -116,7 +128,7 @@ def checked(given: object, default: object, rule: Rule, *, from_text: bool) -> o
     """
     value = _typed(given, default, from_text=from_text)
     if isinstance(value, tuple):
-        if not value:
+        if not value and default:
             raise ValueError("at least one is needed")
         return tuple(_checked_text(item, rule) for item in value)
     if isinstance(value, str):

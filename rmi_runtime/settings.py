@@ -30,6 +30,7 @@ from rmi_runtime.setting_rules import (
     is_loopback,
     normal_address,
     normal_host,
+    normal_word,
     rule,
     split_address,
 )
@@ -93,6 +94,30 @@ class Settings:
     store: str = field(
         default="sqlite",
         metadata=rule("where the loggers keep messages", choices=("sqlite", "hazelcast")),
+    )
+    hazelcast_members: tuple[str, ...] = field(
+        default=(),
+        metadata=rule(
+            "Hazelcast members that run elsewhere, as host:port; none: each logger starts its own",
+            check=normal_address,
+        ),
+    )
+    hazelcast_cluster: str = field(
+        default="rmi",
+        metadata=rule("name of the Hazelcast cluster", check=normal_word),
+    )
+    hazelcast_port: int = field(
+        default=5701,
+        metadata=rule(
+            "TCP port of the first logger's Hazelcast member",
+            unit="port",
+            low=1024,
+            high=65535 - 64,
+        ),
+    )
+    hazelcast_heap_mib: int = field(
+        default=256,
+        metadata=rule("Java heap of a Hazelcast member", unit="MiB", low=128, high=1024 * 1024),
     )
     demo: bool = field(
         default=False, metadata=rule("make demonstration accounts and tokens on the first start")
