@@ -332,6 +332,8 @@ def test_no_order_of_batches_loses_or_invents_money(batches: list[list[op.Reques
             if isinstance(operation, BalanceQuery):
                 continue
             key = rules.scoped(principal.client, operation.request_id)
+            if isinstance(result, Refused) and result.code in ("forbidden", "another_account"):
+                continue  # said of the caller's rights, which are not the state's
             if key in outcomes and outcomes[key].fingerprint == rules.fingerprint(operation):
                 shown = op.outcome_dict(operation, result)
                 asked = (key, rules.fingerprint(operation))

@@ -1,0 +1,208 @@
+"""The books in memory, and that a start from what is on disk finds them again, at any moment."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmi_bank.errors import AccountExists, BalanceLimit, InsufficientFunds, UnknownAccount
+from rmi_bank.operations import AMOUNT_MAX, BALANCE_END, CASH
+from rmi_bank.rules import NewOutcome, Posting
+from rmi_bank.stores import Record
+from rmi_bank.stores import books as books_module
+from rmi_bank.stores.books import MARK_EVERY, Books, Plan, is_marked
+from rmi_runtime.errors import Conflict, InvalidRequest
+
+
+class Disk:
+    """What a file would hold: rows as the plans tell, and a start from them."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, list[Any]] = {CASH: [0, None, 0]}
+        self.journal: list[Any] = []
+        self.state = (0, 0)
+
+    def write(self, plan: Plan) -> None:
+        for account, owner in plan.opened:
+            self.accounts[account] = [0, owner, 0]
+        self.journal += plan.journal
+        for account, balance, last_line in plan.folds:
+            self.accounts[account][0] = balance
+            self.accounts[account][2] = last_line
+        self.state = plan.commit_no, plan.folded_line
+
+    def load(self) -> Books:
+        rows = self.accounts.items()
+        books = Books(
+            {account: row[0] for account, row in rows},
+            {account: row[2] for account, row in rows if row[2]},
+            {account: row[1] for account, row in rows if row[1] is not None},
+            commit_no=self.state[0],
+            folded_line=self.state[1],
+        )
+        books.replay(
+            (row[0], row[3], row[4], row[5]) for row in self.journal if row[0] > self.state[1]
+        )
+        return books
+
+
+def opened(*accounts: int, balance: int = 100) -> Record:
+    return Record(
+        [Posting(CASH, account, balance) for account in accounts],
+        opened=[(account, None) for account in accounts],
+    )
+
+
+def fresh(*accounts: int) -> Books:
+    books = Books({CASH: 0}, {}, {})
+    books.apply(books.plan([opened(*accounts)], 1))
+    return books
+
+
+TRANSFERS = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 11), st.integers(0, 11), st.integers(1, 40)).filter(
+            lambda t: t[0] != t[1]
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    max_size=30,
+)
+
+
+@given(TRANSFERS)
+@settings(max_examples=200, deadline=None)
+def test_a_start_at_any_moment_of_the_folding_finds_the_same_books(
+    groups: list[list[tuple[int, int, int]]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(books_module, "FOLD_ACCOUNTS", 5)
+        patch.setattr(books_module, "FOLD_LINES", 12)
+        patch.setattr(books_module, "_FOLD_LEAST", 1)
+        patch.setattr(books_module, "_BUCKET_BITS", 1)
+        disk, books = Disk(), Books({CASH: 0}, {}, {})
+        groups = [[], *groups]
+        for number, group in enumerate(groups):
+            record = opened(*range(1, 12), balance=10**6) if number == 0 else Record()
+            record.postings = [*record.postings, *(Posting(*transfer) for transfer in group)]
+            plan = books.plan([record], number)
+            disk.write(plan)
+            books.apply(plan)
+            again = disk.load()
+            assert again.balances == books.balances
+            assert again.line == books.line == len(disk.journal)
+            assert all(again.last_line(a) == books.last_line(a) for a in range(1, 12))
+            assert sum(books.balances.values()) == 0
+        assert disk.state[1] <= books.line
+
+
+def test_folding_goes_on_for_ever_so_that_a_start_never_reads_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(books_module, "FOLD_ACCOUNTS", 50)
+    monkeypatch.setattr(books_module, "FOLD_LINES", 100)
+    disk, books = Disk(), Books({CASH: 0}, {}, {})
+    accounts = range(1, 2001)
+    first = books.plan([opened(*accounts)], 0)
+    disk.write(first)
+    books.apply(first)
+    for number in range(3000):
+        source = 1 + number * 7919 % 2000
+        plan = books.plan([Record([Posting(source, 1 + source % 2000, 1)])], number)
+        disk.write(plan)
+        books.apply(plan)
+        if number > 2000:
+            assert books.line - disk.state[1] < 600
+    assert disk.load().balances == books.balances
+
+
+def test_each_line_names_the_one_before_it_on_both_accounts() -> None:
+    books = fresh(1, 2)  # lines 1 and 2
+    plan = books.plan(
+        [Record([Posting(1, 2, 5), Posting(1, 2, 5)]), Record([Posting(2, CASH, 1)])], 9
+    )
+    assert [(row[0], row[7], row[8]) for row in plan.journal] == [(3, 1, 2), (4, 3, 3), (5, 4, 2)]
+    assert plan.commits == [2, 3]
+
+
+def test_a_plan_changes_nothing_until_it_is_applied() -> None:
+    books = fresh(1, 2)
+    before = (dict(books.balances), books.line, books.commit_no, books.last_line(1))
+    books.plan([Record([Posting(1, 2, 5)]), opened(3)], 9)
+    assert (dict(books.balances), books.line, books.commit_no, books.last_line(1)) == before
+
+
+def test_a_posting_names_the_request_that_caused_it() -> None:
+    books = fresh(1, 2)
+    outcomes = [NewOutcome("1:a", "x", "1"), NewOutcome("1:b", "y", "2")]
+    record = Record([Posting(1, 2, 5, 1), Posting(1, 2, 5)], outcomes)
+    plan = books.plan([record], 9)
+    assert [row[6] for row in plan.journal] == ["1:b", None]
+    assert plan.outcomes == [("1:a", 2, "x", "1"), ("1:b", 2, "y", "2")]
+
+
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [
+        (Record([Posting(1, 2, 101)]), InsufficientFunds),
+        (Record([Posting(1, 2, 60), Posting(1, 2, 60)]), InsufficientFunds),
+        (Record([Posting(1, CASH, 101)]), InsufficientFunds),
+        (Record([Posting(1, 9, 1)]), UnknownAccount),
+        (Record([Posting(1, 3, 1)]), InvalidRequest),
+        (Record([Posting(1, 1, 1)]), InvalidRequest),
+        (Record([Posting(CASH, CASH, 1)]), InvalidRequest),
+        (Record([Posting(1, 2, 1, 0)]), InvalidRequest),
+        (Record([Posting(1, 2, 1, -2)]), InvalidRequest),
+        (Record(opened=[(1, None)]), AccountExists),
+        (Record(opened=[(9, None), (9, None)]), AccountExists),
+        (Record(opened=[(8, None)]), InvalidRequest),
+        (Record(outcomes=[NewOutcome("1:b", "x", "1")]), InvalidRequest),
+        (Record(outcomes=[NewOutcome("1:a", "x", "1")] * 2), InvalidRequest),
+        (Record([Posting(CASH, 1, AMOUNT_MAX)] * (BALANCE_END // AMOUNT_MAX + 1)), BalanceLimit),
+    ],
+)
+def test_a_record_that_breaks_a_rule_is_refused(record: Record, error: type[Exception]) -> None:
+    books = fresh(1, 2, 3)
+    with pytest.raises(error):
+        books.check(record, {1, 2, 9, "1:a"})
+
+
+def test_money_may_pass_through_an_account_in_one_record() -> None:
+    books = fresh(1, 2, 3)
+    books.check(Record([Posting(1, 2, 100), Posting(2, 3, 200)]), {1, 2, 3})
+    books.check(Record([Posting(CASH, 9, 5), Posting(9, 1, 5)], opened=[(9, None)]), {1, 9})
+
+
+def test_one_transaction_takes_no_more_than_cash_can_hold() -> None:
+    books = fresh(1, 2)
+    books.balances[CASH] = -(BALANCE_END - 2 * AMOUNT_MAX - 1)
+    big = Record([Posting(CASH, 1, AMOUNT_MAX)])
+    assert books.fitting([big, big]) == 2
+    assert books.fitting([big, big, big]) == 2
+    assert books.fitting([big, Record([Posting(1, CASH, AMOUNT_MAX)]), big, big]) == 4
+    books.balances[CASH] = -(BALANCE_END - AMOUNT_MAX)
+    assert books.fitting([big]) == 0
+
+
+def test_one_transaction_has_a_bounded_size_unless_one_commit_is_bigger() -> None:
+    books = fresh(1, 2)
+    record = Record([Posting(1, 2, 1), Posting(2, 1, 1)] * 4096)
+    assert books.fitting([record] * 3) == 2
+    assert books.fitting([Record([*record.postings] * 5), record]) == 1
+
+
+def test_books_that_do_not_balance_are_not_opened() -> None:
+    with pytest.raises(Conflict, match="do not balance"):
+        Books({CASH: -100, 1: 101}, {}, {}).replay([])
+
+
+def test_about_one_entry_in_64_is_marked_on_every_account() -> None:
+    for account in (1, 2, 10**6, 2**53):
+        marked = [line for line in range(1, 64_001) if is_marked(account, line)]
+        assert 800 < len(marked) < 1200
+        assert max(b - a for a, b in pairwise(marked)) < 20 * MARK_EVERY
