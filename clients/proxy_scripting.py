@@ -67,7 +67,7 @@ async def with_async_proxies(location: str, token: str) -> None:
         assert first["commit"] == again["commit"], "one request id has one effect"
         try:
             await bank.withdraw(1, 10**12, str(uuid.uuid4()))
-        except errors.Conflict as error:
+        except errors.Definite as error:
             print("withdraw too much:", type(error).__name__, error.code)
         many: list[Any] = await asyncio.gather(*(bank.balance(n) for n in range(1, 11)))
         print("ten at once:", [answer["balance"] for answer in many])

@@ -16,12 +16,10 @@ import msgspec
 
 from rmi_bank.errors import SameAccount
 from rmi_runtime.errors import (
-    Definite,
-    Indefinite,
     InvalidRequest,
     MalformedRequest,
     RmiError,
-    error_class,
+    make_error,
 )
 
 AMOUNT_MAX = 10**15
@@ -157,12 +155,7 @@ class Refused(msgspec.Struct, array_like=True, tag=1):
 
     def to_error(self) -> RmiError:
         """Put the error together again."""
-        known = error_class(self.code)
-        if known is not None:
-            return known(self.message, **self.fields)
-        return (Definite if self.definite else Indefinite)(
-            self.message, **{**self.fields, "code": self.code}
-        )
+        return make_error(self.code, self.definite, self.message, self.fields)
 
 
 Outcome = Done | Refused

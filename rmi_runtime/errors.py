@@ -216,6 +216,24 @@ def describe(error: BaseException, length_max: int = 1000) -> str:
     return (text or type(error).__name__)[:length_max].encode("utf-8", "replace").decode("utf-8")
 
 
+def make_error(code: str, definite: bool, message: str, fields: Mapping[str, Any]) -> RmiError:
+    """Return the error that *code* names.
+
+    Args:
+        code: of a class of this tree; of a room that is not loaded here, it makes a plain
+            :class:`Definite` or :class:`Indefinite` with that ``code``.
+        definite: used for unknown codes only.
+        message: the sentence.
+        fields: the facts.
+    """
+    cls = _classes_by_code.get(code)
+    if cls is not None:
+        return cls(message, **fields)
+    error = (Definite if definite else Indefinite)(message, **fields)
+    vars(error)["code"] = code
+    return error
+
+
 def to_wire(error: RmiError) -> dict[str, Any]:
     """Return Pyro5's dictionary form of *error*, as the builtin exception a stock client knows."""
     builtin = error.builtin
@@ -235,7 +253,7 @@ def from_wire(data: Mapping[str, Any]) -> RmiError | None:
 
     Returns:
         The error, or None if *data* does not carry a code of this tree. A code unknown here becomes
-        plain :class:`Definite` or :class:`Indefinite`, keeping its code in ``fields['code']``.
+        plain :class:`Definite` or :class:`Indefinite` with that ``code``.
     """
     attributes = data.get("attributes")
     if not isinstance(attributes, Mapping):
@@ -247,8 +265,4 @@ def from_wire(data: Mapping[str, Any]) -> RmiError | None:
     message = str(args[0]) if isinstance(args, (list, tuple)) and args else ""
     known = dict(fields) if isinstance(fields, Mapping) else {}
     known = {str(name): value for name, value in known.items() if name != "message"}
-    cls = _classes_by_code.get(code)
-    if cls is None:
-        cls = Definite if definite else Indefinite
-        known["code"] = code
-    return cls(message, **known)
+    return make_error(code, definite, message, known)

@@ -97,7 +97,7 @@ def problem_of(error: errors.RmiError, **extra: Any) -> HttpProblem:
         it may have happened) and nothing about the inside; 401 and 503 carry their headers.
     """
     status = error.http_status
-    code = str(error.fields.get("code") or error.code)
+    code = error.code
     if status < 500:
         headers = {"WWW-Authenticate": CHALLENGE} if status == 401 else None
         fields = {k: v for k, v in error.fields.items() if k not in _MEMBERS} | extra
