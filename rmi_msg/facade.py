@@ -50,7 +50,8 @@ class FacadeObject:
     travel together.
 
     Who may call: services, clients with a token, and, as the seed's interface is open, anyone on
-    this machine. A caller from elsewhere needs a token or the cluster key.
+    this machine. A caller from elsewhere needs a token or the cluster key. A stranger's calls are
+    small: the daemon bounds them (:class:`~rmi_runtime.DaemonLimits`); long texts go through HTTP.
 
     Args:
         loggers: the services ``msg.logger.*``.
