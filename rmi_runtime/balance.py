@@ -37,9 +37,11 @@ class Endpoint:
         aside_until: when it may be probed, by the balancer's clock.
         probing: whether somebody probes it.
         gone: whether the balancer has forgotten it.
+        answered_at: when a call was last answered, by the caller's clock; the caller notes it.
     """
 
     __slots__ = (
+        "answered_at",
         "aside",
         "aside_until",
         "draining",
@@ -65,6 +67,7 @@ class Endpoint:
         self.aside_until = 0.0
         self.probing = False
         self.gone = False
+        self.answered_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name} {self.uri} inflight={self.inflight} aside={self.aside}>"

@@ -199,14 +199,15 @@ class Endpoints:
             if endpoint is None and not tried:
                 await self._wait_for_change(deadline, last)
                 continue
-            left_s = deadline - time.monotonic()
+            began = time.monotonic()
+            left_s = deadline - began
             if endpoint is None or left_s <= 0:
                 raise self._given_up(last)
             try_s = left_s / 2 if repeatable and balancer.ready > 1 else left_s
             try:
                 return await self._call_at(endpoint, method, args, kwargs, try_s)
             except (errors.RmiError, DaemonError) as error:
-                if not self._may_go_on(endpoint, error, repeatable):
+                if not self._may_go_on(endpoint, error, began, repeatable):
                     raise
                 if not endpoint.aside and not endpoint.gone:
                     tried.add(endpoint)
@@ -228,6 +229,7 @@ class Endpoints:
             if proxy is None or not proxy._connected:
                 proxy = await self._connect(endpoint, timeout_s)
             result = await proxy._call(method, args, kwargs, timeout_s=timeout_s)
+            endpoint.answered_at = time.monotonic()
             if endpoint.failures:
                 self._balancer.succeeded(endpoint)
                 self._wake()
@@ -256,7 +258,9 @@ class Endpoints:
             raise _Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
         return proxy
 
-    def _may_go_on(self, endpoint: Endpoint, error: Exception, repeatable: bool) -> bool:
+    def _may_go_on(
+        self, endpoint: Endpoint, error: Exception, began: float, repeatable: bool
+    ) -> bool:
         """Note a failed try; return whether the call may be tried again."""
         if isinstance(error, (_Unreached, DaemonError)):
             self._set_aside(endpoint, reachable=False)
@@ -264,7 +268,11 @@ class Endpoints:
         if isinstance(error, _SERVICE_REFUSALS):
             self._set_aside(endpoint, reachable=True)
             return True
-        if isinstance(error, (errors.ConnectionLost, errors.CallTimeout)):
+        if isinstance(error, errors.CallTimeout):
+            # If others were answered meanwhile, the call was slow or impatient, and nobody dead.
+            if endpoint.answered_at < began:
+                self._set_aside(endpoint, reachable=False)
+        elif isinstance(error, errors.ConnectionLost):
             self._set_aside(endpoint, reachable=False)
         return repeatable and isinstance(error, errors.Indefinite)
 
@@ -366,6 +374,8 @@ class Endpoints:
             answered = True
         except (errors.RmiError, PyroError) as error:
             log.debug("%r does not answer: %s", endpoint, error)
+            # "Not now" is an answer too.
+            answered = isinstance(error, _SERVICE_REFUSALS) and not isinstance(error, _Unreached)
         finally:
             self._balancer.probed(endpoint, answered)
         if endpoint.gone:

@@ -346,6 +346,34 @@ async def test_a_repeatable_call_leaves_a_service_that_hangs(services: Services)
         assert services.echoes["x.1"].calls > 0
 
 
+async def test_an_impatient_call_does_not_set_a_service_aside_that_answers_others(
+    services: Services,
+) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        impatient = asyncio.create_task(endpoints.call("wait", timeout_s=0.1))
+        await eventually(lambda: services.echoes["x.1"].calls)
+        await endpoints.call("who")
+        with pytest.raises(errors.CallTimeout):
+            await impatient
+        assert not endpoints.view()[0].set_aside
+        with pytest.raises(errors.CallTimeout):
+            await endpoints.call("wait", timeout_s=0.05)
+        assert endpoints.view()[0].set_aside
+
+
+async def test_a_service_that_drains_is_not_forgotten_for_saying_so(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        await endpoints.call("who")
+        await services.forget("x.1")
+        services.daemons["x.1"].draining = True
+        call = asyncio.create_task(endpoints.call("who"))
+        await eventually(lambda: endpoints._balancer.endpoints[0].failures >= 3)
+        services.daemons["x.1"].draining = False
+        assert await call == "x.1"
+
+
 async def test_what_may_have_happened_stays_so_whatever_comes_after(services: Services) -> None:
     await services.start("x.1")
     async with services.endpoints() as endpoints:
