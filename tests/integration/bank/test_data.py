@@ -1,0 +1,439 @@
+"""The data object over the wire: locks, leases, commits, and what a broken connection does."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmi_bank.errors import InsufficientFunds, LockTimeout, StaleLease, UnknownAccount
+from rmi_runtime import Proxy
+from rmi_runtime.errors import (
+    DeadlinePassed,
+    Forbidden,
+    Indefinite,
+    InvalidRequest,
+    RmiError,
+    Unauthenticated,
+    Unavailable,
+)
+from tests.integration.bank.cluster import BankCluster
+from tests.support import eventually
+
+
+class Clock:
+    """A clock that a test can move on."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def bank(tmp_path: Path, clock: Clock) -> AsyncIterator[BankCluster]:
+    async with BankCluster(tmp_path, 0, data_options={"clock": clock}) as bank:
+        await bank.open_accounts(1, 2, 3)
+        yield bank
+
+
+@pytest.fixture
+async def one(bank: BankCluster) -> AsyncIterator[Proxy]:
+    async with bank.proxy("bank.data") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def two(bank: BankCluster) -> AsyncIterator[Proxy]:
+    async with bank.proxy("bank.data") as proxy:
+        yield proxy
+
+
+async def waiting(bank: BankCluster, tickets: int) -> None:
+    """Return when the data object has so many leases and waiting callers."""
+    await eventually(lambda: bank.data.figures()["tickets"] == tickets)
+
+
+async def test_lock_tells_the_state_and_commit_changes_it(bank: BankCluster, one: Proxy) -> None:
+    got = await one.lock(1, [1, 2, 9], ["7:a", "7:b"])
+    assert got["balances"] == [1000, 1000, None]
+    assert got["owners"] == [None, None, None]
+    assert got["outcomes"] == {}
+    assert got["cash"] == -3000
+    number = await one.commit(got["lease"], [[1, 2, 30, 0]], [["7:a", "transfer 1 2 30", "970"]])
+    assert number == got["commit"] + 1
+    again = await one.lock(1, [2, 1], ["7:a", "7:b"])
+    assert again["balances"] == [1030, 970]
+    assert again["outcomes"] == {"7:a": ["transfer 1 2 30", "970", number]}
+    assert again["commit"] == number
+    assert again["lease"] > got["lease"]
+    bank.check_books()
+
+
+async def test_a_lock_waits_for_its_turn(bank: BankCluster, one: Proxy, two: Proxy) -> None:
+    first = await one.lock(1, [1, 2])
+    second = asyncio.ensure_future(two.lock(2, [2, 3]))
+    await waiting(bank, 2)
+    assert not second.done()
+    await one.commit(first["lease"], [[1, 2, 5]])
+    assert (await second)["balances"] == [1005, 1000]
+
+
+async def test_an_unlock_has_no_effect_but_to_free(one: Proxy, two: Proxy) -> None:
+    first = await one.lock(1, [1])
+    await one.unlock(first["lease"])
+    assert (await two.lock(2, [1]))["balances"] == [1000]
+    with pytest.raises(StaleLease):
+        await one.unlock(first["lease"])
+
+
+async def test_a_lock_on_a_request_id_alone_makes_others_of_that_id_wait(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    first = await one.lock(1, [1], ["7:a"])
+    second = asyncio.ensure_future(two.lock(2, [2], ["7:a"]))
+    await waiting(bank, 2)
+    number = await one.commit(first["lease"], [], [["7:a", "op", "1"]])
+    assert (await second)["outcomes"] == {"7:a": ["op", "1", number]}
+
+
+async def test_a_lock_that_takes_too_long_is_refused_definitely(
+    bank: BankCluster, clock: Clock, one: Proxy, two: Proxy
+) -> None:
+    held = await one.lock(1, [1])
+    with pytest.raises(LockTimeout) as caught:
+        await two.lock(2, [1, 2], [], 0)
+    assert caught.value.definite
+    assert bank.data.figures()["tickets"] == 1
+    await one.unlock(held["lease"])
+    assert (await two.lock(2, [1, 2], [], 0))["lease"]
+
+
+@pytest.mark.parametrize("lease", [0, 1, 2**32, 2**62, 2**63 - 1])
+async def test_an_invented_lease_commits_nothing(bank: BankCluster, one: Proxy, lease: int) -> None:
+    with pytest.raises(StaleLease):
+        await one.commit(lease, [[1, 2, 5]])
+    assert bank.balances(1, 2) == [1000, 1000]
+
+
+async def test_another_connections_lease_commits_nothing(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    got = await one.lock(1, [1, 2])
+    for attempt in (two.commit(got["lease"], [[1, 2, 5]]), two.unlock(got["lease"])):
+        with pytest.raises(StaleLease):
+            await attempt
+    assert await one.commit(got["lease"], [[1, 2, 5]])
+    assert bank.balances(1, 2) == [995, 1005]
+
+
+async def test_a_lease_commits_once(bank: BankCluster, one: Proxy) -> None:
+    got = await one.lock(1, [1, 2])
+    ended = await asyncio.gather(
+        *(one.commit(got["lease"], [[1, 2, 5]]) for _ in range(5)), return_exceptions=True
+    )
+    assert [type(end) for end in ended].count(int) == 1
+    assert [type(end) for end in ended].count(StaleLease) == 4
+    assert bank.balances(1, 2) == [995, 1005]
+
+
+async def test_an_expired_lease_commits_nothing_and_its_accounts_are_free(
+    bank: BankCluster, clock: Clock, one: Proxy, two: Proxy
+) -> None:
+    got = await one.lock(1, [1, 2])
+    clock.now_s += 10.0
+    with pytest.raises(StaleLease):
+        await one.commit(got["lease"], [[1, 2, 5]])
+    bank.data._desk._ring()
+    second = await two.lock(2, [1, 2], [], 0)
+    assert second["balances"] == [1000, 1000]
+    assert second["lease"] > got["lease"]
+    with pytest.raises(StaleLease):
+        await one.commit(got["lease"], [[1, 2, 5]])
+    assert bank.data.figures()["leases_expired"] == 1
+
+
+async def test_a_lost_connection_frees_what_it_had_and_what_it_waited_for(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    lost = bank.proxy("bank.data")
+    await lost.lock(3, [1])
+    mine = await one.lock(1, [2])
+    doomed = asyncio.ensure_future(lost.lock(3, [2, 3]))
+    await waiting(bank, 3)
+    next_one = asyncio.ensure_future(two.lock(2, [1, 3]))
+    await waiting(bank, 4)
+    await lost._close()
+    assert (await next_one)["balances"] == [1000, 1000]
+    with pytest.raises(Indefinite):
+        await doomed
+    await one.unlock(mine["lease"])
+
+
+async def test_a_caller_that_stops_waiting_holds_nobody_up(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    first = await one.lock(1, [1])
+    with pytest.raises((Indefinite, DeadlinePassed)):
+        await two._call("lock", (2, [1, 2], [], 60.0), timeout_s=0.05)
+    await waiting(bank, 1)
+    assert (await two.lock(2, [2], [], 0))["lease"]
+    await one.unlock(first["lease"])
+
+
+async def test_a_commit_goes_on_when_its_caller_is_gone(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    lost = bank.proxy("bank.data")
+    got = await lost.lock(3, [1, 2], ["7:a"])
+    written = bank.ledger._writer.run
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(function: Any, *args: Any) -> Any:
+        started.set()
+        await go_on.wait()
+        return await written(function, *args)
+
+    bank.ledger._writer.run = slow  # type: ignore[method-assign]
+    committing = asyncio.ensure_future(
+        lost.commit(got["lease"], [[1, 2, 5, 0]], [["7:a", "x", "1"]])
+    )
+    await started.wait()
+    await lost._close()
+    with pytest.raises(Indefinite):
+        await committing
+    asking = asyncio.ensure_future(one.lock(1, [1, 2], ["7:a"]))
+    await waiting(bank, 2)
+    assert not asking.done(), "the accounts are kept until the commit has ended"
+    assert (await two.balances([1, 2]))["balances"] == [1000, 1000]
+    go_on.set()
+    found = await asking
+    assert found["balances"] == [995, 1005]
+    assert list(found["outcomes"]) == ["7:a"]
+
+
+@pytest.mark.parametrize(
+    ("postings", "outcomes", "opened", "error"),
+    [
+        ([[1, 2, 1001]], [], [], InsufficientFunds),
+        ([[1, 3, 1]], [], [], InvalidRequest),
+        ([[1, 9, 1]], [], [], UnknownAccount),
+        ([[1, 2, 0]], [], [], InvalidRequest),
+        ([[1, 2, -5]], [], [], InvalidRequest),
+        ([[1, 2, True]], [], [], InvalidRequest),
+        ([[1, 2, 1.5]], [], [], InvalidRequest),
+        ([[1, 2, 10**15 + 1]], [], [], InvalidRequest),
+        ([[1, 2]], [], [], InvalidRequest),
+        ([[1, 1, 5]], [], [], InvalidRequest),
+        ([["1", 2, 5]], [], [], InvalidRequest),
+        ([[-1, 2, 5]], [], [], InvalidRequest),
+        ([[1, 2, 5, 0]], [], [], InvalidRequest),
+        ("no list", [], [], InvalidRequest),
+        ([], [["7:b", "x", "1"]], [], InvalidRequest),
+        ([], [["7:a", "x"]], [], InvalidRequest),
+        ([], [["7:a", "x", "y" * 2001]], [], InvalidRequest),
+        ([], [], [[8, None]], InvalidRequest),
+        ([], [], [[0, None]], InvalidRequest),
+    ],
+)
+async def test_a_commit_against_the_rules_changes_nothing_and_keeps_the_lease(
+    bank: BankCluster,
+    one: Proxy,
+    postings: Any,
+    outcomes: Any,
+    opened: Any,
+    error: type[RmiError],
+) -> None:
+    got = await one.lock(1, [1, 2, 9], ["7:a"])
+    with pytest.raises(error) as caught:
+        await one.commit(got["lease"], postings, outcomes, opened)
+    assert caught.value.definite
+    assert bank.ledger.commit_no == got["commit"]
+    assert await one.commit(got["lease"], [[1, 2, 5]]) == got["commit"] + 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (1, []),
+        (1, [0]),
+        (1, [2**53 + 1]),
+        (1, ["1"]),
+        (1, [True]),
+        (1, 5),
+        (1, [1], [""]),
+        (1, [1], ["x" * 300]),
+        (1, [1], [5]),
+        (1, [1], [], -1),
+        (1, [1], [], 61),
+        (1, [1], [], "soon"),
+        (1, [1], [], float("nan")),
+        (-1, [1]),
+        ("one", [1]),
+        (1, list(range(1, 20_000))),
+    ],
+)
+async def test_a_lock_that_makes_no_sense_is_refused(
+    bank: BankCluster, one: Proxy, arguments: tuple[Any, ...]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        await one.lock(*arguments)
+    assert bank.data.figures()["tickets"] == 0
+
+
+async def test_an_empty_commit_frees_and_tells_the_last_number(one: Proxy, two: Proxy) -> None:
+    got = await one.lock(1, [1])
+    assert await one.commit(got["lease"], []) == got["commit"]
+    assert (await two.lock(2, [1], [], 0))["commit"] == got["commit"]
+
+
+async def test_accounts_can_be_opened_by_a_commit(bank: BankCluster, one: Proxy) -> None:
+    got = await one.lock(1, [8], ["7:a"])
+    await one.commit(got["lease"], [[0, 8, 50, 0]], [["7:a", "open", "50"]], [[8, 7]])
+    found = await one.balances([8, 0, 9])
+    assert found["balances"] == [50, -3050, None]
+    assert found["owners"] == [7, None, None]
+
+
+async def test_a_restart_keeps_everything_but_the_leases(bank: BankCluster) -> None:
+    async with bank.proxy("bank.data") as before:
+        done = await before.lock(1, [1, 2], ["7:a"])
+        number = await before.commit(done["lease"], [[1, 2, 5, 0]], [["7:a", "op", "995"]])
+        held = await before.lock(1, [1, 2])
+    await bank.stop("bank.data")
+    await bank.start_data()
+    async with bank.proxy("bank.data") as after:
+        with pytest.raises(StaleLease):
+            await after.commit(held["lease"], [[1, 2, 5]])
+        got = await after.lock(1, [1, 2], ["7:a"], 0)
+        assert got["balances"] == [995, 1005]
+        assert got["outcomes"] == {"7:a": ["op", "995", number]}
+        assert got["lease"] > held["lease"]
+        assert await after.commit(got["lease"], [[1, 2, 5]]) == number + 1
+
+
+async def test_statements_and_lists_come_in_pages(bank: BankCluster, one: Proxy) -> None:
+    for amount in (5, 6):
+        got = await one.lock(1, [1, 2], [f"7:{amount}"])
+        await one.commit(got["lease"], [[1, 2, amount, 0]], [[f"7:{amount}", "op", "1"]])
+    page = await one.statement(1, 0, 2)
+    assert [(line["debit"], line["credit"], line["amount"]) for line in page["lines"]] == [
+        (0, 1, 1000),
+        (1, 2, 5),
+    ]
+    assert page["lines"][1]["request_id"] == "5"
+    rest = await one.statement(1, page["next"], 2)
+    assert [line["amount"] for line in rest["lines"]] == [6]
+    assert rest["next"] is None
+    with pytest.raises(UnknownAccount):
+        await one.statement(99)
+    listed = await one.account_list(0, 2)
+    assert [entry["balance"] for entry in listed["accounts"]] == [989, 1011]
+    rest = await one.account_list(listed["next"], 2)
+    assert [entry["account"] for entry in rest["accounts"]] == [3]
+
+
+@pytest.mark.parametrize("handshake", ["hello", {"token": "fake"}])
+async def test_only_services_get_in(bank: BankCluster, handshake: object) -> None:
+    proxy = bank.proxy("bank.data", handshake)
+    with pytest.raises((Unauthenticated, Forbidden)):
+        await proxy.lock(1, [1])
+    with pytest.raises((Unauthenticated, Forbidden)):
+        await proxy.token_create(1, "admin")
+    await proxy._close()
+
+
+async def test_the_life_cycle_is_not_callable_from_outside(one: Proxy) -> None:
+    for name in ("_close", "_start", "_committed"):
+        with pytest.raises(AttributeError):
+            await one._call(name)
+    assert "lock" in one._methods
+    assert not {name for name in one._methods if name.startswith("_")}
+
+
+async def test_a_store_that_fails_is_opened_anew_and_the_truth_is_told(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    held = await two.lock(2, [3])
+    stuck = asyncio.ensure_future(two.lock(2, [1], [], 30))
+    got = await one.lock(1, [2], ["7:a"])
+    writer = bank.ledger._writer
+    written = writer.run
+
+    async def failing(function: Any, *args: Any) -> Any:
+        await written(function, *args)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    writer.run = failing  # type: ignore[method-assign]
+    await stuck
+    waiter = asyncio.ensure_future(two.lock(2, [2], [], 30))
+    await waiting(bank, 4)
+    with pytest.raises(Indefinite):
+        await one.commit(got["lease"], [[2, 0, 5, 0]], [["7:a", "op", "995"]])
+    with pytest.raises(Unavailable):
+        await waiter
+
+    async def opened() -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = await one.lock(1, [2], ["7:a"])
+            return found
+        except Unavailable:
+            return None
+
+    again = await eventually(opened)
+    assert again["balances"] == [995], "it was written, after all"
+    assert list(again["outcomes"]) == ["7:a"]
+    with pytest.raises(StaleLease):
+        await two.commit(held["lease"], [[3, 0, 5]])
+    assert await one.commit(again["lease"], [[2, 0, 5]])
+
+
+async def test_the_operation_log_has_a_line_per_account_and_step(
+    bank: BankCluster, one: Proxy
+) -> None:
+    got = await one.lock(5, [1, 2])
+    await one.commit(got["lease"], [[1, 2, 30]])
+    got = await one.lock(5, [3])
+    await one.unlock(got["lease"])
+    await one.balances([2, 99], 6)
+    lines = (bank.path / "bank.data.log").read_text().splitlines()
+    told = [line.split(" - ", 2)[2] for line in lines if "BusinessServerID: 0" not in line]
+    assert told == [
+        "BusinessServerID: 5 - OperationType: getlock - Account: 1 - Value: 0",
+        "BusinessServerID: 5 - OperationType: getlock - Account: 2 - Value: 0",
+        "BusinessServerID: 5 - OperationType: commit - Account: 1 - Value: 970",
+        "BusinessServerID: 5 - OperationType: commit - Account: 2 - Value: 1030",
+        "BusinessServerID: 5 - OperationType: getlock - Account: 3 - Value: 0",
+        "BusinessServerID: 5 - OperationType: unlock - Account: 3 - Value: 0",
+        "BusinessServerID: 6 - OperationType: saldo - Account: 2 - Value: 1030",
+    ]
+
+
+async def test_tokens_are_made_listed_and_revoked(one: Proxy) -> None:
+    made = await one.token_create(4, "customer", 3600)
+    assert made["expires_at"] > made["created_at"]
+    await one.token_create(5, "admin")
+    listed = await one.token_list()
+    assert [(token["client"], token["role"]) for token in listed["tokens"]] == [
+        (4, "customer"),
+        (5, "admin"),
+    ]
+    assert "token" not in listed["tokens"][0]
+    await one.token_revoke(made["id"])
+    with pytest.raises(RmiError):
+        await one.token_revoke(made["id"])
+    for arguments in ((-1, "teller"), (1, "king"), (1, "teller", 0), (True, "teller")):
+        with pytest.raises(InvalidRequest):
+            await one.token_create(*arguments)
