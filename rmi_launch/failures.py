@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -41,13 +42,20 @@ def run(command: Callable[[], object]) -> int:
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has had enough (rmi status | head): no reason to complain.
-        sys.stderr.close()
+        forget_stdout()
         return FAILED
     except (RmiError, OSError, click.Abort, KeyboardInterrupt) as error:
         exit_code, message = _judge(error)
         print(f"rmi: {message}", file=sys.stderr)
         return exit_code
     return 0
+
+
+def forget_stdout() -> None:
+    """Let everything more on stdout go nowhere, because nobody reads it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _judge(error: BaseException) -> tuple[int, str]:

@@ -15,7 +15,7 @@ import uvloop
 
 from rmi_launch import data_dir
 from rmi_launch.options import with_settings
-from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
+from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec, check_name_server
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
 from rmi_launch.zygote import log_to_stderr
 from rmi_runtime import Loaded, Settings
@@ -36,6 +36,7 @@ number = click.option(
 @with_settings("data_dir", "ns", "insecure", "log_level", "lease_s")
 def nameserver(loaded: Loaded) -> None:
     """Run a name server that forgets the dead, at the first address of --ns."""
+    check_name_server(loaded.settings)
     run_by_hand(ServiceSpec(NAMESERVER, "rmi_bank:run_nameserver"), loaded.settings)
 
 

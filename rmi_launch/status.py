@@ -163,12 +163,14 @@ def _ask_gateway(address: str) -> ServiceStatus:
     try:
         connection.request("GET", "/healthz")
         response = connection.getresponse()
-        stats = json.loads(response.read(64 * 1024) or "{}")
+        stats = json.loads(response.read(64 * 1024))
+        if response.status != http.HTTPStatus.OK or not isinstance(stats, dict):
+            return ServiceStatus(GATEWAY, address, UNREACHABLE)
     except (OSError, ValueError, http.client.HTTPException):
         return ServiceStatus(GATEWAY, address, UNREACHABLE)
     finally:
         connection.close()
-    return _row(GATEWAY, address, stats if isinstance(stats, dict) else {})
+    return _row(GATEWAY, address, stats)
 
 
 def status_table(rows: list[ServiceStatus]) -> Table:

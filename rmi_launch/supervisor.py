@@ -8,7 +8,6 @@ has ended. What happens is told to an observer, who shows it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import signal
 import time
@@ -237,8 +236,7 @@ class Supervisor:
     def _change(self, service: Service, state: State, why: str) -> None:
         service.state = state
         service.why = why
-        with contextlib.suppress(BrokenPipeError):
-            self._observe(service)
+        self._observe(service)
 
 
 def _how_ended(status: int) -> str:

@@ -17,11 +17,11 @@ import click
 
 from rmi_launch import data_dir
 from rmi_launch.options import with_settings
-from rmi_launch.plan import PRELOAD, is_gateway, plan_services
+from rmi_launch.plan import PRELOAD, check_gateways, check_name_server, is_gateway, plan_services
 from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
-from rmi_runtime import Loaded, Settings, SettingsError, split_address
+from rmi_runtime import Loaded, Settings, split_address
 from rmi_runtime.errors import Conflict
 
 ZYGOTE_EXTRA_S = 2.0
@@ -54,6 +54,8 @@ def up(loaded: Loaded) -> None:
     """Start the whole system, and stop it on Ctrl-C."""
     began = time.monotonic()
     settings = loaded.settings
+    check_name_server(settings)
+    check_gateways(settings)
     settings = dataclasses.replace(settings, data_dir=settings.data_dir.absolute())
     log_dir = data_dir.prepare(settings.data_dir)
     with data_dir.locked(settings.data_dir, settings.stop_wait_s) as lock_fd:
@@ -66,17 +68,7 @@ def up(loaded: Loaded) -> None:
 
 
 def refuse_taken_addresses(settings: Settings) -> None:
-    """Raise AddressInUse if a fixed address is taken; better said now than by a dying service.
-
-    Raises:
-        SettingsError: several gateway processes are to share a port that nobody has named.
-    """
-    if settings.gateway_workers > 1 and split_address(settings.http)[1] == 0:
-        raise SettingsError(
-            "--http: several gateway processes share one port, which must be named, not 0",
-            field="http",
-            source="--http",
-        )
+    """Raise AddressInUse if a fixed address is taken; better said now than by a dying service."""
     for flag, address in (("--ns", settings.ns[0]), ("--http", settings.http)):
         host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from rmi_launch.failures import forget_stdout
 from rmi_launch.supervisor import Service, State
 from rmi_launch.tables import new_table
 from rmi_runtime import Settings
@@ -112,7 +113,11 @@ class PlainView:
         self._quiet = False
 
     def _say(self, line: str = "") -> None:
-        print(line, flush=True)
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # rmi up | head: whoever read has gone, and the system runs on.
+            forget_stdout()
 
     def starting(self, count: int, settings: Settings) -> None:
         """Say what begins."""

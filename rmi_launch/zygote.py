@@ -122,12 +122,21 @@ class Zygote:
     def _spawn(self, request: dict[str, Any], ready_fd: int, output_fd: int) -> None:
         # Blocked over the fork, so that an early SIGTERM meets the child's own dispositions.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        pid = os.fork()
-        if pid == 0:
-            _run_child(request, ready_fd, output_fd, self._lifeline_fd, self._become_child)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        os.close(ready_fd)
-        os.close(output_fd)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            # No memory or no process number is left; the supervisor will try again later.
+            os.write(output_fd, f"{request['name']} cannot be forked: {error}\n".encode())
+            self._tell(event="exited", id=request["id"], status=1)
+            return
+        else:
+            if pid == 0:
+                _run_child(request, ready_fd, output_fd, self._lifeline_fd, self._become_child)
+        finally:
+            # Only the zygote comes here.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+            os.close(ready_fd)
+            os.close(output_fd)
         self._pids[request["id"]] = pid
         self._ids[pid] = request["id"]
         self._tell(event="spawned", id=request["id"], pid=pid)

@@ -37,7 +37,7 @@ from rmi_runtime.proxy import Proxy
 from rmi_runtime.proxy_results import RemoteStream
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.service import ServiceContext, run_service, signal_ready, stop_on_signals
-from rmi_runtime.setting_rules import split_address
+from rmi_runtime.setting_rules import is_loopback, split_address
 from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
 from rmi_runtime.sqlite import SqliteThread, open_reader
 from rmi_runtime.sync_proxy import SyncProxy
@@ -81,6 +81,7 @@ __all__ = [
     "errors",
     "expose",
     "hash_token",
+    "is_loopback",
     "load_or_create_cluster_key",
     "load_settings",
     "new_token",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -144,6 +145,34 @@ def test_a_taken_port_is_refused_with_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert f"{address} is already in use" in line
+
+
+def test_it_runs_on_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
+    with up(tmp_path, "--demo") as system:
+        system.until("Pyro.NameServer ready")
+        assert system.process.stdout is not None
+        system.process.stdout.close()
+        data_dir = system.data_dir
+
+        def ready() -> bool:
+            done = rmi("status", "--json", data_dir=data_dir)
+            return done.returncode == 0 and len(json.loads(done.stdout)) == 7
+
+        asyncio.run(eventually(ready, every_s=0.2, timeout_s=30))
+        system.process.send_signal(signal.SIGINT)
+        assert system.process.wait(30) == 0
+
+
+def test_two_gateways_share_the_port(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with up(tmp_path, "--http", address, "--gateway-workers", "2") as system:
+        assert system.until("ready: ") == f"http://{address}"
+        rows = json.loads(rmi("status", "--json", data_dir=tmp_path).stdout)
+        gateways = [row for row in rows if row["name"].startswith("gateway")]
+        assert [row["name"] for row in gateways] == ["gateway.1", "gateway.2"]
+        assert all(row["state"] == "ready" and row["pid"] for row in gateways)
 
 
 async def test_when_it_is_killed_its_services_end_by_themselves(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rmi_launch.backoff import LONGEST_S, Backoff
-from rmi_launch.plan import plan_services
-from rmi_runtime.settings import Settings
+from rmi_launch.plan import check_gateways, check_name_server, is_gateway, plan_services
+from rmi_runtime.settings import Settings, SettingsError
 
 
 def test_the_plan_starts_what_others_need_first_and_counts_as_the_settings_say() -> None:
@@ -24,6 +26,25 @@ def test_numbered_services_are_told_their_number() -> None:
     specs = [spec for group in plan_services(Settings()) for spec in group]
     assert {spec.args for spec in specs if not spec.name[-1].isdigit()} == {()}
     assert all(spec.args == (int(spec.name[-1]),) for spec in specs if spec.name[-1].isdigit())
+
+
+def test_several_gateways_share_one_port_which_must_be_named() -> None:
+    settings = Settings(gateway_workers=2, http="127.0.0.1:8080")
+    names = [spec.name for spec in plan_services(settings)[-1]]
+    assert names == ["gateway.1", "gateway.2"]
+    assert all(map(is_gateway, names))
+    check_gateways(settings)
+    check_gateways(Settings(http="127.0.0.1:0"))
+    with pytest.raises(SettingsError, match="one port"):
+        check_gateways(Settings(gateway_workers=2, http="127.0.0.1:0"))
+
+
+def test_a_name_server_for_other_machines_needs_the_word_insecure() -> None:
+    everywhere = ("0.0.0.0:9090", "127.0.0.1:9090")
+    with pytest.raises(SettingsError, match="--insecure"):
+        check_name_server(Settings(ns=everywhere))
+    check_name_server(Settings(ns=everywhere, insecure=True))
+    check_name_server(Settings(ns=("127.0.0.1:9090", "10.0.0.1:9090")))
 
 
 def test_delays_double_up_to_the_longest() -> None:
