@@ -38,6 +38,9 @@ from rmi_runtime.errors import InvalidRequest
 SERVICE_CLIENT = 0
 """The client number of what services do on their own behalf."""
 
+REPLY_S_MAX = 0.25
+"""How long before the caller's deadline to give up, at most."""
+
 
 @expose
 @allow("client", "service")
@@ -272,7 +275,9 @@ class BusinessObject:
         return Principal(SERVICE_CLIENT, rules.TELLER)
 
     def _deadline_s(self) -> float:
-        return time.monotonic() + current_call().remaining_s(self._call_timeout_s)
+        """Return when to give up: early enough for the caller to hear what is known then."""
+        left_s = current_call().remaining_s(self._call_timeout_s)
+        return time.monotonic() + left_s - min(REPLY_S_MAX, left_s / 8)
 
     async def _do_one(
         self, data: dict[str, Any], principal: Principal | None = None
@@ -304,7 +309,7 @@ class BusinessObject:
         checked_int("account", account, 1, op.ACCOUNT_MAX)
         checked_int("after", after, 0, 2**63 - 1)
         checked_limit(limit)
-        timeout_s = current_call().remaining_s(self._call_timeout_s)
+        timeout_s = self._deadline_s() - time.monotonic()
         found: dict[str, Any] = await self._data.call(
             "statement", account, after, limit, timeout_s=timeout_s, repeatable=True
         )

@@ -61,7 +61,8 @@ class BankClient:
     ) -> None:
         shown = {"token": token} if token is not None else handshake or "hello"
         self._timeout_s = timeout_s
-        self._name_servers = NameServers(name_servers, handshake=shown)
+        # Look-ups are open to everybody, and a token is no business of a name server's.
+        self._name_servers = NameServers(name_servers, handshake=handshake or "hello")
         self._business = Endpoints(
             self._name_servers,
             "bank.business.",
