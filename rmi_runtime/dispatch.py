@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from Pyro5 import errors as pyro_errors
-from Pyro5.callcontext import current_context
 from Pyro5.core import DAEMON_NAME, _ExceptionWrapper
 from Pyro5.errors import format_traceback
-from Pyro5.server import (
-    _get_exposed_property_value,
-    _set_exposed_property_value,
-    is_private_attribute,
-)
 
 from rmi_runtime import errors, wire
-from rmi_runtime.context import Call, check_allowed, current
+from rmi_runtime.context import Call, current
+from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
 
 if TYPE_CHECKING:
@@ -36,6 +29,8 @@ BATCH_TURN: Final = 64
 
 # Results of these types are neither awaitable nor a stream: the usual ones, told apart quickly.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+
+_DEFAULT: Final = BY_NAME["serpent"]
 
 Request = tuple["ServerConnection", wire.Message, Serializer, Call]
 
@@ -50,6 +45,7 @@ class Dispatcher:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._limits = daemon.limits
+        self._members = Members(daemon)
         self.running: dict[asyncio.Task[None], tuple[Request, Any]] = {}
 
     def invoke(
@@ -67,7 +63,8 @@ class Dispatcher:
         Returns:
             The task that does the rest, or None if nothing is left to do.
         """
-        serializer = BY_NAME["serpent"]
+        daemon = self._daemon
+        daemon.calls += 1
         call = Call(
             connection.identity,
             connection,
@@ -77,18 +74,17 @@ class Dispatcher:
             message.annotations,
             message.correlation_id,
         )
+        request = (connection, message, _DEFAULT, call)
         token = current.set(call)
-        request = (connection, message, serializer, call)
-        self._daemon.calls += 1
         try:
-            serializer = self._daemon.serializer(message.serializer_id)
+            serializer = daemon.serializer(message.serializer_id)
             request = (connection, message, serializer, call)
-            object_id, name, args, kwargs = self._daemon.read_call(serializer, message)
+            object_id, name, args, kwargs = daemon.read_call(serializer, message)
             self._admit(object_id, message, call, refuse)
-            target = self._daemon.objects.target(object_id, connection.instances)
+            target = daemon.objects.target(object_id, connection.instances)
             if message.flags & wire.FLAG_BATCH:
                 return self._start(request, self._batch(target, args))
-            result = self._call_member(target, name, args, kwargs or {}, call)
+            result = self._members.call(target, name, args, kwargs or {}, call)
             if type(result) not in _PLAIN:
                 if type(result) is CoroutineType or inspect.isawaitable(result):
                     return self._start(request, result)
@@ -106,75 +102,19 @@ class Dispatcher:
         """Set the deadline; refuse when there is too much to do, or the daemon leaves."""
         if message.patience:
             call.deadline = time.monotonic() + message.patience / wire.PATIENCE_PER_S
+        draining = self._daemon.draining
+        if not (draining or refuse or len(self.running) >= self._limits.inflight_max):
+            return
         if object_id == DAEMON_NAME:
             return
-        if self._daemon.draining:
+        if draining:
             raise errors.Draining("this service is leaving and takes nothing new: ask another one")
-        if refuse or len(self.running) >= self._limits.inflight_max:
-            self._daemon.overloads += 1
-            raise errors.Overloaded(
-                "too many calls are under way here: try again shortly, or elsewhere",
-                retry_after_s=1,
-            )
+        self._daemon.overloads += 1
+        raise errors.Overloaded(
+            "too many calls are under way here: try again shortly, or elsewhere", retry_after_s=1
+        )
 
-    # -- members
-
-    def _call_member(
-        self, target: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], call: Call
-    ) -> Any:
-        if name[:1] == "_":
-            if name == "__getattr__" and len(args) == 1:
-                for accessor in _accessors(target, args[0], "fget"):
-                    self._check_allowed(target, accessor, call, args[0])
-                return _get_exposed_property_value(target, args[0])
-            if name == "__setattr__" and len(args) == 2:
-                for accessor in _accessors(target, args[0], "fget", "fset"):
-                    self._check_allowed(target, accessor, call, args[0])
-                return _set_exposed_property_value(target, args[0], args[1])
-            if is_private_attribute(name):
-                raise AttributeError(f"attempt to access private attribute '{name}'")
-        if isinstance(getattr(type(target), name, None), property):  # its getter shall not run
-            raise AttributeError(f"attempt to access unexposed attribute '{name}'")
-        method = getattr(target, name)
-        if not getattr(method, "_pyroExposed", False):
-            raise AttributeError(f"attempt to access unexposed attribute '{name}'")
-        self._check_allowed(target, method, call, name)
-        if self._daemon.threads and self._may_block(target, name, method):
-            return self._call_in_thread(method, args, kwargs, call)
-        return _call_plainly(method, args, kwargs, call)
-
-    def _check_allowed(self, target: Any, method: Any, call: Call, name: str) -> None:
-        words = getattr(method, "_rmi_allow", None) or getattr(target, "_rmi_allow", None)
-        if words is not None:
-            check_allowed(words, call.identity, name)
-
-    def _may_block(self, target: Any, name: str, method: Any) -> bool:
-        if target is self._daemon.daemon_object:  # which runs code of others for streams only
-            return name == "get_next_stream_item"
-        return not inspect.iscoroutinefunction(method)
-
-    def _call_in_thread(
-        self,
-        method: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        call: Call,
-    ) -> asyncio.Future[Any]:
-        context = contextvars.copy_context()
-
-        def guarded() -> tuple[Any, BaseException | None]:
-            try:  # futures refuse StopIteration, and a thread pool must not see SystemExit
-                return context.run(_call_plainly, method, args, kwargs, call), None
-            except BaseException as error:
-                return None, error
-
-        return asyncio.ensure_future(self._from_thread(guarded))
-
-    async def _from_thread(self, guarded: Callable[[], tuple[Any, BaseException | None]]) -> Any:
-        result, error = await self._daemon.loop.run_in_executor(self._daemon.executor, guarded)
-        if error is not None:
-            raise StopAsyncIteration if isinstance(error, StopIteration) else error
-        return await result if inspect.isawaitable(result) else result
+    # -- tasks
 
     async def _batch(self, target: Any, calls: Sequence[Any]) -> list[Any]:
         """Do the calls of a batch one after the other; the first that fails ends it."""
@@ -188,7 +128,7 @@ class Dispatcher:
             if number % BATCH_TURN == 0:
                 await asyncio.sleep(0)  # lets the other connections have their turn
             try:
-                result = self._call_member(target, name, args, kwargs or {}, current.get())
+                result = self._members.call(target, name, args, kwargs or {}, current.get())
                 if inspect.isawaitable(result):
                     result = await result
             except Exception as error:
@@ -200,8 +140,6 @@ class Dispatcher:
                 break
             results.append(result)
         return results
-
-    # -- tasks
 
     def _start(self, request: Request, result: Any) -> asyncio.Task[None] | None:
         task = self._daemon.loop.create_task(self._finish(request, result))
@@ -334,16 +272,14 @@ class Dispatcher:
             )
 
         try:
-            connection.send(encoded({**(self._annotations(call) or {}), **(annotations or {})}))
+            connection.send(encoded({**self._annotations(call), **(annotations or {})}))
         except Exception as why:  # the method's own annotations are what is wrong
             log.warning("annotations of a reply cannot be sent: %s", errors.describe(why))
             connection.send(encoded(annotations))
 
-    def _annotations(self, call: Call) -> dict[str, bytes] | None:
-        annotations = self._daemon.annotations()
-        if not call.response_annotations:
-            return annotations or None
-        return {**call.response_annotations, **annotations}
+    def _annotations(self, call: Call) -> dict[str, bytes]:
+        always = self._daemon.annotations()
+        return {**call.response_annotations, **always} if always else call.response_annotations
 
 
 def _wrapped(error: errors.RmiError) -> dict[str, Any]:
@@ -380,14 +316,6 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool
         return serializer.dumps(plain)
 
 
-def _accessors(target: Any, name: Any, *kinds: str) -> list[Any]:
-    """Return a property's getter and setter, which carry the marks of their decorators."""
-    if not isinstance(name, str):
-        raise AttributeError("the name of an attribute is a string")
-    found = getattr(type(target), name, None)
-    return [getattr(found, kind, None) for kind in kinds]
-
-
 def _begun(task: asyncio.Task[None]) -> bool:
     coroutine = task.get_coro()
     return not inspect.iscoroutine(coroutine) or (
@@ -401,28 +329,3 @@ def _drop(result: Any) -> None:
         result.close()
     elif isinstance(result, asyncio.Future):
         result.cancel()
-
-
-def _call_plainly(
-    method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
-) -> Any:
-    """Call a method with ``Pyro5.api.current_context`` showing this call, as written for stock."""
-    context = current_context
-    connection = call.connection
-    if connection is not None:
-        context.client = connection
-        context.client_sock_addr = connection.peer
-        context.correlation_id = (
-            uuid.UUID(bytes=call.correlation_id)
-            if call.correlation_id
-            else connection.correlation_uuid
-        )
-    context.seq = call.seq
-    context.msg_flags = call.flags
-    context.serializer_id = call.serializer_id
-    context.annotations = call.annotations
-    context.response_annotations = {}
-    result = method(*args, **kwargs)
-    if context.response_annotations:
-        call.response_annotations.update(context.response_annotations)
-    return result

@@ -117,8 +117,11 @@ class ObjectTable:
         Raises:
             DaemonError: no such object.
         """
-        obj = self._known(object_id)
-        return self._instance(obj, session) if inspect.isclass(obj) else obj
+        obj = self._objects.get(object_id)
+        if obj is None or isinstance(obj, (weakref.ref, type)):
+            obj = self._known(object_id)
+            return self._instance(obj, session) if isinstance(obj, type) else obj
+        return obj
 
     def _instance(self, cls: Any, session: Instances) -> Any:
         mode, creator = cls._pyroInstancing

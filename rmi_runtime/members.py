@@ -1,0 +1,141 @@
+"""Calling a member of an exposed object: what may be called, by whom, and where it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import uuid
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from Pyro5.callcontext import current_context
+from Pyro5.server import (
+    _get_exposed_property_value,
+    _set_exposed_property_value,
+    is_private_attribute,
+)
+
+from rmi_runtime.context import Call, check_allowed
+
+if TYPE_CHECKING:
+    from rmi_runtime.daemon import Daemon
+
+_Outcome = tuple[Any, BaseException | None]
+
+
+class Members:
+    """Calls members of the objects of one daemon.
+
+    Args:
+        daemon: tells whether plain methods run on threads.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def call(
+        self, target: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], call: Call
+    ) -> Any:
+        """Call a method, or get or set a property (``__getattr__``, ``__setattr__``).
+
+        Args:
+            target: the object.
+            name: of the member, as the client sent it.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            call: who calls, and what came along.
+
+        Returns:
+            The result, or an awaitable of it.
+
+        Raises:
+            AttributeError: there is no such member, or it is not exposed.
+            RmiError: the caller may not use it.
+            BaseException: whatever the member raises.
+        """
+        if name[:1] == "_":
+            if name == "__getattr__" and len(args) == 1:
+                for accessor in _accessors(target, args[0], "fget"):
+                    _check(target, accessor, call, args[0])
+                return _get_exposed_property_value(target, args[0])
+            if name == "__setattr__" and len(args) == 2:
+                for accessor in _accessors(target, args[0], "fget", "fset"):
+                    _check(target, accessor, call, args[0])
+                return _set_exposed_property_value(target, args[0], args[1])
+            if is_private_attribute(name):
+                raise AttributeError(f"attempt to access private attribute '{name}'")
+        found = getattr(type(target), name, None)
+        if type(found) is not FunctionType and inspect.isdatadescriptor(found):
+            # A property: its getter shall not run for a call that will be refused anyway.
+            raise AttributeError(f"attempt to access unexposed attribute '{name}'")
+        method = getattr(target, name)
+        if not getattr(method, "_pyroExposed", False):
+            raise AttributeError(f"attempt to access unexposed attribute '{name}'")
+        _check(target, method, call, name)
+        if self._daemon.threads and self._may_block(target, name, method):
+            return self._call_in_thread(method, args, kwargs, call)
+        return _call_plainly(method, args, kwargs, call)
+
+    def _may_block(self, target: Any, name: str, method: Any) -> bool:
+        if target is self._daemon.daemon_object:  # which runs code of others for streams only
+            return name == "get_next_stream_item"
+        return not inspect.iscoroutinefunction(method)
+
+    def _call_in_thread(
+        self, method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
+    ) -> asyncio.Future[Any]:
+        context = contextvars.copy_context()
+
+        def guarded() -> _Outcome:
+            try:  # futures refuse StopIteration, and a thread pool must not see SystemExit
+                return context.run(_call_plainly, method, args, kwargs, call), None
+            except BaseException as error:
+                return None, error
+
+        return asyncio.ensure_future(self._from_thread(guarded))
+
+    async def _from_thread(self, guarded: Callable[[], _Outcome]) -> Any:
+        result, error = await self._daemon.loop.run_in_executor(self._daemon.executor, guarded)
+        if error is not None:
+            raise StopAsyncIteration if isinstance(error, StopIteration) else error
+        return await result if inspect.isawaitable(result) else result
+
+
+def _check(target: Any, member: Any, call: Call, name: str) -> None:
+    words = getattr(member, "_rmi_allow", None) or getattr(target, "_rmi_allow", None)
+    if words is not None:
+        check_allowed(words, call.identity, name)
+
+
+def _accessors(target: Any, name: Any, *kinds: str) -> list[Any]:
+    """Return a property's getter and setter, which carry the marks of their decorators."""
+    if not isinstance(name, str):
+        raise AttributeError("the name of an attribute is a string")
+    found = getattr(type(target), name, None)
+    return [getattr(found, kind, None) for kind in kinds]
+
+
+def _call_plainly(
+    method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
+) -> Any:
+    """Call a method with ``Pyro5.api.current_context`` showing this call, as written for stock."""
+    context = current_context.__dict__  # this thread's
+    connection = call.connection
+    if connection is not None:
+        context["client"] = connection
+        context["client_sock_addr"] = connection.peer
+        context["correlation_id"] = (
+            uuid.UUID(bytes=call.correlation_id)
+            if call.correlation_id
+            else connection.correlation_uuid
+        )
+    context["seq"] = call.seq
+    context["msg_flags"] = call.flags
+    context["serializer_id"] = call.serializer_id
+    context["annotations"] = call.annotations
+    context["response_annotations"] = call.response_annotations
+    result = method(*args, **kwargs)
+    call.response_annotations = context["response_annotations"]
+    return result
