@@ -87,7 +87,7 @@ async def _gateway(settings: Settings) -> AsyncIterator[tuple[Any, GatewayPages]
             )
             for prefix in ("bank.business.", "msg.facade.")
         ]
-        bank = BankGateway(business)
+        bank = BankGateway(business, batch_max=settings.batch_max, queue_max=settings.queue_max)
         stack.push_async_callback(bank.aclose)
         messages = MessageGateway(facades, queue_max=settings.queue_max)
         stack.push_async_callback(messages.aclose)

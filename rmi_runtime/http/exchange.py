@@ -10,7 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from rmi_runtime.http.problems import HttpProblem, phrase
+from rmi_runtime.errors import InternalError
+from rmi_runtime.http.problems import phrase, problem_of
 
 if TYPE_CHECKING:
     from rmi_runtime.http.protocol import HttpProtocol
@@ -75,10 +76,7 @@ class Exchange:
         if self.done or protocol.closed:
             return
         if not self._begun or self._head:
-            problem = HttpProblem(
-                500, "internal", "the system failed in a way nobody foresaw", definite=False
-            )
-            protocol.answer_and_close(problem)
+            protocol.answer_and_close(problem_of(InternalError()))
         else:
             # Part of the answer is out: only a broken connection says that the rest is missing.
             protocol.transport.abort()
@@ -103,25 +101,25 @@ class Exchange:
         if self._begun:
             raise RuntimeError("an answer can be begun only once")
         protocol = self._protocol
-        parts = [STATUS_LINES[status]]
+        lines = [STATUS_LINES[status]]
         ends = status in _BODILESS
         for name, value in headers:
-            if b"\n" in value or b"\r" in value:
-                raise ValueError(f"line breaks in the value of the header {name!r}")
             if name == b"content-length":
                 ends = True
-            parts += (name, b": ", value, b"\r\n")
+            lines.append(b"%b: %b\r\n" % (name, value))
         if not ends:
             if self._scope["http_version"] == "1.1":
                 self._chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
+                lines.append(b"transfer-encoding: chunked\r\n")
             else:
                 self.keep_alive = False  # for HTTP/1.0 the connection's end is the body's end
         if protocol.ends_here or not self.keep_alive:
             self.keep_alive = False
-            parts.append(b"connection: close\r\n")
-        parts.append(protocol.server.common_head)
-        self._head = b"".join(parts)
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            raise ValueError("a header of the answer has a line break in it")
+        self._head = head + protocol.server.common_head
         self._begun = True
 
     def _send_body(self, body: bytes, more: bool) -> None:

@@ -11,6 +11,7 @@ from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.problems import HttpProblem, malformed
 
 Headers = list[tuple[bytes, bytes]]
+HeadersByName = Mapping[bytes, bytes]
 
 # Two of these would mean two things to two readers.
 _SINGLE: Final = frozenset(
@@ -22,7 +23,12 @@ _SINGLE: Final = frozenset(
 
 
 def head_problem(
-    version: str, target: bytes, headers: Headers, size_bytes: int, limits: HttpLimits
+    version: str,
+    target: bytes,
+    headers: Headers,
+    by_name: HeadersByName,
+    size_bytes: int,
+    limits: HttpLimits,
 ) -> HttpProblem | None:
     """Return why a request is refused for its head alone, or None.
 
@@ -30,13 +36,14 @@ def head_problem(
         version: of HTTP, such as ``1.1``.
         target: the request target as sent.
         headers: names in lower case, values as sent.
+        by_name: the same; of equal names one.
         size_bytes: upper bound of the head's size; more may have come with it.
         limits: the bounds.
     """
     return (
         _size_problem(target, headers, size_bytes, limits)
-        or _form_problem(version, target, headers)
-        or _body_problem(version, dict(headers), limits)
+        or _form_problem(version, target, headers, by_name)
+        or _body_problem(version, by_name, limits)
     )
 
 
@@ -58,24 +65,24 @@ def _size_problem(
     return None
 
 
-def _form_problem(version: str, target: bytes, headers: Headers) -> HttpProblem | None:
+def _form_problem(
+    version: str, target: bytes, headers: Headers, by_name: HeadersByName
+) -> HttpProblem | None:
     if not target.isascii():
         return malformed("the request target has bytes beyond ASCII; percent-encode them")
-    if version not in {"1.1", "1.0"}:
+    if version not in ("1.1", "1.0"):
         return malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")
-    names = [name for name, _ in headers]
-    if len(set(names)) != len(names):
+    if len(by_name) != len(headers):
+        names = [name for name, _ in headers]
         for name in _SINGLE:
             if names.count(name) > 1:
                 return malformed(f"the header {name.decode()} is given twice")
-    if version == "1.1" and b"host" not in names:
+    if b"host" not in by_name and version == "1.1":
         return malformed("the header Host is missing")
     return None
 
 
-def _body_problem(
-    version: str, headers: Mapping[bytes, bytes], limits: HttpLimits
-) -> HttpProblem | None:
+def _body_problem(version: str, headers: HeadersByName, limits: HttpLimits) -> HttpProblem | None:
     coding = headers.get(b"transfer-encoding")
     if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
         return malformed("of the transfer codings only chunked is known, and only in HTTP/1.1")
@@ -86,15 +93,13 @@ def _body_problem(
     return None
 
 
-def announced_bytes(headers: Mapping[bytes, bytes]) -> int:
+def announced_bytes(headers: HeadersByName) -> int:
     """Return the announced length of a body, which the parser has seen to be digits; else 0."""
     return int(headers.get(b"content-length") or 0)
 
 
 def origin_form(target: bytes) -> bytes:
-    """Return path and query of a request target in any form, such as a whole URL."""
-    if target.startswith(b"/"):
-        return target
+    """Return path and query of a request target in another form, such as a whole URL."""
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:

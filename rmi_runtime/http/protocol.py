@@ -11,14 +11,18 @@ References: RFC 9110 (semantics), RFC 9112 (HTTP/1.1 messages).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
 
+from rmi_runtime.errors import InternalError
 from rmi_runtime.http.exchange import STATUS_LINES, Exchange
+from rmi_runtime.http.flow import FlowProtocol
 from rmi_runtime.http.heads import (
+    HeadersByName,
     announced_bytes,
     body_too_large,
     busy,
@@ -27,7 +31,13 @@ from rmi_runtime.http.heads import (
     origin_form,
     slow,
 )
-from rmi_runtime.http.problems import PROBLEM_MEDIA_TYPE, HttpProblem, malformed, problem_bytes
+from rmi_runtime.http.problems import (
+    PROBLEM_MEDIA_TYPE,
+    HttpProblem,
+    malformed,
+    problem_bytes,
+    problem_of,
+)
 
 if TYPE_CHECKING:
     from rmi_runtime.http.server import HttpServer
@@ -40,6 +50,7 @@ answer that says why (RFC 9112, section 9.6)."""
 
 _LINGER_BYTES_MAX: Final = 8 * 1024 * 1024
 _IDLE, _HEAD, _BODY = range(3)
+_log = logging.getLogger(__name__)
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODIES: Final = "too many large bodies are being received"
@@ -49,32 +60,24 @@ class _StopParsing(Exception):
     """Raised inside a parser callback, so that llhttp goes no further."""
 
 
-class HttpProtocol(asyncio.Protocol):
+class HttpProtocol(FlowProtocol):
     """The server's side of one connection.
 
     Attributes:
-        transport: of the connection, once it is made.
-        closed: the connection is gone.
-        closing: the answer under way is the last one.
-        writing_paused: the client does not read what was written.
+        closing: nothing new is taken; what has been is still answered.
     """
 
-    transport: asyncio.Transport
-
     def __init__(self, server: HttpServer) -> None:
+        super().__init__(server.clock)
         self.server = server
-        self.closed = False
         self.closing = False
-        self.writing_paused = False
         self._limits = server.limits
         self._parser = httptools.HttpRequestParser(self)
         self._current: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
-        self._reading_paused = False
         self._deaf = False  # what still comes in is dropped
         self._refusal: HttpProblem | None = None  # our last words, when their turn comes
         self._phase = _IDLE
-        self._since_s = 0.0  # when the phase began; also: when lingering or a paused write began
         self._first = True  # no request has been read completely yet
         self._lingering = False
         self._fed_bytes = 0  # by the read under way
@@ -84,14 +87,13 @@ class HttpProtocol(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._version = "1.1"
         self._body: bytes | bytearray = b""
-        self._wakers: list[asyncio.Future[None]] = []
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; refuse if there are too many connections."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without its name
-        self._since_s = self.server.clock()
+        self.since_s = self.clock()
         connections = self.server.connections
         connections.add(self)
         if self.server.draining:
@@ -115,7 +117,7 @@ class HttpProtocol(asyncio.Protocol):
             self._deaf = True  # the request was handed on, without the upgrade
         except httptools.HttpParserError as error:
             if not self._deaf:
-                self.refuse(self._refusal or malformed(f"this is not HTTP/1.1: {error}"))
+                self.refuse(self._refusal or _unparsed(error))
         else:
             if self._phase != _IDLE:
                 self._check_incomplete()
@@ -133,21 +135,7 @@ class HttpProtocol(asyncio.Protocol):
         self.server.connections.discard(self)
         self._drop_body()
         self._waiting.clear()
-        self._wake()
-
-    def pause_writing(self) -> None:
-        """Stop to listen to a client that does not read."""
-        self.writing_paused = True
-        self._since_s = self.server.clock()
-        self._pause_reading()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        self.writing_paused = False
-        self._since_s = self.server.clock()
-        if not self._waiting:
-            self._resume_reading()
-        self._wake()
+        self.wake()
 
     # What the parser calls.
 
@@ -157,7 +145,7 @@ class HttpProtocol(asyncio.Protocol):
             self._deaf = self.closing = True
             raise _StopParsing
         self._phase = _HEAD
-        self._since_s = self.server.clock()
+        self.since_s = self.clock()
         self._message_bytes = 0
         self._target = b""
         self._headers = []
@@ -175,9 +163,11 @@ class HttpProtocol(asyncio.Protocol):
         """Decide, before any of the body, whether the request may come in."""
         self._version = self._parser.get_http_version()
         size_bytes = self._message_bytes + self._fed_bytes
-        problem = head_problem(self._version, self._target, self._headers, size_bytes, self._limits)
-        if problem is None:
-            problem = self._expect_body(dict(self._headers))
+        headers = self._headers
+        by_name = dict(headers)
+        problem = head_problem(
+            self._version, self._target, headers, by_name, size_bytes, self._limits
+        ) or self._expect_body(by_name)
         if problem is not None:
             self._refusal = problem
             raise _StopParsing
@@ -208,7 +198,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start(exchange)
         else:
             self._waiting.append(exchange)
-            self._pause_reading()
+            self.pause_reading()
 
     # What the exchanges and the server call.
 
@@ -222,10 +212,10 @@ class HttpProtocol(asyncio.Protocol):
         elif self._waiting:
             self._start(self._waiting.popleft())
         else:
-            self._since_s = self.server.clock()
+            self.since_s = self.clock()
             if self._owes_continue:
                 self._say_continue()
-            self._resume_reading()
+            self.resume_reading()
 
     def refuse(self, problem: HttpProblem) -> None:
         """Answer *problem* when its turn comes, and close."""
@@ -242,6 +232,10 @@ class HttpProtocol(asyncio.Protocol):
         self._deaf = True
         self._close_gently()
 
+    def wants_to_read(self) -> bool:
+        """Not while a request waits for the answer before."""
+        return not self._waiting
+
     @property
     def ends_here(self) -> bool:
         """Whether nothing follows the answer under way."""
@@ -253,7 +247,7 @@ class HttpProtocol(asyncio.Protocol):
         Args:
             now_s: what the server's clock shows.
         """
-        waited_s = now_s - self._since_s
+        waited_s = now_s - self.since_s
         limits = self._limits
         if self._lingering or self.writing_paused:
             if waited_s > (LINGER_S if self._lingering else limits.write_wait_s):
@@ -276,20 +270,12 @@ class HttpProtocol(asyncio.Protocol):
         if self._current is None and not self._lingering:
             self.transport.close()
 
-    async def wait_writable(self) -> None:
-        """Return when the client has read enough, or is gone."""
-        while self.writing_paused and not self.closed:
-            await self._waker()
-
-    async def wait_closed(self) -> None:
-        """Return when the connection is gone."""
-        while not self.closed:
-            await self._waker()
-
     # Inside.
 
-    def _expect_body(self, headers: dict[bytes, bytes]) -> HttpProblem | None:
+    def _expect_body(self, headers: HeadersByName) -> HttpProblem | None:
         """Refuse a body for which there is no room; encourage a client that asks first."""
+        if b"content-length" not in headers and b"transfer-encoding" not in headers:
+            return None
         server, length_bytes = self.server, announced_bytes(headers)
         if server.bodies_size_bytes + length_bytes > self._limits.bodies_size_bytes_max:
             return busy(_BODIES)
@@ -312,7 +298,10 @@ class HttpProtocol(asyncio.Protocol):
             self.refuse(busy(_BODIES))
 
     def _scope(self) -> dict[str, Any]:
-        raw_path, _, query = origin_form(self._target).partition(b"?")
+        target = self._target
+        if target[:1] != b"/":
+            target = origin_form(target)
+        raw_path, _, query = target.partition(b"?")
         path = raw_path.decode("ascii")
         if "%" in path:
             path = unquote(path)
@@ -366,33 +355,18 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.close()
             return
         self._lingering = True
-        self._since_s = self.server.clock()
+        self.since_s = self.clock()
         self._message_bytes = 0
         self.transport.write_eof()
-        self._resume_reading()
+        self.resume_reading()
 
     def _drop_body(self) -> None:
         self.server.bodies_size_bytes -= len(self._body)
         self._body = b""
 
-    def _pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self.transport.pause_reading()
 
-    def _resume_reading(self) -> None:
-        if self._reading_paused and not self.writing_paused:
-            self._reading_paused = False
-            self._since_s = self.server.clock()  # the client could not go on before
-            self.transport.resume_reading()
-
-    def _waker(self) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self.server.loop.create_future()
-        self._wakers.append(future)
-        return future
-
-    def _wake(self) -> None:
-        wakers, self._wakers = self._wakers, []
-        for future in wakers:
-            if not future.done():
-                future.set_result(None)
+def _unparsed(error: httptools.HttpParserError) -> HttpProblem:
+    if isinstance(error, httptools.HttpParserCallbackError):
+        _log.error("reading a request failed", exc_info=error)
+        return problem_of(InternalError())
+    return malformed(f"this is not HTTP/1.1: {error}")
