@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from Pyro5.errors import SerializeError
+
 DEPTH_MAX: Final = 200  # as deep as serpent itself writes
 
 # A value and the mark that follows it; whatever is neither becomes one empty token up to the end.
@@ -64,7 +66,7 @@ _MARKS: Final = b",:[({])}"
 _KEYS_CHECKED_ABOVE: Final = 32
 
 
-class LiteralError(ValueError):
+class LiteralError(SerializeError):  # type: ignore[misc]
     """The text is no literal as serpent writes them, or is too large or too deep."""
 
 
