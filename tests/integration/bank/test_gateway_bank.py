@@ -1,0 +1,149 @@
+"""The bank as a gateway sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmi_bank import (
+    BalanceQuery,
+    BankGateway,
+    Deposit,
+    Operation,
+    Transfer,
+    Withdrawal,
+    new_request_id,
+)
+from rmi_bank.errors import AnotherAccount, InsufficientFunds, UnknownAccount
+from rmi_runtime import ANONYMOUS, SERVICE, Endpoints, Identity
+from rmi_runtime.errors import Forbidden, InvalidRequest, Unavailable
+from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
+
+TELLER = Identity("client", 1, "teller")
+CUSTOMER = Identity("client", 7, "customer")
+ADMIN = Identity("client", 9, "admin")
+
+
+class Counting:
+    """Passes calls on, and counts them by method."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
+        self.calls: dict[str, int] = {}
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        self.calls[method] = self.calls.get(method, 0) + 1
+        return await self.endpoints.call(method, *args, **options)
+
+
+@pytest.fixture
+async def bank(tmp_path: Path) -> AsyncIterator[BankCluster]:
+    async with BankCluster(tmp_path, 2) as bank:
+        await bank.open_accounts(1, 2, 3)
+        await bank.open_accounts(21, owner=7)
+        yield bank
+
+
+@pytest.fixture
+async def calls(bank: BankCluster) -> AsyncIterator[Counting]:
+    names = bank.name_servers()
+    async with Endpoints(
+        names, "bank.business.", handshake=SERVICE_HANDSHAKE, policy="less_busy", timeout_s=5.0
+    ) as endpoints:
+        yield Counting(endpoints)
+    await names.aclose()
+
+
+@pytest.fixture
+async def gateway(calls: Counting) -> AsyncIterator[BankGateway]:
+    gateway = BankGateway(calls)
+    yield gateway
+    await gateway.aclose()
+
+
+async def test_single_operations(gateway: BankGateway) -> None:
+    done = await gateway.execute(TELLER, Transfer(1, 2, 5, "r"))
+    assert (done["request_id"], done["balance"]) == ("r", 995)
+    assert await gateway.execute(TELLER, Transfer(1, 2, 5, "r")) == done
+    found = await gateway.balance(TELLER, 2)
+    assert (found["account"], found["balance"]) == (2, 1005)
+    opened = await gateway.open_account(ADMIN, 50, 70, 7, "s")
+    assert opened["balance"] == 70
+    assert (await gateway.balance(CUSTOMER, 50))["balance"] == 70
+    page = await gateway.statement(TELLER, 1, 0, 10)
+    assert [line["amount"] for line in page["lines"]] == [1000, 5]
+    assert set(page) == {"lines", "next"}
+
+
+async def test_refusals_are_raised_as_they_are(gateway: BankGateway) -> None:
+    with pytest.raises(InsufficientFunds):
+        await gateway.execute(TELLER, Withdrawal(1, 1001, "r"))
+    with pytest.raises(UnknownAccount):
+        await gateway.balance(TELLER, 99)
+    for forbidden in (
+        gateway.balance(CUSTOMER, 1),
+        gateway.statement(CUSTOMER, 1),
+        gateway.execute(CUSTOMER, Withdrawal(1, 5, "r")),
+    ):
+        with pytest.raises(AnotherAccount):
+            await forbidden
+    for identity in (ANONYMOUS, SERVICE):
+        with pytest.raises(Forbidden):
+            await gateway.balance(identity, 1)
+
+
+async def test_hundreds_of_requests_at_once_are_few_calls(
+    bank: BankCluster, gateway: BankGateway, calls: Counting
+) -> None:
+    await asyncio.gather(
+        *(gateway.execute(TELLER, Deposit(1, 1, new_request_id())) for _ in range(500)),
+        *(gateway.balance(TELLER, 2) for _ in range(500)),
+    )
+    assert bank.balances(1) == [1500]
+    assert calls.calls["execute_packed"] < 50
+
+
+async def test_one_invalid_operation_does_not_spoil_what_it_travels_with(
+    bank: BankCluster, gateway: BankGateway
+) -> None:
+    ended = await asyncio.gather(
+        gateway.execute(TELLER, Deposit(1, 5, "a")),
+        gateway.execute(TELLER, Deposit(1, -5, "b")),
+        gateway.execute(TELLER, Deposit(1, 7, "c")),
+        return_exceptions=True,
+    )
+    assert [type(end) for end in ended] == [dict, InvalidRequest, dict]
+    assert bank.balances(1) == [1012]
+
+
+async def test_a_batch_is_answered_per_operation(gateway: BankGateway) -> None:
+    operations: list[Operation] = [Deposit(1, 5, "a"), BalanceQuery(1), Withdrawal(99, 5, "b")]
+    outcomes = await gateway.execute_many(TELLER, operations)
+    assert [outcome["status"] for outcome in outcomes] == ["ok", "ok", "error"]
+    assert outcomes[1]["balance"] == 1005
+    assert outcomes[2]["code"] == "unknown_account"
+    assert await gateway.execute_many(TELLER, []) == []
+
+
+async def test_tokens_are_identified_and_asked_for_once_in_a_while(
+    bank: BankCluster, gateway: BankGateway, calls: Counting
+) -> None:
+    token = await bank.token(7, "customer")
+    for _ in range(5):
+        assert await gateway.identify(token) == CUSTOMER
+        assert await gateway.identify("fake") is None
+    assert calls.calls["identify"] == 2
+
+
+async def test_without_any_business_object_the_error_is_definite(
+    bank: BankCluster, gateway: BankGateway, calls: Counting
+) -> None:
+    calls.endpoints._timeout_s = 0.5
+    await bank.stop("bank.business.1")
+    await bank.stop("bank.business.2")
+    with pytest.raises(Unavailable):
+        await gateway.execute(TELLER, Deposit(1, 5, "a"))

@@ -1,0 +1,79 @@
+"""The services as they are run, with settings: start, demonstration, stop, start again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from rmi_bank import BankClient, SqliteLedger, demo, run_business, run_data, run_nameserver
+from rmi_runtime import Settings
+from tests.support import eventually
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_the_bank_runs_with_the_demonstrations_tokens_and_finds_its_data_again(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data_dir=tmp_path, ns=(f"127.0.0.1:{free_port()}",), demo=True)
+    tokens_path = tmp_path / "demo-tokens.json"
+    tokens_before = None
+    for run in (1, 2):
+        stop = asyncio.Event()
+        services = [
+            asyncio.ensure_future(run_nameserver(settings, stop=stop)),
+            asyncio.ensure_future(run_data(settings, stop=stop)),
+            asyncio.ensure_future(run_business(settings, 1, stop=stop)),
+        ]
+        await eventually(tokens_path.exists)
+        assert stat.S_IMODE(tokens_path.stat().st_mode) == 0o600
+        tokens = json.loads(tokens_path.read_text())
+        assert [row["client"] for row in tokens] == [1, 2, 3, 4, 5]
+        assert tokens == (tokens_before or tokens)
+        tokens_before = tokens
+        async with BankClient(settings.ns, token=tokens[2]["token"]) as bank:
+            assert (await bank.transfer(1, 2, 100))["balance"] == 1000 - 100 * run
+            assert await bank.balance(10) == 1000
+        stop.set()
+        await asyncio.gather(*services)
+    business_log = (tmp_path / "log" / "bank.business.1.log").read_text().splitlines()
+    assert [line.split(" - ")[1] for line in business_log] == [
+        f"OperationNumber: {number}" for number in range(1, 5)
+    ]
+    assert "ClientID: 3" in business_log[0]
+    assert "getlock" in (tmp_path / "log" / "bank.data.log").read_text()
+
+
+async def test_seeding_that_broke_off_is_done_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = SqliteLedger(tmp_path / "bank.sqlite")
+    await ledger.start()
+
+    async def broken(*args: object) -> bool:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "seed", broken)
+        with pytest.raises(OSError, match="power cut"):
+            await demo.seed_demo(ledger, tmp_path)
+    first = json.loads((tmp_path / "demo-tokens.json").read_text())
+    assert await demo.seed_demo(ledger, tmp_path)
+    second = json.loads((tmp_path / "demo-tokens.json").read_text())
+    assert first != second
+    assert not await demo.seed_demo(ledger, tmp_path)
+    assert json.loads((tmp_path / "demo-tokens.json").read_text()) == second
+    assert len(await ledger.tokens(0, 100)) == 5
+    assert ledger.balances(range(11)) == [-10_000, *[1000] * 10]
+    assert sorted(path.name for path in tmp_path.glob("*token*")) == ["demo-tokens.json"]
+    await ledger.close()

@@ -1,0 +1,215 @@
+"""Rounds of operations against a data object that fails in every way, with a clock that is ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rmi_bank import execution
+from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
+from rmi_bank.execution import Execution
+from rmi_bank.operations import BalanceQuery, Deposit, Done, Principal, Refused, Request
+from rmi_runtime.errors import (
+    CallTimeout,
+    Conflict,
+    ConnectionLost,
+    DeadlinePassed,
+    Draining,
+    Indefinite,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    RmiError,
+    Unavailable,
+)
+
+TELLER = Principal(1, "teller")
+DEPOSIT: list[Request] = [(TELLER, Deposit(1, 5, "r"))]
+READ: list[Request] = [(TELLER, BalanceQuery(1))]
+Step = RmiError | Callable[["Data"], None]
+
+
+class Data:
+    """A data object of one account. *script* says how the next calls of a method go wrong.
+
+    An error is raised without effect; ``lost`` does the work first and loses the reply.
+    """
+
+    def __init__(self, **script: list[RmiError | str]) -> None:
+        self.script = script
+        self.balance = 100
+        self.outcomes: dict[str, list[Any]] = {}
+        self.commits = 0
+        self.leases: set[int] = set()
+        self.calls: list[str] = []
+        self.now_s = 0.0
+
+    async def call(
+        self, method: str, *args: Any, timeout_s: float | None = None, repeatable: bool = False
+    ) -> Any:
+        assert timeout_s is None or timeout_s > 0
+        self.calls.append(method)
+        self.now_s += 0.01
+        wrong = self.script[method].pop(0) if self.script.get(method) else None
+        if isinstance(wrong, RmiError):
+            raise wrong
+        result = getattr(self, method)(*args)
+        if wrong == "lost":
+            raise ConnectionLost("the reply will not come")
+        return result
+
+    def lock(self, business_id: int, accounts: Any, request_ids: Any, wait_s: float) -> Any:
+        assert wait_s >= 0
+        lease = len(self.calls)
+        self.leases = {lease}  # whoever locks again has lost the lease before
+        return {
+            "lease": lease,
+            "balances": [self.balance],
+            "owners": [None],
+            "outcomes": {key: self.outcomes[key] for key in request_ids if key in self.outcomes},
+            "cash": -self.balance,
+            "commit": self.commits,
+        }
+
+    def commit(self, lease: int, postings: Any, outcomes: Any, opened: Any) -> int:
+        self.unlock(lease)
+        self.commits += 1
+        for debit, _, amount, _ in postings:
+            self.balance += amount if debit == 0 else -amount
+        for key, *rest in outcomes:
+            assert key not in self.outcomes
+            self.outcomes[key] = [*rest, self.commits]
+        return self.commits
+
+    def unlock(self, lease: int) -> None:
+        if lease not in self.leases:
+            raise StaleLease("stale")
+        self.leases.remove(lease)
+
+    def balances(self, accounts: Any, business_id: int) -> Any:
+        return {"commit": self.commits, "balances": [self.balance], "owners": [None]}
+
+    def execution(self) -> Execution:
+        return Execution(self, 1, clock=lambda: self.now_s)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between tries take no time, but the calls' clock goes on."""
+    monkeypatch.setattr(execution, "PAUSE_S_MIN", 0.0)
+
+
+PASSING = [StaleLease, LockTimeout, Overloaded, Unavailable, Draining, DeadlinePassed, StoreFull]
+
+
+@pytest.mark.parametrize("error", PASSING)
+@pytest.mark.parametrize("method", ["lock", "commit"])
+async def test_a_definite_failure_is_tried_again(method: str, error: type[RmiError]) -> None:
+    data = Data(**{method: [error("not now"), error("not now")]})
+    outcomes, done = await data.execution().change(DEPOSIT, 10.0)
+    assert outcomes == [Done(105, 1)]
+    assert done == [0]
+    assert data.balance == 105
+
+
+@pytest.mark.parametrize("error", [BalanceLimit, Conflict])
+async def test_a_commit_refused_by_the_state_is_decided_anew(error: type[RmiError]) -> None:
+    data = Data(commit=[error("no")])
+    assert (await data.execution().change(DEPOSIT, 10.0))[0] == [Done(105, 1)]
+    assert data.calls == ["lock", "commit", "unlock", "lock", "commit"]
+
+
+@pytest.mark.parametrize("error", [ConnectionLost, CallTimeout, InternalError])
+async def test_a_lock_whose_answer_is_lost_is_asked_for_again(error: type[RmiError]) -> None:
+    data = Data(lock=[error("?"), "lost"])
+    assert (await data.execution().change(DEPOSIT, 10.0))[0] == [Done(105, 1)]
+
+
+async def test_a_commit_whose_answer_is_lost_is_found_done() -> None:
+    data = Data(commit=["lost"])
+    outcomes, done = await data.execution().change(DEPOSIT, 10.0)
+    assert outcomes == [Done(105, 1)]
+    assert data.balance == 105
+    assert done == [], "what is known before is not done now, and not logged twice"
+    assert not data.leases
+
+
+async def test_a_commit_that_was_lost_on_the_way_is_made_again() -> None:
+    data = Data(commit=[ConnectionLost("?"), CallTimeout("?")])
+    assert (await data.execution().change(DEPOSIT, 10.0))[0] == [Done(105, 1)]
+    assert data.balance == 105
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ({"lock": [Unavailable("away")] * 2000}, Unavailable),
+        ({"lock": [LockTimeout("busy")] * 2000}, LockTimeout),
+        ({"lock": [ConnectionLost("?")] * 2000}, Unavailable),
+        ({"commit": [StaleLease("stale")] * 2000}, Unavailable),
+        ({"commit": [StoreFull("full")] * 2000}, StoreFull),
+        ({"commit": [ConnectionLost("?")], "lock": ["ok", *[LockTimeout("busy")] * 2000]}, None),
+        ({"commit": ["lost"], "lock": ["ok", *[Unavailable("away")] * 2000]}, None),
+        ({"commit": [ConnectionLost("?"), *[StoreFull("full")] * 2000]}, StoreFull),
+    ],
+)
+async def test_at_the_deadline_the_error_says_truly_whether_nothing_happened(
+    script: dict[str, list[RmiError | str]], expected: type[RmiError] | None
+) -> None:
+    data = Data(**script)
+    with pytest.raises(expected or Indefinite) as caught:
+        await data.execution().change(DEPOSIT, 10.0)
+    assert caught.value.definite is (expected is not None)
+    assert data.now_s < 10.1
+    if expected is not None:
+        assert data.balance == 100, "a definite error is a promise"
+
+
+async def test_a_mistake_of_ours_is_not_tried_for_ever_and_frees_the_accounts() -> None:
+    data = Data(commit=[InvalidRequest("a posting is wrong")])
+    with pytest.raises(InvalidRequest):
+        await data.execution().change(DEPOSIT, 10.0)
+    assert data.calls == ["lock", "commit", "unlock"]
+
+
+async def test_what_changes_nothing_is_not_committed() -> None:
+    data = Data()
+    await data.execution().change(DEPOSIT, 10.0)
+    data.calls.clear()
+    outcomes, done = await data.execution().change(DEPOSIT, 10.0)
+    assert outcomes == [Done(105, 1)]
+    assert done == []
+    assert data.calls == ["lock", "unlock"]
+
+
+async def test_an_unlock_that_fails_fails_nothing() -> None:
+    data = Data(unlock=[ConnectionLost("?")])
+    refused: list[Request] = [(Principal(1, "customer"), Deposit(1, 5, "r"))]
+    outcomes, _ = await data.execution().change(refused, 10.0)
+    assert isinstance(outcomes[0], Refused)
+
+
+async def test_reads_take_no_lock_and_a_lost_answer_is_no_doubt() -> None:
+    data = Data()
+    assert await data.execution().read(READ, 10.0) == [Done(100, 0)]
+    assert data.calls == ["balances"]
+    with pytest.raises(Unavailable):
+        await Data(balances=[CallTimeout("?")]).execution().read(READ, 10.0)
+
+
+async def test_a_round_can_be_given_up_by_its_caller() -> None:
+    data = Data()
+    hang = asyncio.Event()
+
+    async def never(*args: Any, **options: Any) -> Any:
+        await hang.wait()
+
+    data.call = never  # type: ignore[method-assign]
+    task = asyncio.ensure_future(data.execution().change(DEPOSIT, 10.0))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
