@@ -8,59 +8,87 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from Pyro5.errors import SerializeError
+from Pyro5.client import SerializedBlob
 
 from rmi_runtime import errors, wire
+from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call, read_plain
 from rmi_runtime.serializers import BY_ID, Serializer
 
 log = logging.getLogger(__name__)
 
-INFLIGHT_MAX: Final = 32_768
-ABANDONED_MAX: Final = 16_384
-UNSENT_MAX: Final = 32_768
+INFLIGHT_MAX: Final = 60_000  # with the next one less than the sequence numbers there are
+ABANDONED_MAX: Final = 4_096
+UNSENT_MAX: Final = 60_000
 REPLY_SIZE_BYTES_MAX: Final = 256 * 1024 * 1024
+REQUEST_SIZE_BYTES_MAX: Final = 1024 * 1024 * 1024  # what a stock daemon takes by default
+TIMER_STEP_S: Final = 0.01
 _SEQ_MASK: Final = 0xFFFF
 _GREETINGS: Final = (wire.MSG_CONNECTOK, wire.MSG_CONNECTFAIL)
+_MARSHAL_ID: Final = 2  # stock daemons refuse in marshal while they do not know our serializer
 
-Reply = tuple[wire.Message, Any]
-"""A reply and its deserialized payload."""
+_STOCK_REFUSALS: Final[tuple[tuple[str, type[errors.RmiError]], ...]] = (
+    ("unknown object", errors.NotFound),
+    ("no free workers", errors.Overloaded),
+)
+
+Annotations = Mapping[str, bytes]
+Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None]
+"""The future of a call's result, its deadline, and where to put the reply's annotations."""
+
+
+class BadReply(errors.Indefinite):
+    """The server answered, but the answer cannot be read. The call may well have happened."""
+
+    code = "bad_reply"
 
 
 class ClientConnection(asyncio.Protocol):
     """One connection to a daemon. Made by :class:`rmi_runtime.Proxy`.
 
     Args:
-        serializer: how requests are written; replies must come in the same.
+        serializer: how requests are written, and replies are read.
         on_stream: makes the result of a call that answered with an item stream, from its id.
+        compress: deflate large requests.
 
     Attributes:
         closed: True as soon as the connection is of no more use.
         pipelining: the server answers out of order, and heeds deadlines.
+        loop: where it lives.
     """
 
-    def __init__(self, serializer: Serializer, on_stream: Callable[[str], Any]) -> None:
+    def __init__(
+        self, serializer: Serializer, on_stream: Callable[[str], Any], *, compress: bool = False
+    ) -> None:
         self.closed = False
         self.pipelining = False
+        self.loop = asyncio.get_running_loop()
         self._serializer = serializer
         self._on_stream = on_stream
-        self._loop = asyncio.get_running_loop()
+        self._compress = compress
+        self._request_size_bytes_max = REQUEST_SIZE_BYTES_MAX
         self._parser = wire.Parser(REPLY_SIZE_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
-        self._greeting: asyncio.Future[wire.Message] = self._loop.create_future()
+        self._greeting: asyncio.Future[wire.Message] = self.loop.create_future()
         self._seq = 0
-        self._pending: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        self._pending: dict[int, Pending] = {}
         self._abandoned: set[int] = set()  # timed out; their replies may still come
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._paused = False
+        self._closing: asyncio.Task[None] | None = None
 
     # -- life-cycle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop: the connection stands."""
         self._transport = cast(asyncio.Transport, transport)
+
+    def transport_fileno(self) -> int:
+        """Return the file descriptor of the socket, for those who watch it while no loop runs."""
+        fileno: int = self._transport.get_extra_info("socket").fileno() if self._transport else -1
+        return fileno
 
     async def greet(self, object_id: str, handshake: object, timeout_s: float) -> dict[str, Any]:
         """Exchange the handshake.
@@ -94,22 +122,28 @@ class ClientConnection(asyncio.Protocol):
                 message = await self._greeting
         except TimeoutError:
             raise errors.Unavailable(f"no answer to the handshake in {timeout_s} s") from None
-        answer = self._serializer_for(message).loads(message.payload)
+        answer = _read_greeting(message)
         if message.type == wire.MSG_CONNECTFAIL:
             raise _refusal(message, str(answer))
         if not isinstance(answer, dict):
             raise errors.Unavailable("the answer to the handshake makes no sense")
-        granted = message.annotations.get(wire.ANNOTATION_PIPELINING)
-        self.pipelining = granted == wire.PIPELINING_VERSION
+        granted = message.annotations.get(wire.ANNOTATION_PIPELINING, b"")
+        self.pipelining = granted[:1] == wire.PIPELINING_VERSION
+        if self.pipelining and len(granted) > 1:
+            self._request_size_bytes_max = int.from_bytes(granted[1:5], "big")
         return answer
 
-    def _serializer_for(self, message: wire.Message) -> Serializer:
-        found = BY_ID.get(message.serializer_id)
-        if found is None:
-            raise errors.Unavailable(
-                f"the server answered in serializer {message.serializer_id}, which is refused here"
-            )
-        return found
+    def forget(self) -> None:
+        """Close as soon as no call is in flight: nobody will make more."""
+        waiting = [future for future, _, _ in self._pending.values() if not future.done()]
+        if waiting and not self.closed:
+            self._closing = self.loop.create_task(self._close_after(waiting))
+        else:
+            self.close()
+
+    async def _close_after(self, waiting: list[asyncio.Future[Any]]) -> None:
+        await asyncio.wait(waiting)
+        self.close()
 
     def close(self) -> None:
         """Send what waits, then close."""
@@ -136,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
         pending, self._pending = self._pending, {}
         self._abandoned.clear()
         self._out.clear()
-        for future, _ in pending.values():
+        for future, _, _ in pending.values():
             if not future.done():
                 future.set_exception(errors.ConnectionLost(why))
         if not self._greeting.done():
@@ -153,16 +187,29 @@ class ClientConnection(asyncio.Protocol):
         kwargs: Mapping[str, Any] | None,
         timeout_s: float,
         flags: int = 0,
-        annotations: Mapping[str, bytes] | None = None,
+        annotations: Annotations | None = None,
         correlation_id: bytes | None = None,
+        answer: dict[str, bytes] | None = None,
     ) -> asyncio.Future[Any]:
         """Send a call; it leaves with all others of this turn of the loop.
+
+        Args:
+            object_id: the object to call.
+            method: its method.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            timeout_s: how long to wait for the reply.
+            flags: sum of ``wire.FLAG_`` bits.
+            annotations: sent along.
+            correlation_id: 16 bytes, or None.
+            answer: takes the annotations of the reply.
 
         Returns:
             A future of the result; of None, done at once, for a oneway call.
 
         Raises:
             Overloaded: too many calls are in flight, or too much waits to be sent.
+            InvalidRequest: the server takes no message as large as this one.
             Exception: the arguments cannot be serialized.
         """
         if len(self._pending) >= INFLIGHT_MAX or len(self._out) >= UNSENT_MAX:
@@ -170,39 +217,57 @@ class ClientConnection(asyncio.Protocol):
                 f"{len(self._pending)} calls are in flight on this connection: "
                 "await some before making more"
             )
-        serializer = self._serializer
-        payload = serializer.dumpsCall(object_id, method, args, kwargs or {})
+        serializer_id = self._serializer.serializer_id
+        if args and isinstance(args[0], SerializedBlob):
+            payload, serializer_id, note = self._serialize_blob(object_id, method, args, kwargs)
+            annotations = {**(annotations or {}), ANNOTATION_BLOB: note}
+            flags |= wire.FLAG_KEEP_SERIALIZED
+        else:
+            payload = self._serializer.dumpsCall(object_id, method, args, kwargs or {})
+        if len(payload) > self._request_size_bytes_max:
+            raise errors.InvalidRequest(
+                f"the request has {len(payload)} bytes, the server takes at most "
+                f"{self._request_size_bytes_max}: send less at once",
+                field="size",
+            )
         seq = (self._seq + 1) & _SEQ_MASK
         while seq in self._pending or seq in self._abandoned:
             seq = (seq + 1) & _SEQ_MASK
-        self._seq = seq
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._send(
-            wire.encode(
-                wire.MSG_INVOKE,
-                serializer.serializer_id,
-                flags,
-                seq,
-                payload,
-                annotations,
-                correlation_id,
-                patience=wire.patience(timeout_s) if self.pipelining else 0,
-            )
+        data = wire.encode(
+            wire.MSG_INVOKE,
+            serializer_id,
+            flags,
+            seq,
+            payload,
+            annotations,
+            correlation_id,
+            compress=self._compress,
+            patience=wire.patience(timeout_s) if self.pipelining else 0,
         )
+        self._seq = seq
+        future: asyncio.Future[Any] = self.loop.create_future()
+        self._send(data)
         if flags & wire.FLAG_ONEWAY:
             future.set_result(None)
             return future
         deadline = time.monotonic() + timeout_s
-        self._pending[seq] = (future, deadline)
+        self._pending[seq] = (future, deadline, answer)
         if deadline < self._timer_at:
             self._arm(deadline)
         return future
+
+    def _serialize_blob(
+        self, object_id: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> tuple[bytes, int, bytes]:
+        if len(args) > 1 or kwargs:
+            raise errors.InvalidRequest("a serialized blob must be the only argument of its call")
+        return encode_blob_call(args[0], object_id, method, self._serializer)
 
     def _send(self, data: bytes) -> None:
         self._out.append(data)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -227,13 +292,13 @@ class ClientConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._expire)
+        self._timer = self.loop.call_later(max(0.0, at - time.monotonic()), self._expire)
 
     def _expire(self) -> None:
         self._timer, self._timer_at = None, float("inf")
         now = time.monotonic()
         earliest = float("inf")
-        for seq, (future, deadline) in list(self._pending.items()):
+        for seq, (future, deadline, _) in list(self._pending.items()):
             if deadline > now:
                 earliest = min(earliest, deadline)
                 continue
@@ -244,7 +309,7 @@ class ClientConnection(asyncio.Protocol):
         if len(self._abandoned) > ABANDONED_MAX and self._transport is not None:
             self._transport.abort()  # a peer that never answers: a new connection is better
         elif earliest < float("inf"):
-            self._arm(earliest)
+            self._arm(max(earliest, now + TIMER_STEP_S))
 
     # -- in
 
@@ -255,29 +320,40 @@ class ClientConnection(asyncio.Protocol):
                 self._take(message)
             elif message.type in _GREETINGS and not self._greeting.done():
                 self._greeting.set_result(message)
+            else:
+                self._give_up(f"a message of type {message.type}, which no server sends")
         if self._parser.error is not None:
-            log.warning("the server sent bytes that make no sense: %s", self._parser.error)
-            self.closed = True
-            if self._transport is not None:
-                self._transport.abort()
+            self._give_up(str(self._parser.error))
+
+    def _give_up(self, what: str) -> None:
+        """End the connection: the peer does not keep to the protocol."""
+        log.warning("the server sent what makes no sense: %s", what)
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _take(self, message: wire.Message) -> None:
         waiting = self._pending.pop(message.seq, None)
         if waiting is None:
             self._abandoned.discard(message.seq)
             return
-        future = waiting[0]
+        future, _, answer = waiting
         if future.done():  # the caller was cancelled
             return
+        if answer is not None:
+            answer.update(message.annotations)
         try:
             if message.flags & wire.FLAG_STREAM:
                 future.set_result(self._stream(message))
                 return
-            if message.serializer_id != self._serializer.serializer_id:
-                raise SerializeError(f"reply came in serializer {message.serializer_id}")
-            result = self._serializer.loads(message.payload)
+            serializer = self._serializer
+            if message.serializer_id != serializer.serializer_id:
+                serializer = BY_ID[message.serializer_id]  # the answer to a blob passed on
+            result = serializer.loads(message.payload)
         except Exception as error:
-            future.set_exception(error)
+            bad = BadReply(f"the reply cannot be read: {error!r}")
+            bad.__cause__ = error
+            future.set_exception(bad)
             return
         if not message.flags & wire.FLAG_EXCEPTION:
             future.set_result(result)
@@ -286,15 +362,28 @@ class ClientConnection(asyncio.Protocol):
         elif isinstance(result, BaseException):
             future.set_exception(result)
         else:
-            future.set_exception(SerializeError(f"the server raised {result!r}: no exception"))
+            future.set_exception(BadReply("the server raised what is no exception"))
 
     def _stream(self, message: wire.Message) -> Any:
         stream_id = message.annotations.get(wire.ANNOTATION_STREAM, b"")
         if not stream_id:
-            raise SerializeError(
-                "the result is an iterator, but the server is not configured to stream"
-            )
+            raise ValueError("it is an iterator, but the server is not configured to stream")
         return self._on_stream(stream_id.decode("ascii", "replace"))
+
+
+def _read_greeting(message: wire.Message) -> Any:
+    """Return what a server says in answer to the handshake."""
+    serializer = BY_ID.get(message.serializer_id)
+    try:
+        if serializer is not None:
+            return serializer.loads(message.payload)
+        if message.serializer_id == _MARSHAL_ID and message.type == wire.MSG_CONNECTFAIL:
+            return read_plain(message.payload)
+    except Exception as error:
+        raise errors.Unavailable(f"the handshake's answer cannot be read: {error!r}") from error
+    raise errors.Unavailable(
+        f"the server answered in serializer {message.serializer_id}, which is refused here"
+    )
 
 
 def _refusal(message: wire.Message, text: str) -> errors.RmiError:
@@ -302,5 +391,5 @@ def _refusal(message: wire.Message, text: str) -> errors.RmiError:
     code = message.annotations.get(wire.ANNOTATION_REFUSAL, b"").decode("ascii", "replace")
     cls = errors.error_class(code)
     if cls is None or not cls.definite:
-        cls = errors.NotFound if "unknown object" in text else errors.Forbidden
+        cls = next((kind for words, kind in _STOCK_REFUSALS if words in text), errors.Forbidden)
     return cls(f"connection rejected: {text}")

@@ -19,6 +19,7 @@ from Pyro5.core import URI
 from Pyro5.errors import DaemonError, SerializeError
 
 from rmi_runtime import serializers, wire
+from rmi_runtime.blob import read_blob_call
 from rmi_runtime.connection import ServerConnection
 from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
@@ -310,7 +311,7 @@ class Daemon:
     def read_call(self, serializer: Serializer, message: wire.Message) -> Call:
         """Read the call in an INVOKE message."""
         if message.flags & wire.FLAG_KEEP_SERIALIZED:
-            raise SerializeError("blobs that stay serialized are not accepted here")
+            return read_blob_call(message, serializer, self.limits.elements_max)
         return serializer.load_call(message.payload, self.limits.elements_max)
 
     # -- objects

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl as tls
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Generator,
-    Mapping,
-    Sequence,
-)
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from Pyro5 import config
-from Pyro5.core import NAMESERVER_NAME, URI
+from Pyro5.core import DAEMON_NAME, URI
 from Pyro5.errors import PyroError
 from Pyro5.serializers import SerializerBase
 
 from rmi_runtime import errors, serializers, wire
 from rmi_runtime.client_connection import ClientConnection
-from rmi_runtime.proxy_results import Batch, RemoteStream
-
-Resolve = Callable[[str], Awaitable[str]]
+from rmi_runtime.proxy_names import Resolve, direct_uri
+from rmi_runtime.proxy_results import Batch, Member, RemoteStream
 
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -44,6 +39,10 @@ class Proxy:
         ssl: client context for TLS, or None.
         resolve: makes a ``PYRO:`` URI of the other two; None asks Pyro's configured name server.
         correlation_id: 16 bytes sent with every call, or None.
+        annotations: sent with every call, 4-letter ids to bytes.
+        compress: deflate large requests.
+
+    A proxy that is dropped without being closed gives a ``ResourceWarning`` and closes itself.
     """
 
     def __init__(
@@ -56,6 +55,8 @@ class Proxy:
         ssl: tls.SSLContext | None = None,
         resolve: Resolve | None = None,
         correlation_id: bytes | None = None,
+        annotations: Mapping[str, bytes] | None = None,
+        compress: bool = False,
     ) -> None:
         if serializer not in serializers.BY_NAME:
             raise ValueError(
@@ -68,7 +69,11 @@ class Proxy:
         self._ssl = ssl
         self._resolve = resolve
         self._correlation_id = correlation_id
+        self._annotations = annotations
+        self._compress = compress
         self._connection: ClientConnection | None = None
+        self._direct: URI | None = None  # of the last connection
+        self._closings = 0
         self._object_id = ""
         self._connecting: asyncio.Lock | None = None
         self._methods: frozenset[str] = frozenset()
@@ -78,14 +83,27 @@ class Proxy:
 
     # -- calls
 
-    def __getattr__(self, name: str) -> _Member:
+    def __getattr__(self, name: str) -> Member:
         if name.startswith("_"):
             raise AttributeError(
                 f"{name!r} is private; for an exposed special method use proxy._call({name!r})"
             )
-        member = _Member(self, name)
+        member = Member(self, name)
         self.__dict__[name] = member  # found without __getattr__ from now on
         return member
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(
+                f"a remote attribute is set with: await proxy._set({name!r}, value)"
+            )
+        object.__setattr__(self, name, value)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over a remote object that exposes ``__iter__``."""
+        stream = await self._call("__iter__")
+        async for item in stream:
+            yield item
 
     def _call(
         self,
@@ -97,6 +115,8 @@ class Proxy:
         flags: int = 0,
         object_id: str | None = None,
         annotations: Mapping[str, bytes] | None = None,
+        correlation_id: bytes | None = None,
+        answer: dict[str, bytes] | None = None,
     ) -> Awaitable[Any]:
         """Call a method by name. Await the result.
 
@@ -107,7 +127,9 @@ class Proxy:
             timeout_s: deadline of this call; None takes the proxy's.
             flags: message flags (``wire.FLAG_…``).
             object_id: another object of the same daemon, such as ``Pyro.Daemon``.
-            annotations: sent along, 4-letter ids to bytes.
+            annotations: sent along instead of the proxy's own, 4-letter ids to bytes.
+            correlation_id: 16 bytes, sent along instead of the proxy's own.
+            answer: a dictionary that takes the annotations of the reply.
 
         Returns:
             An awaitable of the result.
@@ -121,9 +143,9 @@ class Proxy:
         connection = self._connection
         if connection is None or connection.closed:
             return self._call_connecting(
-                method, args, kwargs, wait_s, flags, object_id, annotations
+                method, args, kwargs, wait_s, flags, object_id, annotations, correlation_id, answer
             )
-        if method in self._oneway:
+        if method in self._oneway and object_id is None:
             flags |= wire.FLAG_ONEWAY
         return connection.invoke(
             object_id or self._object_id,
@@ -132,8 +154,9 @@ class Proxy:
             kwargs,
             wait_s,
             flags,
-            annotations,
-            self._correlation_id,
+            annotations or self._annotations,
+            correlation_id or self._correlation_id,
+            answer,
         )
 
     async def _call_connecting(
@@ -145,21 +168,24 @@ class Proxy:
         flags: int,
         object_id: str | None,
         annotations: Mapping[str, bytes] | None,
+        correlation_id: bytes | None,
+        answer: dict[str, bytes] | None,
     ) -> Any:
         began = asyncio.get_running_loop().time()
         connection = await self._bind(timeout_s)
-        if method in self._oneway:
-            flags |= wire.FLAG_ONEWAY
+        if connection.closed:
+            raise errors.Unavailable(f"{self._uri} hung up before the call was sent")
         left_s = timeout_s - (asyncio.get_running_loop().time() - began)
-        return await connection.invoke(
-            object_id or self._object_id,
+        return await self._call(
             method,
             args,
             kwargs,
-            max(left_s, 0.001),
-            flags,
-            annotations,
-            self._correlation_id,
+            timeout_s=max(left_s, 0.001),
+            flags=flags,
+            object_id=object_id,
+            annotations=annotations,
+            correlation_id=correlation_id,
+            answer=answer,
         )
 
     async def _set(self, name: str, value: Any) -> None:
@@ -175,7 +201,8 @@ class Proxy:
     @property
     def _connected(self) -> bool:
         """True while the connection stands, as far as is known."""
-        return self._connection is not None and not self._connection.closed
+        connection: ClientConnection | None = self.__dict__.get("_connection")
+        return connection is not None and not connection.closed
 
     async def _bind(self, timeout_s: float | None = None) -> ClientConnection:
         """Connect, unless connected.
@@ -196,23 +223,25 @@ class Proxy:
         try:
             async with asyncio.timeout(wait_s), self._connecting:
                 if self._connection is None or self._connection.closed:
-                    self._connection = await self._connect(wait_s)
+                    closings = self._closings
+                    connection = await self._connect(wait_s)
+                    if self._closings != closings:
+                        connection.close()
+                        raise errors.Unavailable(f"{self!r} was closed while it connected")
+                    self._connection = connection
                 return self._connection
         except TimeoutError:
             raise errors.Unavailable(f"could not connect to {self._uri} in {wait_s} s") from None
 
     async def _connect(self, timeout_s: float) -> ClientConnection:
-        uri = await self._direct_uri(timeout_s)
+        uri = await direct_uri(self._uri, self._resolve, self._ask_name_server, timeout_s)
         loop = asyncio.get_running_loop()
-
-        def protocol() -> ClientConnection:
-            chosen = serializers.BY_NAME[self._serializer_name]
-            return ClientConnection(chosen, lambda stream_id: RemoteStream(self, stream_id))
-
+        protocol = self._new_connection
         try:
             if uri.sockname:
+                name = "localhost" if self._ssl else None
                 _, connection = await loop.create_unix_connection(
-                    protocol, uri.sockname, ssl=self._ssl
+                    protocol, uri.sockname, ssl=self._ssl, server_hostname=name
                 )
             else:
                 _, connection = await loop.create_connection(
@@ -222,7 +251,7 @@ class Proxy:
             raise errors.Unavailable(f"cannot connect to {uri}: {error}") from error
         try:
             answer = await connection.greet(uri.object, self._handshake, timeout_s)
-            self._object_id = uri.object
+            self._direct, self._object_id = uri, uri.object
             self._handshake_reply = answer.get("handshake")
             self._learn(answer.get("meta"))
         except BaseException:
@@ -230,40 +259,67 @@ class Proxy:
             raise
         return connection
 
-    def _learn(self, metadata: Any) -> None:
-        if not isinstance(metadata, Mapping):
-            raise errors.Unavailable("the server did not tell what the object offers")
-        self._methods = frozenset(metadata.get("methods", ()))
-        self._attrs = frozenset(metadata.get("attrs", ()))
-        self._oneway = frozenset(metadata.get("oneway", ()))
+    def _new_connection(self) -> ClientConnection:
+        """Make a connection that does not keep this proxy alive, so that a dropped one closes."""
+        weak, cls = weakref.ref(self), type(self)
 
-    async def _direct_uri(self, timeout_s: float) -> URI:
-        if self._uri.protocol == "PYRO":
-            return self._uri
-        if self._resolve is not None:
-            return URI(await self._resolve(str(self._uri)))
-        host = self._uri.host or config.NS_HOST
-        location = f"{host}:{self._uri.port or config.NS_PORT}"
-        name_server = Proxy(
-            f"PYRO:{NAMESERVER_NAME}@{self._uri.location or location}",
-            timeout_s=timeout_s,
-            serializer="serpent",
-            ssl=self._ssl,
-        )
-        async with name_server:
-            if self._uri.protocol == "PYRONAME":
-                return URI(await name_server.lookup(self._uri.object))
-            found = await name_server.yplookup(sorted(self._uri.object), None, False)
-        if not found:
-            raise errors.NotFound(f"no object is registered with the tags {self._uri.object}")
-        return URI(sorted(found.values())[0])
+        def adopt(state: Any) -> Any:
+            proxy = weak()
+            return cls._from_state(state) if proxy is None else proxy._adopt(state)
+
+        def stream(stream_id: str) -> RemoteStream:
+            proxy = weak()
+            if proxy is None:
+                raise ReferenceError("its proxy is gone, so that the items cannot be fetched")
+            return RemoteStream(proxy, stream_id)
+
+        serializer = type(serializers.BY_NAME[self._serializer_name])(adopt)
+        return ClientConnection(serializer, stream, compress=self._compress)
+
+    def _learn(self, metadata: Any) -> None:
+        """Take note of what the object offers."""
+        try:
+            known = [frozenset(metadata[key]) for key in ("methods", "attrs", "oneway")]
+        except (TypeError, KeyError):
+            raise errors.Unavailable("the server did not tell what the object offers") from None
+        self._methods, self._attrs, self._oneway = known
+
+    async def _ask_name_server(
+        self, name_server: str, method: str, args: Sequence[Any], timeout_s: float
+    ) -> Any:
+        # Not with this proxy's handshake: that is for the object's own server.
+        options: dict[str, Any] = {"timeout_s": timeout_s, "ssl": self._ssl}
+        async with Proxy(name_server, serializer="serpent", **options) as proxy:
+            return await proxy._call(method, args)
 
     async def _close(self) -> None:
         """Close the connection. The next call makes a new one."""
+        self._closings += 1
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
             await asyncio.sleep(0)
+
+    def __del__(self) -> None:
+        if not self._connected:
+            return
+        warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, source=self, stacklevel=2)
+        self._from_anywhere(ClientConnection.forget)
+
+    def _forget_stream(self, stream_id: str) -> None:
+        """Close a stream whose reader was dropped, wherever the garbage collector runs."""
+        self._from_anywhere(
+            lambda connection: connection.invoke(
+                DAEMON_NAME, "close_stream", (stream_id,), None, 0.0, wire.FLAG_ONEWAY
+            )
+        )
+
+    def _from_anywhere(self, act: Callable[[ClientConnection], object]) -> None:
+        """Do something with the connection, if it stands, on its own loop."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                connection.loop.call_soon_threadsafe(act, connection)
 
     async def __aenter__(self) -> Proxy:
         await self._bind()
@@ -291,8 +347,12 @@ class Proxy:
         )
 
     @classmethod
-    def _from_state(cls, state: Any) -> Proxy:
+    def _from_state(cls, state: Any, **options: Any) -> Proxy:
         """Make a proxy of one that a peer sent. It dials nobody before it is used.
+
+        Args:
+            state: what came.
+            options: as for a new proxy.
 
         Raises:
             PyroError: the state makes no sense.
@@ -300,8 +360,26 @@ class Proxy:
         if not isinstance(state, (list, tuple)) or len(state) < 6 or not isinstance(state[0], str):
             raise PyroError("a serialized proxy makes no sense: expected six values, a URI first")
         uri, oneway, methods, attrs, handshake, _ = state[:6]
-        proxy = cls(uri, handshake=handshake)
+        proxy = cls(uri, handshake=handshake, **options)
         proxy._learn({"oneway": oneway, "methods": methods, "attrs": attrs})
+        return proxy
+
+    def _adopt(self, state: Any) -> Any:
+        """Make a proxy of one that came in a reply: it may do what this one may.
+
+        It keeps this one's TLS, and shows the same handshake data, which may hold a token, to this
+        one's server; to others it shows what came with it.
+        """
+        proxy = self._from_state(
+            state,
+            timeout_s=self._timeout_s,
+            serializer=self._serializer_name,
+            ssl=self._ssl,
+            resolve=self._resolve,
+            compress=self._compress,
+        )
+        if self._direct is not None and proxy._uri.location == self._direct.location:
+            proxy._handshake = self._handshake
         return proxy
 
     def __repr__(self) -> str:
@@ -313,25 +391,6 @@ class Proxy:
 
     def __hash__(self) -> int:
         return hash(str(self._uri))
-
-
-class _Member:
-    """A member of a remote object: call it if it is a method, await it if it is an attribute."""
-
-    __slots__ = ("_name", "_proxy")
-
-    def __init__(self, proxy: Proxy, name: str) -> None:
-        self._proxy = proxy
-        self._name = name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        return self._proxy._call(self._name, args, kwargs)
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._proxy._call("__getattr__", (self._name,)).__await__()
-
-    def __repr__(self) -> str:
-        return f"<member {self._name} of {self._proxy!r}>"
 
 
 def _proxy_to_dict(proxy: Proxy) -> dict[str, Any]:

@@ -1,17 +1,20 @@
-"""What a proxy gives back besides plain results: streams and batches."""
+"""What a proxy gives besides plain results: members, streams and batches."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 from Pyro5.core import DAEMON_NAME, _ExceptionWrapper
 
 from rmi_runtime import wire
 
+BatchedCall = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""Method, positional arguments, keyword arguments."""
+
 
 class Caller(Protocol):
-    """The part of a proxy that streams and batches need."""
+    """The part of a proxy that members, streams and batches need."""
 
     @property
     def _connected(self) -> bool: ...
@@ -26,9 +29,38 @@ class Caller(Protocol):
         object_id: str | None = ...,
     ) -> Awaitable[Any]: ...
 
+    def _forget_stream(self, stream_id: str) -> None: ...
+
+
+class Member:
+    """A member of a remote object: call it if it is a method, await it if it is an attribute.
+
+    Args:
+        proxy: stands for the object.
+        name: the member's name.
+    """
+
+    __slots__ = ("_name", "_proxy")
+
+    def __init__(self, proxy: Caller, name: str) -> None:
+        self._proxy = proxy
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        return self._proxy._call(self._name, args, kwargs)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._proxy._call("__getattr__", (self._name,)).__await__()
+
+    def __repr__(self) -> str:
+        return f"<member {self._name} of {self._proxy!r}>"
+
 
 class RemoteStream(AsyncIterator[Any]):
     """The items of a remote generator or iterator, fetched one by one: ``async for``.
+
+    Reading goes on after a lost connection, if the server keeps the stream that long. An item whose
+    fetching was cancelled or timed out is lost. A stream that is dropped unfinished is closed.
 
     Args:
         proxy: where the stream came from.
@@ -61,16 +93,23 @@ class RemoteStream(AsyncIterator[Any]):
                 flags=wire.FLAG_ONEWAY,
             )
 
+    def __del__(self) -> None:
+        if self._proxy is not None:
+            self._proxy._forget_stream(self._stream_id)
+
 
 class Batch:
     """Collects calls and sends them as one message.
 
     ``batch = proxy._batch(); batch.add(1, 2); batch.add(3, 4); for sum in await batch(): …``
+
+    Args:
+        proxy: sends them.
     """
 
     def __init__(self, proxy: Caller) -> None:
         self._proxy = proxy
-        self._calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self._calls: list[BatchedCall] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("_"):
@@ -83,6 +122,9 @@ class Batch:
 
     async def __call__(self, *, oneway: bool = False) -> Iterator[Any]:
         """Send the calls and forget them here.
+
+        Args:
+            oneway: do not wait for the results.
 
         Returns:
             The results in order; where a call failed, iterating raises what it raised, and ends.

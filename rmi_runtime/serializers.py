@@ -2,11 +2,13 @@
 
 serpent, json and msgpack are Pyro5's own classes with three changes, all on the way in:
 
-- a serialized proxy becomes our :class:`~rmi_runtime.proxy.Proxy`, which dials nobody until one
-  of its methods is awaited; serialized daemons and serializers are refused;
+- a serialized proxy becomes what the owner of the serializer wants, usually our
+  :class:`~rmi_runtime.proxy.Proxy`, which dials nobody until one of its methods is awaited;
+  serialized daemons and serializers are refused;
 - an exception becomes the one of our tree that its ``code`` names, or the builtin or Pyro5
   exception it says it is; any other becomes :class:`RemoteError` instead of being lost, and
-  none may end the process (``SystemExit``, ``KeyboardInterrupt``);
+  none may end the process (``SystemExit``, ``KeyboardInterrupt``). Converters registered with
+  ``Pyro5.api.register_dict_to_class`` come before all this, as with stock Pyro5;
 - the number of elements is bounded before anything is parsed, because parsing blocks the loop.
 
 marshal is not here: it is not made for untrusted bytes.
@@ -26,14 +28,28 @@ from Pyro5 import errors as pyro_errors
 from Pyro5.errors import SerializeError
 from Pyro5.serializers import JsonSerializer as StockJson
 from Pyro5.serializers import MsgpackSerializer as StockMsgpack
+from Pyro5.serializers import SerializerBase
 from Pyro5.serializers import SerpentSerializer as StockSerpent
 
-from rmi_runtime import errors
+from rmi_runtime import errors, literals
 
 Call = tuple[str, str, Any, Any]
 """Object id, method name, positional arguments, keyword arguments."""
 
-_SEPARATORS: Final = b",[({:"
+MakeProxy = Callable[[Any], Any]
+"""Makes a proxy of the state that a peer sent; see :meth:`rmi_runtime.Proxy._from_state`."""
+
+_TAG: Final = b"__class__"  # a payload without it has no objects to make
+_SERPENT_HEAD: Final = b"# serpent utf-8 python3.2\n"
+_SCALARS: Final = frozenset({type(None), bool, int, str})
+# One packer does for values that need no hook: nothing else runs in the middle of packing them.
+_HOOKLESS: Final = frozenset({type(None), bool, bytes, str})
+_pack_hookless: Final = msgpack.Packer(use_bin_type=True).pack
+_NOTES: Final = "__notes__"  # the one special attribute of exceptions that may travel (PEP 678)
+
+# Pyro5 keeps its users' converters in a private registry, asked before anything else.
+_CONVERTERS: Final = "_SerializerBase__custom_dict_to_class_registry"
+_converters: Final[Mapping[str, Callable[[str, Any], Any]]] = getattr(SerializerBase, _CONVERTERS)
 
 
 class RemoteError(errors.Indefinite):
@@ -45,21 +61,19 @@ class RemoteError(errors.Indefinite):
     code = "remote_error"
 
 
-def _make_proxy(state: Any) -> Any:
-    from rmi_runtime.proxy import Proxy  # noqa: PLC0415  (proxies need serializers, and these them)
-
-    return Proxy._from_state(state)
-
-
 def _plain_attributes(data: Mapping[str, Any]) -> dict[str, Any]:
     attributes = data.get("attributes")
     if not isinstance(attributes, Mapping):
         return {}
-    return {
+    plain = {
         name: value
         for name, value in attributes.items()
         if isinstance(name, str) and not name.startswith("__")
     }
+    notes = attributes.get(_NOTES)
+    if isinstance(notes, (list, tuple)) and all(isinstance(note, str) for note in notes):
+        plain[_NOTES] = list(notes)
+    return plain
 
 
 def _exception_class(name: str) -> type[BaseException] | None:
@@ -97,31 +111,36 @@ def exception_from_dict(data: Mapping[str, Any]) -> BaseException:
         args = data.get("args")
         args = tuple(args) if isinstance(args, (list, tuple)) else ()
         cls = _exception_class(name)
-        if cls is None:
+        try:
+            if cls is not None:
+                error = cls(*args)
+        except Exception:  # its class wants other arguments than it carries
+            error = None
+        if error is None:
             text = ", ".join(str(arg) for arg in args)
             lines = [str(line) for line in traceback] if isinstance(traceback, list) else []
             error = RemoteError(f"{name}: {text}", exception=name, traceback=lines)
-        else:
-            error = cls(*args)
-            for attribute, value in attributes.items():
-                setattr(error, attribute, value)
+        for attribute, value in attributes.items():
+            setattr(error, attribute, value)
     if traceback:
         error._pyroTraceback = traceback  # type: ignore[attr-defined]
     return error
 
 
-def _to_object(data: Mapping[str, Any], stock: Callable[[Any], Any]) -> Any:
+def _to_object(data: Mapping[str, Any], stock: Callable[[Any], Any], make_proxy: MakeProxy) -> Any:
     """Turn a dictionary with a ``__class__`` into the object it stands for, or refuse it."""
     name = data.get("__class__")
     if not isinstance(name, str):
         raise SerializeError("refused: the name of a serialized class is not a string")
+    if name in _converters:
+        return _converters[name](name, data)
     if name == "Pyro5.client.Proxy":
-        return _make_proxy(data.get("state"))
+        return make_proxy(data.get("state"))
     if name == "Pyro5.core._ExceptionWrapper":
         inner = data.get("exception")
-        return core._ExceptionWrapper(
-            exception_from_dict(inner) if isinstance(inner, Mapping) else inner
-        )
+        if isinstance(inner, Mapping):
+            inner = _to_object(inner, stock, make_proxy)
+        return core._ExceptionWrapper(inner)
     if data.get("__exception__") or name.startswith("Pyro5.errors."):
         return exception_from_dict(data)
     if name.startswith(("Pyro5.server.", "Pyro5.util.")):
@@ -129,81 +148,104 @@ def _to_object(data: Mapping[str, Any], stock: Callable[[Any], Any]) -> Any:
     return stock(data)
 
 
-def _check_elements(payload: bytes, elements_max: int | None) -> None:
-    """Refuse text with more separators than *elements_max*, before it is parsed."""
-    if elements_max is None or len(payload) <= elements_max:
-        return
-    elements = sum(payload.count(separator) for separator in _SEPARATORS)
-    if elements > elements_max:
-        raise SerializeError(
-            f"refused: the data has more than {elements_max} elements; send less at once"
-        )
+class _Guarded:
+    """What the three serializers have in common.
+
+    Args:
+        make_proxy: what serialized proxies become; None refuses them.
+    """
+
+    name = ""
+
+    def __init__(self, make_proxy: MakeProxy | None = None) -> None:
+        self._make_proxy = make_proxy or _refuse_proxy
+
+    def dict_to_class(self, data: Any) -> Any:
+        """Turn a tagged dictionary into an object (hook of Pyro5's base class)."""
+        return _to_object(data, super().dict_to_class, self._make_proxy)  # type: ignore[misc]
+
+    def load_blob(self, payload: bytes, elements_max: int | None) -> Any:
+        """Read the arguments of a call that was kept serialized; they may be any value."""
+        return self._load(payload, elements_max)[2]  # type: ignore[attr-defined]
 
 
-class SerpentSerializer(StockSerpent):  # type: ignore[misc]
-    """serpent: Python literals as text; Pyro5's default."""
+class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
+    """serpent: Python literals as text; Pyro5's default. Read without Python's own parser."""
+
+    name = "serpent"
+
+    def dumps(self, data: Any) -> bytes:
+        """Return *data* as serpent's text."""
+        if type(data) in _SCALARS:
+            return _SERPENT_HEAD + repr(data).encode("utf-8")
+        text: bytes = super().dumps(data)
+        return text
+
+    def loads(self, data: bytes) -> Any:
+        """Read a value."""
+        return self._load(data, None)
 
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""
-        _check_elements(payload, elements_max)
-        return _checked_call(self.loadsCall(payload))
+        return _checked_call(self._load(payload, elements_max))
 
-    @classmethod
-    def dict_to_class(cls, data: Any) -> Any:
-        """Turn a tagged dictionary into an object (hook of Pyro5's base class)."""
-        return _to_object(data, super().dict_to_class)
+    def _load(self, payload: bytes, elements_max: int | None) -> Any:
+        value = literals.loads(payload, elements_max)
+        return self.recreate_classes(value) if _TAG in payload else value
 
 
-class JsonSerializer(StockJson):  # type: ignore[misc]
+class JsonSerializer(_Guarded, StockJson):  # type: ignore[misc]
     """json: for peers that speak nothing else."""
 
+    name = "json"
+
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""
-        _check_elements(payload, elements_max)
-        return _checked_call(self.loadsCall(payload))
+        return _checked_call(self._load(payload, elements_max))
 
-    @classmethod
-    def dict_to_class(cls, data: Any) -> Any:
-        """Turn a tagged dictionary into an object (hook of Pyro5's base class)."""
-        return _to_object(data, super().dict_to_class)
+    def _load(self, payload: bytes, elements_max: int | None) -> Any:
+        if elements_max is not None and len(payload) > elements_max:
+            literals.check_elements(payload, elements_max)
+        return self.loadsCall(payload)
 
 
-class MsgpackSerializer(StockMsgpack):  # type: ignore[misc]
+class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
     """msgpack: the fastest of the safe ones; what our own proxies speak."""
+
+    name = "msgpack"
 
     def dumps(self, data: Any) -> bytes:
         """Return *data* as msgpack."""
+        if type(data) in _HOOKLESS:
+            scalar: bytes = _pack_hookless(data)
+            return scalar
         packed: bytes = msgpack.packb(data, use_bin_type=True, default=self.default)
         return packed
 
     def loads(self, data: bytes) -> Any:
         """Read a value."""
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=False,
-            object_hook=self.object_hook,
-            ext_hook=self.ext_hook,
-        )
+        return self._load_bounded(data, None)
 
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""
+        return _checked_call(self._load_bounded(payload, elements_max))
+
+    def load_blob(self, payload: bytes, elements_max: int | None) -> Any:
+        """Read the arguments of a call that was kept serialized; they may be any value."""
+        _, _, data, _ = self._load_bounded(payload, elements_max)
+        return data
+
+    def _load_bounded(self, payload: bytes, elements_max: int | None) -> Any:
         bound = len(payload) if elements_max is None else elements_max
-        call = msgpack.unpackb(
+        return msgpack.unpackb(
             payload,
             raw=False,
             strict_map_key=False,
             max_array_len=bound,
             max_map_len=bound,
-            object_hook=self.object_hook,
+            object_hook=self.object_hook if _TAG in payload else None,
             ext_hook=self.ext_hook,
         )
-        return _checked_call(call)
-
-    @classmethod
-    def dict_to_class(cls, data: Any) -> Any:
-        """Turn a tagged dictionary into an object (hook of Pyro5's base class)."""
-        return _to_object(data, super().dict_to_class)
 
 
 Serializer = SerpentSerializer | JsonSerializer | MsgpackSerializer
@@ -220,11 +262,35 @@ def _checked_call(call: Any) -> Call:
     return object_id, method, args, kwargs
 
 
-_serpent, _json, _msgpack = SerpentSerializer(), JsonSerializer(), MsgpackSerializer()
+def _refuse_proxy(state: Any) -> Any:
+    raise SerializeError("refused: proxies do not travel to this peer")
 
-BY_NAME: Final[Mapping[str, Serializer]] = {
-    "serpent": _serpent,
-    "json": _json,
-    "msgpack": _msgpack,
-}
+
+def _received_proxy(serializer: str) -> MakeProxy:
+    """Return what makes our proxies, speaking the serializer in which they came."""
+
+    def make(state: Any) -> Any:
+        from rmi_runtime.proxy import Proxy  # noqa: PLC0415  (proxies need serializers as well)
+
+        return Proxy._from_state(state, serializer=serializer)
+
+    return make
+
+
+_CLASSES: Final = (SerpentSerializer, JsonSerializer, MsgpackSerializer)
+
+
+def make_serializers(make_proxy: Callable[[str], MakeProxy]) -> Mapping[str, Serializer]:
+    """Return a set of serializers, by name.
+
+    Args:
+        make_proxy: given a serializer's name, returns what serialized proxies become in it.
+    """
+    return {cls.name: cls(make_proxy(cls.name)) for cls in _CLASSES}
+
+
+BY_NAME: Final = make_serializers(_received_proxy)
 BY_ID: Final[Mapping[int, Serializer]] = {s.serializer_id: s for s in BY_NAME.values()}
+
+# Errors of our tree keep their code wherever they are inside a result, not only when raised.
+SerializerBase.register_class_to_dict(errors.RmiError, errors.to_wire)

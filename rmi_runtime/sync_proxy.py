@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterator
+import select
+import sys
+import warnings
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import uvloop
 from Pyro5.core import URI
+from Pyro5.serializers import SerializerBase
 
 from rmi_runtime.proxy import Proxy
-from rmi_runtime.proxy_results import RemoteStream
+from rmi_runtime.proxy_results import Batch, RemoteStream
 
 T = TypeVar("T")
 
@@ -20,8 +23,11 @@ T = TypeVar("T")
 class SyncProxy:
     """Stands for a remote object in code that does not await: ``proxy.method(...)``.
 
-    Attributes are read and set like local ones; remote generators are plain iterators. Use one
-    proxy in one thread.
+    Attributes are read and set like local ones; ``len()``, indexing and iterating work if the
+    object exposes the special methods; remote generators are plain iterators; proxies in results
+    are of this kind too. Use one proxy in one thread.
+
+    A closed proxy connects anew when it is used again.
 
     Args:
         uri: as :class:`Proxy`.
@@ -29,80 +35,138 @@ class SyncProxy:
     """
 
     def __init__(self, uri: str | URI, **options: Any) -> None:
-        own = self.__dict__
-        own["_runner"] = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        own["_proxy"] = Proxy(uri, **options)
+        self._set_up(_Inner(uri, **options))
+
+    def _set_up(self, proxy: Proxy) -> None:
+        self.__dict__.update(_proxy=proxy, _loop=None, _poll=None)
+
+    # -- calls
+
+    def _call(
+        self,
+        method: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Call a method by name, and wait for its result. All as :meth:`Proxy._call`."""
+        if self._proxy._connected:
+            self._notice_the_end()
+        result = self._run(self._proxy._call(method, args, kwargs, **options))
+        return _SyncStream(self, result) if isinstance(result, RemoteStream) else result
 
     def _run(self, awaitable: Awaitable[T]) -> T:
-        async def call() -> T:
-            return await awaitable
-
-        result: T = self._runner.run(call())
+        loop = self._loop or self._open_loop()
+        future = asyncio.ensure_future(awaitable, loop=loop)
+        try:
+            result: T = loop.run_until_complete(future)
+        except StopAsyncIteration as end:  # asyncio cannot carry the exception that it stands for
+            raise StopIteration(*end.args) from None
+        except BaseException:
+            future.cancel()  # if it was the user who interrupted: nobody waits any more
+            raise
         return result
 
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method by name, and wait for its result."""
+    def _open_loop(self) -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.__dict__["_loop"] = loop
+        return loop
 
-        async def call() -> Any:
-            await self._notice_a_lost_connection()
-            return await self._proxy._call(method, args, kwargs)
+    def _notice_the_end(self) -> None:
+        """Let the loop, which rests between calls, see what has come: often the server's end."""
+        if self._poll is None:
+            poll = select.poll()
+            poll.register(self._proxy._connection.transport_fileno(), select.POLLIN)
+            self.__dict__["_poll"] = poll
+        if self._poll.poll(0):
+            self._run(_turn_twice())
+            if not self._proxy._connected:
+                self.__dict__["_poll"] = None
 
-        result = self._runner.run(call())
-        return self._iterate(result) if isinstance(result, RemoteStream) else result
+    def _batch(self) -> SyncBatch:
+        """Return a collector of calls that go as one message."""
+        return SyncBatch(self)
 
-    async def _notice_a_lost_connection(self) -> None:
-        """Let the loop, which rests between calls, see that the server has hung up meanwhile."""
-        if self._proxy._connected:
-            for _ in range(2):
-                await asyncio.sleep(0)
-
-    def _iterate(self, stream: AsyncIterator[Any]) -> Iterator[Any]:
-        async def following() -> tuple[Any, ...]:
-            try:
-                return (await anext(stream),)
-            except StopAsyncIteration:
-                return ()
-
-        while item := self._runner.run(following()):
-            yield item[0]
+    # -- members
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(
                 f"{name!r} is private; for an exposed special method use proxy._call({name!r})"
             )
-        if not self._proxy._methods and not self._proxy._attrs:
-            self._bind()
+        self._learn()
         if name in self._proxy._attrs:
-            return self._call("__getattr__", name)
+            return self._call("__getattr__", (name,))
         if name not in self._proxy._methods:
             raise AttributeError(
                 f"remote object '{self._proxy._uri}' has no exposed attribute or method '{name}'"
             )
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            return self._call(name, *args, **kwargs)
+            return self._call(name, args, kwargs)
 
         return method
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
             raise AttributeError(f"{name!r} is private")
-        self._call("__setattr__", name, value)
+        self._learn()
+        if name not in self._proxy._attrs:
+            raise AttributeError(
+                f"remote object '{self._proxy._uri}' has no exposed attribute '{name}'"
+            )
+        self._call("__setattr__", (name, value))
+
+    def _learn(self) -> None:
+        if not self._proxy._methods and not self._proxy._attrs:
+            self._bind()
+
+    def __len__(self) -> int:
+        length: int = self._call("__len__")
+        return length
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._call("__getitem__", (index,))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._call("__setitem__", (index, value))
+
+    def __delitem__(self, index: Any) -> None:
+        self._call("__delitem__", (index,))
+
+    def __iter__(self) -> Iterator[Any]:
+        self._learn()
+        if "__iter__" in self._proxy._methods:
+            yield from self._call("__iter__")
+            return
+        for index in range(sys.maxsize):
+            try:
+                item = self[index]
+            except (IndexError, StopIteration):
+                return
+            yield item
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._proxy._methods, *self._proxy._attrs})
+
+    # -- connection
 
     def _bind(self) -> None:
         """Connect, unless connected. Raises as :meth:`Proxy._bind`."""
         self._run(self._proxy._bind())
 
     def _close(self) -> None:
-        """Close the connection and the private loop; the proxy is of no use after that."""
-        closing = self._proxy._close()
+        """Close the connection and the private loop."""
+        if self._loop is None:
+            return
         try:
-            self._run(closing)
+            self._run(self._proxy._close())
         finally:
-            if inspect.iscoroutine(closing):
-                closing.close()
-            self._runner.close()
+            self._loop.close()
+            self.__dict__.update(_loop=None, _poll=None)
 
     def __enter__(self) -> SyncProxy:
         self._bind()
@@ -116,5 +180,68 @@ class SyncProxy:
     ) -> None:
         self._close()
 
+    def __del__(self) -> None:
+        loop = self.__dict__.get("_loop")
+        if loop is None or loop.is_closed() or loop.is_running():
+            return
+        if self._proxy._connected:
+            warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, 2, source=self)
+            self._proxy._connection.close()
+        loop.close()
+
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.SyncProxy for {self._proxy._uri}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SyncProxy) and other._proxy == self._proxy
+
+    def __hash__(self) -> int:
+        return hash(self._proxy)
+
+
+class _Inner(Proxy):
+    """The proxy inside: what comes to it goes to those who do not await."""
+
+    def _adopt(self, state: Any) -> Any:
+        outer = SyncProxy.__new__(SyncProxy)
+        outer._set_up(super()._adopt(state))
+        return outer
+
+
+class _SyncStream(Iterator[Any]):
+    """The items of a remote generator, fetched one by one; see :class:`RemoteStream`."""
+
+    def __init__(self, proxy: SyncProxy, stream: RemoteStream) -> None:
+        self._proxy = proxy
+        self._stream = stream
+
+    def __next__(self) -> Any:
+        return self._proxy._run(self._stream.__anext__())
+
+    def close(self) -> None:
+        """Tell the server that no more items are wanted."""
+        self._proxy._run(self._stream.aclose())
+
+
+class SyncBatch(Batch):
+    """Collects calls and sends them as one message; see :class:`Batch`."""
+
+    def __init__(self, proxy: SyncProxy) -> None:
+        super().__init__(proxy._proxy)
+        self._run = proxy._run
+
+    def __call__(self, *, oneway: bool = False) -> Iterator[Any]:  # type: ignore[override]
+        """Send the calls and wait for the results; see :meth:`Batch.__call__`."""
+        return self._run(super().__call__(oneway=oneway))
+
+
+async def _turn_twice() -> None:
+    for _ in range(2):  # one to read, one to act on the end
+        await asyncio.sleep(0)
+
+
+def _to_dict(proxy: SyncProxy) -> dict[str, Any]:
+    return {"__class__": "Pyro5.client.Proxy", "state": proxy._proxy._state()}
+
+
+SerializerBase.register_class_to_dict(SyncProxy, _to_dict)
