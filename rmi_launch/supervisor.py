@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rmi_launch.backoff import Backoff
-from rmi_launch.plan import NAMESERVER, ServiceSpec
+from rmi_launch.plan import NAMESERVER, ServiceSpec, is_gateway
 from rmi_launch.processes import ZYGOTE, ServiceProcess, ZygoteProcess, output_tail
 from rmi_runtime import Settings
 from rmi_runtime.errors import Definite
@@ -121,11 +121,6 @@ class Supervisor:
         """
         first, *others = self._groups
         await self._start(first)
-        for service in first:
-            if service.name == NAMESERVER and service.address:
-                # Its port may have been "any free one": the others must know which it became.
-                ns = (service.address, *self.settings.ns[1:])
-                self.settings = dataclasses.replace(self.settings, ns=ns)
         await self._start(service for group in others for service in group)
 
     async def _start(self, services: Iterable[Service]) -> None:
@@ -217,12 +212,21 @@ class Supervisor:
         since = time.monotonic()
         if not process.ready.cancelled():
             service.address = str(process.ready.result().get("location", ""))
+            self._keep_port(service)
             self._change(service, State.READY, "ready")
             if not service.first_start.done():
                 service.first_start.set_result(None)
         status = await asyncio.shield(process.exited)
         service.why = _how_ended(status)
         return 0.0 if process.ready.cancelled() else time.monotonic() - since
+
+    def _keep_port(self, service: Service) -> None:
+        """Settle a port that was "any free one": others must know it, and a restart keep it."""
+        if service.name == NAMESERVER and service.address:
+            ns = (service.address, *self.settings.ns[1:])
+            self.settings = dataclasses.replace(self.settings, ns=ns)
+        elif is_gateway(service.name) and service.address:
+            self.settings = dataclasses.replace(self.settings, http=service.address)
 
     def _start_failed(self, service: Service) -> StartFailed:
         culprit = ZYGOTE if self._zygote.lost.is_set() else service.name

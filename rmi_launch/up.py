@@ -17,7 +17,7 @@ import click
 
 from rmi_launch import data_dir
 from rmi_launch.options import with_settings
-from rmi_launch.plan import PRELOAD, check_gateways, check_name_server, is_gateway, plan_services
+from rmi_launch.plan import PRELOAD, check_gateways, check_name_server, plan_services
 from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
@@ -119,7 +119,7 @@ class _Run:
                 self._ready = True
                 self._write_running()
                 settings = self._supervisor.settings
-                self._view.ready(settings, self._http, self._supervisor.services)
+                self._view.ready(settings, self._supervisor.services)
                 await self._first_of(self._zygote.lost.wait())
                 if self._zygote.lost.is_set() and not self._stop.is_set():
                     raise self._zygote_lost()
@@ -155,13 +155,6 @@ class _Run:
         if self._ready and service.state is not State.STARTING:
             self._write_running()
 
-    @property
-    def _http(self) -> str:
-        """Where the gateway really listens."""
-        gateways = [s for s in self._supervisor.services if is_gateway(s.name)]
-        said = [gateway.address for gateway in gateways if gateway.address]
-        return said[0] if said else self._supervisor.settings.http
-
     def _write_running(self) -> None:
         settings = self._supervisor.settings
         services = [
@@ -174,7 +167,7 @@ class _Run:
             }
             for service in self._supervisor.services
         ]
-        running = {"pid": os.getpid(), "ns": list(settings.ns), "http": self._http}
+        running = {"pid": os.getpid(), "ns": list(settings.ns), "http": settings.http}
         data_dir.write_running(settings.data_dir, running | {"services": services})
 
     def _zygote_lost(self) -> StartFailed:

@@ -35,8 +35,8 @@ class UpView(Protocol):
     def changed(self, service: Service) -> None:
         """*service* has a new state."""
 
-    def ready(self, settings: Settings, http: str, services: Sequence[Service]) -> None:
-        """Everything is ready; the gateway listens on *http*."""
+    def ready(self, settings: Settings, services: Sequence[Service]) -> None:
+        """Everything is ready, at the addresses in *settings*."""
 
     def stopping(self) -> None:
         """Everything is being stopped."""
@@ -54,11 +54,11 @@ def make_view(began: float) -> UpView:
     return TerminalView(Console(), began) if sys.stdout.isatty() else PlainView(began)
 
 
-def places(settings: Settings, http: str) -> list[tuple[str, str]]:
+def places(settings: Settings) -> list[tuple[str, str]]:
     """Return where everything is: what it is, and its address or path."""
     found = [
-        ("gateway", f"http://{http}"),
-        ("API description", f"http://{http}/openapi.json"),
+        ("gateway", f"http://{settings.http}"),
+        ("API description", f"http://{settings.http}/openapi.json"),
         ("name server", ", ".join(settings.ns)),
         ("data", shown(settings.data_dir)),
         ("logs", shown(settings.data_dir / "log")),
@@ -68,8 +68,9 @@ def places(settings: Settings, http: str) -> list[tuple[str, str]]:
     return found
 
 
-def examples(settings: Settings, http: str) -> list[str]:
+def examples(settings: Settings) -> list[str]:
     """Return shell lines that work now, in this order."""
+    http = settings.http
     lines = [
         f"curl -d msg=msg1 http://{http}/",
         f"curl 'http://{http}/?msg=HELLO'",
@@ -131,15 +132,15 @@ class PlainView:
         elif service.state in (State.DEAD, State.WAITING) and not self._quiet:
             self._say(f"{service.name} {service.state.value}: {service.why}")
 
-    def ready(self, settings: Settings, http: str, services: Sequence[Service]) -> None:
+    def ready(self, settings: Settings, services: Sequence[Service]) -> None:
         """Say where everything is, and end with the line that scripts wait for."""
-        for what, where in places(settings, http):
+        for what, where in places(settings):
             self._say(f"{what}: {where}")
         self._say("to try:")
-        for line in examples(settings, http):
+        for line in examples(settings):
             self._say(f"  {line}")
         self._say(f"all {len(services)} services ready in {_since(self._began)}")
-        self._say(f"ready: http://{http}")
+        self._say(f"ready: http://{settings.http}")
 
     def stopping(self) -> None:
         """Say that it stops."""
@@ -208,13 +209,13 @@ class TerminalView:
         clock = time.strftime("%H:%M:%S")
         self._console.print(f"[dim]{clock}[/] [{colour}]{service.name}[/] {text}", highlight=False)
 
-    def ready(self, settings: Settings, http: str, services: Sequence[Service]) -> None:
+    def ready(self, settings: Settings, services: Sequence[Service]) -> None:
         """Show where everything is, the services, and lines to try."""
         self._hide_bar()
         took = f"{len(services)} services in {_since(self._began)}"
         self._console.print(f"[bold green]ready[/] [dim]({took})[/]", highlight=False)
         here = Table.grid(padding=(0, 2))
-        for what, where in places(settings, http):
+        for what, where in places(settings):
             here.add_row(f"  [dim]{what}[/]", where)
         table = new_table("  name", "address", "pid", "state", right=("pid",))
         for service in services:
@@ -225,7 +226,7 @@ class TerminalView:
         self._console.print()
         self._console.print(table, highlight=False)
         self._console.print("\n  [dim]to try:[/]")
-        for line in examples(settings, http):
+        for line in examples(settings):
             # Never wrapped or marked up: it is there to be copied.
             self._console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
         self._console.print("\n  [dim]Ctrl-C stops everything[/]")

@@ -113,6 +113,30 @@ def test_a_killed_service_is_back_and_status_shows_it(tmp_path: Path) -> None:
         assert row["pid"] != before["bank.business.1"]
 
 
+def test_a_killed_gateway_comes_back_on_its_port(tmp_path: Path) -> None:
+    with up(tmp_path) as system:
+        url = system.until("ready: ")
+        (gateway,) = [row for row in system.running()["services"] if row["name"] == "gateway"]
+        os.kill(gateway["pid"], signal.SIGKILL)
+        assert system.until("gateway ready at ").split()[0] == url.removeprefix("http://")
+
+
+def test_a_second_signal_kills_a_service_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMI_STOP_WAIT_S", "300")
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        pids = system.pids()
+        hanging = system.running()["services"][3]["pid"]
+        os.kill(hanging, signal.SIGSTOP)
+        system.process.send_signal(signal.SIGINT)
+        system.until("stopping")
+        system.process.send_signal(signal.SIGINT)
+        assert system.process.wait(30) == 0
+        assert gone(pids)
+
+
 async def test_without_restart_status_shows_the_dead(tmp_path: Path) -> None:
     with up(tmp_path, "--no-restart") as system:
         system.until("ready: ")
