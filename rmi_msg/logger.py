@@ -107,7 +107,7 @@ async def run_logger(
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[LoggerObject]:
         with LineLog(context.log_path, echo_fd=_stdout_fd()) as log:
-            async with open_stores(settings) as stores:
+            async with open_stores(settings, logger_id) as stores:
                 yield LoggerObject(context.name, stores.messages, log, queue_max=settings.queue_max)
 
     await run_service(f"msg.logger.{logger_id}", build, settings, stop=stop)

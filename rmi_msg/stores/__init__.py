@@ -178,8 +178,15 @@ class Stores:
     consumed: ConsumedStore
 
 
-def open_stores(settings: Settings) -> AbstractAsyncContextManager[Stores]:
+def open_stores(
+    settings: Settings, logger_id: int | None = None
+) -> AbstractAsyncContextManager[Stores]:
     """Open the store that ``settings.store`` names.
+
+    Args:
+        settings: the settings in force.
+        logger_id: the logger that opens it, whose own member of the store (if the store has
+            members) is to run meanwhile; None: whoever uses the store without being part of it.
 
     Returns:
         An async context manager that opens it, yields the interfaces, and closes it.
@@ -193,11 +200,35 @@ def open_stores(settings: Settings) -> AbstractAsyncContextManager[Stores]:
         raise errors.InvalidRequest(
             f"store {settings.store!r} is not one of those built in: {known}", field="store"
         )
-    return opener(settings)
+    return opener(settings, logger_id)
 
 
-def _openers() -> Mapping[str, Callable[[Settings], AbstractAsyncContextManager[Stores]]]:
-    # Imported when asked for: a store may need packages that the others do without.
+Opener = Callable[[Settings, int | None], AbstractAsyncContextManager[Stores]]
+
+
+def _openers() -> Mapping[str, Opener]:
+    return {"sqlite": _open_sqlite, "hazelcast": _open_hazelcast}
+
+
+# Imported when asked for: a store may need packages that the others do without.
+
+
+def _open_sqlite(settings: Settings, logger_id: int | None) -> AbstractAsyncContextManager[Stores]:
     from rmi_msg.stores import sqlite  # noqa: PLC0415
 
-    return {"sqlite": sqlite.open_stores}
+    return sqlite.open_stores(settings)
+
+
+def _open_hazelcast(
+    settings: Settings, logger_id: int | None
+) -> AbstractAsyncContextManager[Stores]:
+    try:
+        from rmi_msg.hazelcast.opening import open_stores as opener  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "hazelcast":
+            raise
+        raise errors.Unavailable(
+            "--store hazelcast needs the Hazelcast client library; "
+            "install it with `pip install 'rmi-bank-msg[hazelcast]'`"
+        ) from None
+    return opener(settings, logger_id)

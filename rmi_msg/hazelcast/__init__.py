@@ -1,0 +1,17 @@
+"""Messages on a Hazelcast cluster: members, client, store, queue, statistics.
+
+install            fetch the pinned jar, once
+member_config      a member's configuration, as a commented YAML file
+member, keeper     start a member, wait for it, keep it running, stop it
+link               one process's client, rebuilt whenever it has ended
+table              single steps on one map, repeated until their outcome is known
+blocks, order      the order of arrival, as a log on a map
+records            put-once entries in that order
+turns              who may consume what, as plain decisions
+stores             the three interfaces of :mod:`rmi_msg.stores`
+statistics         what members measure of themselves (the only private API)
+map_stats          that as the table of ``rmi map-stats``
+
+The client library is an extra (``pip install 'rmi-bank-msg[hazelcast]'``), so nothing outside this
+package imports it when the messages are kept elsewhere. ``docs/hazelcast.md`` describes the whole.
+"""

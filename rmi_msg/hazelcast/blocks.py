@@ -1,0 +1,107 @@
+"""Blocks: the log that keeps the order of arrival, as values. Plain code.
+
+The log is a row of blocks, numbered from 0. A block lists ids in their order of arrival. Only the
+last block may grow, while it is open and small; then it is closed, and the next one begins.
+
+A place in the log is a block's number and an index in it: the place before which a reader stands.
+As a cursor it is written ``block.index``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from rmi_msg.checks import bad_cursor
+
+GROWING_IDS_MAX: Final = 100
+"""A block with more ids than this does not grow: every growth writes the whole block anew."""
+
+BLOCK_IDS_MAX: Final = 1024
+"""Most ids in one block."""
+
+_DIGITS_MAX: Final = 15
+
+
+class Block(msgspec.Struct, frozen=True):
+    """One block, as JSON in the map of blocks.
+
+    Attributes:
+        base: how many ids all blocks before it have.
+        ids: its ids, in order of arrival.
+        closed: it will not grow any more.
+    """
+
+    base: int
+    ids: tuple[str, ...]
+    closed: bool = False
+
+    @property
+    def end(self) -> int:
+        """How many ids the log has up to and with this block."""
+        return self.base + len(self.ids)
+
+    def can_take(self, count: int) -> bool:
+        """Say whether *count* more ids may be added to this block."""
+        return not self.closed and len(self.ids) + count <= GROWING_IDS_MAX
+
+    def grown(self, ids: Sequence[str]) -> Block:
+        """Return this block with *ids* added."""
+        return Block(self.base, (*self.ids, *ids))
+
+    def shut(self) -> Block:
+        """Return this block closed."""
+        return Block(self.base, self.ids, closed=True)
+
+    def successor(self, ids: Sequence[str]) -> Block:
+        """Return the block that comes after this one, with *ids* in it."""
+        return Block(self.end, tuple(ids))
+
+
+class Place(NamedTuple):
+    """A place in the log: before id *offset* (from 0) of block *block*."""
+
+    block: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.block}.{self.offset}"
+
+
+START: Final = Place(0, 0)
+FIRST: Final = Block(0, ())
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Block)
+
+
+def pack(block: Block) -> str:
+    """Return *block* as the JSON text that is stored."""
+    return _encoder.encode(block).decode()
+
+
+def unpack(text: str) -> Block:
+    """Return the block that *text* is.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    return _decoder.decode(text)
+
+
+def parse_cursor(cursor: str | None) -> Place:
+    """Return the place that a page's cursor names; None is the beginning.
+
+    Raises:
+        InvalidRequest: it names none.
+    """
+    if cursor is None:
+        return START
+    parts = cursor.split(".")
+    if len(parts) != 2 or not all(
+        part.isascii() and part.isdigit() and len(part) <= _DIGITS_MAX for part in parts
+    ):
+        raise bad_cursor(cursor)
+    return Place(int(parts[0]), int(parts[1]))

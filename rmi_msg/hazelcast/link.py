@@ -1,0 +1,218 @@
+"""One process's way to the cluster: a client, and a new one whenever that has ended.
+
+The client is ended as soon as its last connection breaks: by itself it would try to connect again,
+and wait for a member that is frozen for as long as that stays frozen. So there is one place that
+connects, this one, and every attempt has a bound. (The client's own way to end with its last
+connection, ``ReconnectMode.OFF``, waits for itself when it is shut down, up to 5.7.0.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from hazelcast.asyncio import HazelcastClient, Map
+from hazelcast.config import IntType
+from hazelcast.core import MemberInfo
+from hazelcast.errors import HazelcastError
+from hazelcast.lifecycle import LifecycleState
+
+from rmi_runtime import errors
+
+log = logging.getLogger(__name__)
+
+CONNECT_S_MAX: Final = 10.0
+"""Longest attempt to connect, in seconds; a member that is busy starting may need some."""
+
+RETRY_S_MAX: Final = 1.0
+"""Longest pause between two attempts to connect, in seconds."""
+
+WAIT_S_MAX: Final = 2.0
+"""How long a step waits for a connection before it is refused, in seconds."""
+
+Listener = Callable[[tuple[str, ...]], None]
+
+
+class Link:
+    """A client of the cluster, for as long as the process needs one.
+
+    Args:
+        members: ``host:port`` of all members; those that do not answer are left out.
+        cluster: name of the cluster.
+        on_members: called with the addresses of the present members whenever they change; with
+            none when the connection is lost.
+    """
+
+    def __init__(
+        self, members: Sequence[str], cluster: str, on_members: Listener = lambda members: None
+    ) -> None:
+        self._addresses = list(members)
+        self._cluster = cluster
+        self._on_members = on_members
+        self._client: HazelcastClient | None = None
+        self._maps: dict[str, Map[Any, Any]] = {}
+        self._connected = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._doubted = False
+
+    async def __aenter__(self) -> Link:
+        # It reports every failed attempt with a traceback; what matters is reported here.
+        logging.getLogger("hazelcast").setLevel(logging.ERROR)
+        self._keeper = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._keeper:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        client, self._client = self._client, None
+        if client:
+            await _end(client)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Addresses of the present members, the oldest first; none if there is no connection."""
+        if self._client is None:
+            return ()
+        return tuple(_address(member) for member in self._client.cluster_service.get_members())
+
+    async def client(self, wait_s: float = WAIT_S_MAX) -> HazelcastClient:
+        """Return the connected client.
+
+        Args:
+            wait_s: how long to wait for a connection, in seconds.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        if not self._connected.is_set():
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._connected.wait()
+            except TimeoutError:
+                raise errors.Unavailable(
+                    f"none of the Hazelcast members {', '.join(self._addresses)} can be reached; "
+                    "nothing was written. Start a logger, or look at its member's log"
+                ) from None
+        assert self._client is not None
+        return self._client
+
+    async def map(self, name: str) -> Map[Any, Any]:
+        """Return the map *name* of the connected client.
+
+        Raises:
+            Unavailable: there is no connection.
+        """
+        if (found := self._maps.get(name)) is None or not self._connected.is_set():
+            client = await self.client()
+            # Local: the members make the map when it is first used.
+            found = await client.get_map(name)
+            if client is self._client:
+                self._maps[name] = found
+        return found
+
+    def doubt(self, why: BaseException) -> None:
+        """Take note that a step failed and is repeated; said once per trouble."""
+        if not self._doubted:
+            self._doubted = True
+            log.warning("the cluster did not answer as it should, trying on: %s", _say(why))
+
+    async def _keep(self) -> None:
+        pause_s = 0.1
+        while True:
+            self._ended.clear()
+            client = await self._connect()
+            if client is None:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_S_MAX)
+                continue
+            pause_s = 0.1
+            self._client = client
+            self._maps = {}
+            self._doubted = False
+            self._connected.set()
+            self._changed()
+            await self._ended.wait()
+            self._connected.clear()
+            self._client = None
+            log.warning("the connection to the cluster is lost, connecting anew")
+            self._on_members(())
+            await _end(client)
+
+    async def _connect(self) -> HazelcastClient | None:
+        client = HazelcastClient(**self._configuration())
+        try:
+            # Not create_and_start(): that leaves a half-started client behind when it is cancelled.
+            async with asyncio.timeout(CONNECT_S_MAX):
+                await client._start()
+        except (HazelcastError, OSError, TimeoutError, BaseExceptionGroup) as error:
+            log.debug("no connection to the cluster: %s", _say(error))
+            await _end(client)
+            return None
+        except BaseException:
+            await _end(client)
+            raise
+        if self._ended.is_set():  # connected, and lost again at once
+            await _end(client)
+            return None
+        return client
+
+    def _configuration(self) -> dict[str, Any]:
+        """Return the client's settings; ``docs/hazelcast.md`` says why each is as it is."""
+        return {
+            "cluster_name": self._cluster,
+            "cluster_members": self._addresses,
+            "cluster_connect_timeout": 0.5,
+            "connection_timeout": 2.0,
+            "redo_operation": False,
+            "fail_on_indeterminate_operation_state": True,
+            "operation_backup_timeout": 1.0,
+            "invocation_timeout": 5.0,
+            "invocation_retry_pause": 0.1,
+            "heartbeat_interval": 1.0,
+            "heartbeat_timeout": 5.0,
+            "default_int_type": IntType.LONG,
+            "lifecycle_listeners": [self._on_lifecycle],
+            "membership_listeners": [(self._on_member, self._on_member)],
+        }
+
+    def _on_lifecycle(self, state: str) -> None:
+        if state in (LifecycleState.DISCONNECTED, LifecycleState.SHUTTING_DOWN):
+            self._ended.set()
+
+    def _on_member(self, member: MemberInfo) -> None:
+        # The client's list is brought up to date just after its listeners were called.
+        asyncio.get_running_loop().call_soon(self._changed)
+
+    def _changed(self) -> None:
+        if self._connected.is_set() and (members := self.members):
+            self._on_members(members)
+
+
+async def _end(client: HazelcastClient) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_S_MAX):
+            await client.shutdown()
+    except Exception as error:  # whatever it still had to say, it is over
+        log.debug("a client ended with %s", _say(error))
+
+
+def _address(member: MemberInfo) -> str:
+    return f"{member.address.host}:{member.address.port}"
+
+
+def _say(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _say(error.exceptions[0])
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]

@@ -1,0 +1,119 @@
+"""Opens the stores of one process: its member, if it has one, its client, and an eye on both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from rmi_msg.hazelcast.addresses import member_addresses
+from rmi_msg.hazelcast.link import Link
+from rmi_msg.hazelcast.map_stats import Safety, gather_map_statistics
+from rmi_msg.hazelcast.member import Member, until
+from rmi_msg.hazelcast.stores import MESSAGES, Cluster, stores_on
+from rmi_msg.stores import Stores
+from rmi_runtime import Settings, errors
+
+log = logging.getLogger(__name__)
+
+PERSIST_SHARE: Final = 0.8
+"""Share of a caller's patience after which an operation is given up, so that the caller hears."""
+
+START_SHARE: Final = 0.9
+"""Share of the time for starting after which a member's failure is told."""
+
+LOOK_S: Final = 1.0
+LOOKS_MAX: Final = 120
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, number: int | None = None) -> AsyncIterator[Stores]:
+    """Open the stores on a cluster.
+
+    Args:
+        settings: where the members are, and how long to persist.
+        number: of the logger whose own member is to run meanwhile; None: no member is started, nor
+            if ``settings.hazelcast_members`` names others.
+
+    Yields:
+        The three interfaces.
+
+    Raises:
+        MemberFailed: the member did not start.
+        Unavailable: no member could be reached.
+    """
+    watch = ClusterWatch()
+    members = member_addresses(settings, number or 1)
+    async with AsyncExitStack() as stack:
+        member = None
+        if number is not None and not settings.hazelcast_members:
+            member = await stack.enter_async_context(Member(settings, number))
+        link = Link(members, settings.hazelcast_cluster, watch.on_members)
+        await stack.enter_async_context(link)
+        await stack.enter_async_context(watch.watching(link))
+        wait_s = settings.start_wait_s * START_SHARE
+        if member is not None:
+            own = member.address
+            await until(lambda: own in link.members, member, wait_s)
+        else:
+            await link.client(wait_s)
+        yield stores_on(Cluster(link, settings.call_timeout_s * PERSIST_SHARE))
+
+
+class ClusterWatch:
+    """Tells in the log what becomes of the cluster: who joined, who was lost, when it is safe."""
+
+    def __init__(self) -> None:
+        self._members: tuple[str, ...] = ()
+        self._changed = asyncio.Event()
+
+    def on_members(self, members: tuple[str, ...]) -> None:
+        """Take note of the members that are there now; none: there is no connection."""
+        before, self._members = set(self._members), members
+        if not members:
+            return
+        count = len(members)
+        for member in sorted(set(members) - before):
+            log.info("the cluster has member %s; %d in all", member, count)
+        for member in sorted(before - set(members)):
+            log.warning("the cluster has lost member %s; %d left", member, count)
+        self._changed.set()
+
+    @asynccontextmanager
+    async def watching(self, link: Link) -> AsyncIterator[None]:
+        """Watch in the background, by *link*."""
+        task = asyncio.create_task(self._watch(link))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _watch(self, link: Link) -> None:
+        while True:
+            await self._changed.wait()
+            said = None
+            for _ in range(LOOKS_MAX):
+                self._changed.clear()
+                await asyncio.sleep(LOOK_S)
+                safety = await self._look(link)
+                if safety is None or self._changed.is_set():
+                    continue
+                if safety.safe or safety.members == 1:
+                    log.log(logging.INFO if safety.safe else logging.WARNING, "%s", safety)
+                    break
+                if said is None:
+                    said = safety
+                    log.info("%s", safety)
+
+    async def _look(self, link: Link) -> Safety | None:
+        try:
+            client = await link.client()
+            return (await gather_map_statistics(client, MESSAGES, fresh_s=0)).safety
+        except errors.RmiError as error:
+            log.debug("no statistics: %s", error)
+            return None

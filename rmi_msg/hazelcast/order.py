@@ -1,0 +1,252 @@
+"""The order of arrival: a log of ids on one Hazelcast map, written by all loggers at once.
+
+Hazelcast gives single steps on single keys, two backups, and no order. The log is built of two such
+steps, ``put_if_absent`` and ``replace`` (compare and set), by these rules:
+
+1. Ids are added by growing the last block, or by beginning the next one.
+2. The next block is begun only after the last one is *settled and closed*: its closed form was
+   written with both backups acknowledged. So if block n+1 exists, block n is settled and final.
+3. An id is added only when a writer has looked at every block since before the id was stored, and
+   has not found it: so it is in the log once, whoever adds it, and however often.
+4. A reader passes a block only if it is settled: it has a successor, or the reader has rewritten it
+   unchanged, and both backups acknowledged that.
+
+What is acknowledged is therefore in the log for good (1, 2: a lost member cannot take away a block
+that others were built on), and no id ever appears before a place that a reader has passed (2, 4:
+what it passed can neither grow nor vanish; what it did not pass, it has not seen).
+
+A write that nobody acknowledged may vanish with its member; then the block is as it was before, and
+the writer, who was told nothing, adds its ids again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, FIRST, Block, Place, pack, unpack
+from rmi_msg.hazelcast.table import Table
+
+READ_AHEAD: Final = 4
+"""Blocks that are read at once."""
+
+
+class Listed(NamedTuple):
+    """An id in the log, and the place behind it."""
+
+    id: str
+    after: Place
+
+
+class Order:
+    """The log, as one process reads and writes it.
+
+    Args:
+        blocks: the map of blocks: number of the block to its JSON text.
+    """
+
+    def __init__(self, blocks: Table[int]) -> None:
+        self._blocks = blocks
+        self._last = 0  # the last block we know of; only a hint
+        self._settled = (0, "")  # a block that we know to be settled, and its text
+
+    async def last(self) -> int:
+        """Return the number of the last block; 0 also if there is none yet.
+
+        Whatever is added to the log after this call goes into that block or a later one.
+        """
+        row = await self._row(self._last)
+        if not row and self._last:
+            self._last = 0  # another cluster, begun anew
+            row = await self._row(0)
+        self._last += max(len(row) - 1, 0)
+        if len(row) == READ_AHEAD:
+            self._last = await self._leap(self._last)
+        return self._last
+
+    async def _leap(self, low: int) -> int:
+        """Return the number of the last block, which is *low* or after."""
+        # The blocks have no gaps (rule 2): leap forward to one that is missing, then halve.
+        step = 1
+        while await self._blocks.get(low + step) is not None:
+            low += step
+            step *= 2
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await self._blocks.get(middle) is None:
+                high = middle
+            else:
+                low = middle
+        return low
+
+    async def count(self) -> int:
+        """Return how many ids the log has."""
+        text = await self._blocks.get(await self.last())
+        return 0 if text is None else unpack(text).end
+
+    async def add(self, ids: Iterable[str], since: int) -> None:
+        """Add ids at the end, unless they are in the log since block *since*.
+
+        When this returns, all of them are in the log, and settled.
+
+        Args:
+            ids: any number of ids.
+            since: a block that was the last one, or before, when the ids were stored.
+        """
+        left = dict.fromkeys(ids)
+        number = since
+        while left:
+            row = await self._row(number)
+            if not row and number:
+                number = await self.last()  # another cluster, begun anew
+                continue
+            number += max(len(row) - 1, 0)
+            for text in row[:-1]:
+                _strike(left, text)
+            if len(row) == READ_AHEAD:
+                continue
+            doubtful = _strike(left, row[-1]) if row else []
+            if not await self._write(number, row[-1] if row else None, left):
+                left.update(dict.fromkeys(doubtful))
+
+    async def _write(self, number: int, text: str | None, left: dict[str, None]) -> bool:
+        """Add *left* to the last block, or begin the next one with them.
+
+        Those that were added are taken out of *left*.
+
+        Args:
+            number: of the last block.
+            text: what it was a moment ago; None: there is no block yet.
+            left: ids to be added; may be empty.
+
+        Returns:
+            False if block *number* is another now. If not, what was seen of it is settled.
+        """
+        if text is None:
+            await self._begin(0, FIRST, left)
+            return True
+        if not left:
+            return await self._settle(number, text)
+        block = unpack(text)
+        if block.can_take(len(left)):
+            new = pack(block.grown(list(left)))
+            if not await self._blocks.replace(number, text, new):
+                return False
+            left.clear()
+            self._note(number, new)
+            return True
+        # Even if it is closed already: who closed it may still be waiting for the backups.
+        if not await self._blocks.replace(number, text, pack(block.shut())):
+            return False
+        await self._begin(number + 1, block, left)
+        return True
+
+    async def _begin(self, number: int, before: Block, left: dict[str, None]) -> None:
+        """Begin block *number* with the first of *left*, unless another has begun it."""
+        ids = list(left)[:BLOCK_IDS_MAX]
+        new = pack(before.successor(ids))
+        if await self._blocks.put_if_absent(number, new) is None:
+            for id in ids:
+                del left[id]
+            self._note(number, new)
+
+    async def missing(self, ids: Mapping[str, int]) -> dict[str, int]:
+        """Tell which of some ids are not in the log.
+
+        Args:
+            ids: id to a block before which it cannot be.
+
+        Returns:
+            The ids that are not in the log, each with a block before which it cannot be; those
+            left out are in the log, and settled.
+        """
+        left = dict(ids)
+        number = min(left.values(), default=0)
+        while left:
+            row = await self._row(number)
+            if not row:
+                break
+            number += len(row) - 1
+            for text in row[:-1]:
+                _strike(left, text)
+            known = dict(left)
+            if _strike(left, row[-1]) and not await self._settle(number, row[-1]):
+                left = known
+            elif len(row) < READ_AHEAD:
+                break
+            elif left:
+                number = max(number, min(left.values()))
+        return dict.fromkeys(left, number)
+
+    async def read(self, after: Place, limit: int) -> list[Listed]:
+        """Read settled ids behind a place.
+
+        Args:
+            after: where to begin.
+            limit: most ids to return.
+
+        Returns:
+            The ids in order; fewer than *limit* only at the end of the log.
+        """
+        found: list[Listed] = []
+        number, index = after
+        while len(found) < limit:
+            row = await self._row(number)
+            if len(row) == READ_AHEAD:
+                row.pop()  # it is the first of the next row, if that is needed
+            elif row and not await self._settle(number + len(row) - 1, row[-1]):
+                continue
+            if not row:
+                break
+            for text in row:
+                ids = unpack(text).ids[index:]
+                found += [
+                    Listed(id, Place(number, place)) for place, id in enumerate(ids, index + 1)
+                ]
+                number, index = number + 1, 0
+        return found[:limit]
+
+    async def _row(self, first: int) -> list[str]:
+        """Return the texts of consecutive blocks from *first* on.
+
+        Returns:
+            Nothing if block *first* is missing. All but the last are settled and final. If they are
+            fewer than :data:`READ_AHEAD`, the last one was the end of the log.
+        """
+        numbers = range(first, first + READ_AHEAD)
+        while True:
+            texts = await self._blocks.get_all(numbers)
+            row: list[str] = []
+            for number in numbers:
+                if (text := texts.get(number)) is None:
+                    break
+                row.append(text)
+            # One that is open and has a successor was read first, then it was closed.
+            if all(unpack(text).closed for text in row[:-1]):
+                return row
+
+    async def _settle(self, number: int, text: str) -> bool:
+        """See that block *number*, which was *text* a moment ago, is settled.
+
+        Returns:
+            False if it is another now.
+        """
+        if self._settled == (number, text):
+            return True
+        if not await self._blocks.replace(number, text, text):
+            return False
+        self._note(number, text)
+        return True
+
+    def _note(self, number: int, text: str) -> None:
+        self._settled = (number, text)
+        self._last = max(self._last, number)
+
+
+def _strike(left: dict[str, Any], text: str) -> list[str]:
+    """Take the ids of a block out of *left*; return those that were in it."""
+    found = [id for id in unpack(text).ids if id in left]
+    for id in found:
+        del left[id]
+    return found

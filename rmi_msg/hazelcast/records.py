@@ -1,0 +1,106 @@
+"""Put-once entries, read in the order of their arrival.
+
+Two maps: the entries by id, and the order (:mod:`~rmi_msg.hazelcast.order`). An entry is put first,
+then its id is added to the order; it counts from then on. An entry names the block that was the
+last one before it was put: whoever finds it knows from where on to look for it in the order, and
+adds it if it is not there. So an entry whose writer died half-way is completed by whoever puts it
+again, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from rmi_msg.hazelcast.order import Order
+from rmi_msg.hazelcast.table import Table
+
+PUTS_IN_FLIGHT: Final = 128
+"""Entries that are put at the same time: more does not make it faster."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Entry = TypeVar("Entry", bound=msgspec.Struct)
+
+
+class Records(Generic[Entry]):
+    """Entries of one kind.
+
+    Args:
+        entries: the map of entries: id to JSON text.
+        order: their order.
+        kind: the class of the entries; it has an attribute ``block``.
+    """
+
+    def __init__(self, entries: Table[str], order: Order, kind: type[Entry]) -> None:
+        self._entries = entries
+        self._order = order
+        self._decoder = msgspec.json.Decoder(kind)
+
+    async def put_all(self, make: Callable[[int], dict[str, Entry]]) -> dict[str, Entry]:
+        """Put entries, each unless its id has one.
+
+        When this returns, every id has an entry, which is in the order; both have their backups.
+
+        Args:
+            make: makes the entries by id, each with the given ``block``.
+
+        Returns:
+            The entries that were there before, by id, in place of those that were not put.
+        """
+        block = await self._order.last()
+        entries = make(block)
+        packed = {id: msgspec.json.encode(entry).decode() for id, entry in entries.items()}
+        found = await in_flight(
+            lambda id: self._entries.put_if_absent(id, packed[id]), list(packed), PUTS_IN_FLIGHT
+        )
+        there = {id: text for id, text in zip(packed, found, strict=True) if text is not None}
+        known = {id: self._decoder.decode(text) for id, text in there.items()}
+        missing = await self._order.missing({id: _block(entry) for id, entry in known.items()})
+        for id in missing:
+            # Put by one who has not added it (yet): its backups are not sure.
+            await self._entries.replace(id, there[id], there[id])
+        new = [id for id in packed if id not in known]
+        await self._order.add([*missing, *new], min([block, *missing.values()]))
+        return known
+
+    async def get_all(self, ids: Iterable[str]) -> dict[str, Entry]:
+        """Return the entries of some ids."""
+        texts = await self._entries.get_all(ids)
+        return {id: self._decoder.decode(text) for id, text in texts.items()}
+
+
+def _block(entry: Any) -> int:
+    return int(entry.block)
+
+
+async def in_flight(
+    step: Callable[[Item], Awaitable[Result]], items: Sequence[Item], count: int
+) -> list[Result]:
+    """Run *step* on all *items*, *count* at a time.
+
+    Returns:
+        The results in the order of the items.
+
+    Raises:
+        Exception: the first that a step raised; the others are cancelled.
+    """
+    if len(items) == 1:
+        return [await step(items[0])]
+    results: list[Any] = [None] * len(items)
+    places = iter(range(len(items)))
+
+    async def work() -> None:
+        for place in places:
+            results[place] = await step(items[place])
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(count, len(items))):
+                group.create_task(work())
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return results

@@ -1,0 +1,399 @@
+"""The three interfaces of :mod:`rmi_msg.stores`, on a Hazelcast cluster.
+
+Five maps, each with two backups:
+
+    messages          id to {text, received_at, logger, block}: one entry per message
+    messages.order    number to block: the order of arrival
+    consumed          id to {consumed_at, by, block}: one entry per consumed message
+    consumed.order    number to block: the order of consumption
+    queue             one entry: who may consume what
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import msgspec
+
+from rmi_msg.batches import BATCH_CHARS_MAX
+from rmi_msg.hazelcast.blocks import Place, parse_cursor
+from rmi_msg.hazelcast.link import Link
+from rmi_msg.hazelcast.order import Listed, Order
+from rmi_msg.hazelcast.records import Records
+from rmi_msg.hazelcast.table import HazelcastTable, Table
+from rmi_msg.hazelcast.turns import Turn, Turns, Watch, pack, unpack
+from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
+from rmi_runtime import errors
+
+MESSAGES: Final = "messages"
+CONSUMED: Final = "consumed"
+QUEUE: Final = "queue"
+ORDER_SUFFIX: Final = ".order"
+
+_STATE: Final = "turns"
+_READ_FIRST: Final = 64
+_READ_MAX: Final = 512
+
+Row = TypeVar("Row", Message, Consumed)
+P = ParamSpec("P")
+
+
+class MessageEntry(msgspec.Struct, frozen=True):
+    """A message, as JSON in its map."""
+
+    text: str
+    received_at: str
+    logger: str
+    block: int
+
+
+class ConsumedEntry(msgspec.Struct, frozen=True):
+    """That a message was consumed, as JSON in its map."""
+
+    consumed_at: str
+    by: str
+    block: int
+
+
+class Cluster:
+    """The maps of one cluster, and how long to persist.
+
+    Args:
+        link: the way to the cluster.
+        persist_s: how long one operation goes on trying, in seconds.
+        open_table: makes a table by its map's name; None: on *link*.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        persist_s: float,
+        open_table: Callable[[str], Any] | None = None,
+    ) -> None:
+        self._link = link
+        self._persist_s = persist_s
+
+        def on_link(name: str) -> Any:
+            return HazelcastTable(link, name)
+
+        tables = open_table or on_link
+        self.message_order = Order(tables(MESSAGES + ORDER_SUFFIX))
+        self.consumed_order = Order(tables(CONSUMED + ORDER_SUFFIX))
+        self.messages = Records(tables(MESSAGES), self.message_order, MessageEntry)
+        self.consumed = Records(tables(CONSUMED), self.consumed_order, ConsumedEntry)
+        self.queue: Table[str] = tables(QUEUE)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Bound a block that writes.
+
+        Raises:
+            Unavailable: no member can be reached; nothing was written.
+            Interrupted: the cluster did not confirm in time; any part may have been written.
+        """
+        await self._link.client()
+        try:
+            async with asyncio.timeout(self._persist_s):
+                yield
+        except (TimeoutError, errors.Unavailable) as error:
+            raise errors.Interrupted(
+                f"the Hazelcast cluster did not confirm within {self._persist_s:g} s; "
+                "it may have been written: send the same ids again"
+            ) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Bound a block that only reads.
+
+        Raises:
+            Unavailable: the cluster cannot be read now.
+        """
+        try:
+            async with asyncio.timeout(self._persist_s):
+                yield
+        except TimeoutError as error:
+            raise errors.Unavailable(
+                f"the Hazelcast cluster did not answer within {self._persist_s:g} s; try again"
+            ) from error
+
+
+class HazelcastMessageStore:
+    """The :class:`~rmi_msg.stores.MessageStore` on a cluster.
+
+    Args:
+        cluster: its maps.
+        wall_clock_s: seconds since 1970, for ``received_at``.
+    """
+
+    def __init__(self, cluster: Cluster, wall_clock_s: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._wall_clock_s = wall_clock_s
+
+    async def put_many(self, messages: Sequence[tuple[str, str]], logger: str) -> list[Word]:
+        """Store what is new, in the owners' memory and two backups; see the protocol."""
+        texts: dict[str, str] = {}
+        for id, text in messages:
+            texts.setdefault(id, text)
+        if not texts:
+            return []
+        received_at = _iso(self._wall_clock_s())
+
+        def make(block: int) -> dict[str, MessageEntry]:
+            return {
+                id: MessageEntry(text, received_at, logger, block) for id, text in texts.items()
+            }
+
+        async with self._cluster.writing():
+            known = await self._cluster.messages.put_all(make)
+        return _words(messages, {id: entry.text for id, entry in known.items()})
+
+    async def page(self, after: str | None, limit: int) -> Page[Message]:
+        """Read a page of messages; see the protocol."""
+
+        async def fetch(ids: list[str]) -> dict[str, Message]:
+            entries = await self._cluster.messages.get_all(ids)
+            return {
+                id: Message(id, entry.text, entry.received_at, entry.logger)
+                for id, entry in entries.items()
+            }
+
+        async with self._cluster.reading():
+            return await _page(self._cluster.message_order, after, limit, fetch)
+
+
+class HazelcastMessageQueue:
+    """The :class:`~rmi_msg.stores.MessageQueue` on a cluster.
+
+    Args:
+        cluster: its maps.
+        monotonic_s: this process's clock.
+        new_token: makes the name of a claim, a number that nobody else makes.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        new_token: Callable[[], int] = lambda: secrets.randbits(62),
+    ) -> None:
+        self._cluster = cluster
+        self._monotonic_s = monotonic_s
+        self._new_token = new_token
+        self._watch = Watch()
+
+    async def claim(self, by: str, limit: int, lease_s: float) -> Claim | None:
+        """Take the next messages that nobody has; see the protocol.
+
+        Raises:
+            ValueError: *lease_s* is not above 0.
+        """
+        if not lease_s > 0:
+            raise ValueError(f"lease_s is {lease_s}; it must be above 0")
+        async with self._cluster.writing():
+            while (taken := await self._take(by, limit, lease_s)) is not None:
+                turn, listed = taken
+                messages, end = await self._read(listed)
+                if end < turn.end:
+                    rest = self._new_token()
+                    await self._change(Turns.cut, turn.token, end, rest)
+                if messages:
+                    return Claim(messages, by, turn.token)
+                await self._change(Turns.drop, turn.token)
+        return None
+
+    async def _take(self, by: str, limit: int, lease_s: float) -> tuple[Turn, list[Listed]] | None:
+        """Claim the next ids; return the claim and its ids, or None if nothing waits."""
+        while True:
+            text, turns = await self._state()
+            offered = turns.offered
+            first = turns.head if offered is None else offered.first
+            listed = await self._cluster.message_order.read(first, limit)
+            if offered is not None:
+                listed = [one for one in listed if one.after <= offered.end]
+            if not listed:
+                if offered is None:
+                    return None
+                await self._change(Turns.drop, offered.token)
+                continue
+            turn = Turn(self._new_token(), by, first, listed[-1].after, lease_s)
+            if await self._cluster.queue.replace(_STATE, text, pack(turns.take(turn))):
+                return turn, listed
+            _, now = await self._state()
+            if now.has(turn.token):  # the answer to our step was lost
+                return turn, listed
+
+    async def _read(self, listed: list[Listed]) -> tuple[list[tuple[str, str]], Place]:
+        """Return the messages of a claim, as many as are not too long, and the place behind."""
+        messages: list[tuple[str, str]] = []
+        chars = 0
+        end = listed[0].after
+        async for one, entry in _fetched(listed, self._cluster.messages.get_all):
+            chars += len(entry.text)
+            if messages and chars > BATCH_CHARS_MAX:
+                return messages, end
+            messages.append((one.id, entry.text))
+            end = one.after
+        return messages, listed[-1].after
+
+    async def done(self, claim: Claim) -> bool:
+        """Forget a claim; see the protocol."""
+        async with self._cluster.writing():
+            return await self._change(Turns.drop, claim.token)
+
+    async def give_back(self, by: str) -> int:
+        """Offer again what *by* holds; see the protocol."""
+        return await self._offer(
+            lambda turns: {turn.token for turn in turns.turns if turn.by == by}
+        )
+
+    async def sweep(self) -> int:
+        """Offer again what was not done in time; see the protocol."""
+        return await self._offer(lambda turns: self._watch.run_out(turns, self._monotonic_s()))
+
+    async def _offer(self, which: Callable[[Turns], set[int]]) -> int:
+        async with self._cluster.writing():
+            while True:
+                text, turns = await self._state()
+                tokens = which(turns)
+                if not tokens:
+                    return 0
+                if await self._cluster.queue.replace(_STATE, text, pack(turns.offer(tokens))):
+                    return len(tokens)
+
+    async def _change(
+        self,
+        step: Callable[Concatenate[Turns, int, P], Turns],
+        token: int,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        """Change claim *token*, if it is not done; return whether it was there at first."""
+        was = False
+        while True:
+            text, turns = await self._state()
+            if not turns.has(token):
+                return was
+            was = True
+            if await self._cluster.queue.replace(
+                _STATE, text, pack(step(turns, token, *args, **kwargs))
+            ):
+                return True
+
+    async def _state(self) -> tuple[str, Turns]:
+        text = await self._cluster.queue.get(_STATE)
+        if text is None:
+            first = pack(Turns())
+            text = await self._cluster.queue.put_if_absent(_STATE, first) or first
+        return text, unpack(text)
+
+
+class HazelcastConsumedStore:
+    """The :class:`~rmi_msg.stores.ConsumedStore` on a cluster.
+
+    Args:
+        cluster: its maps.
+        wall_clock_s: seconds since 1970, for ``consumed_at``.
+    """
+
+    def __init__(self, cluster: Cluster, wall_clock_s: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._wall_clock_s = wall_clock_s
+
+    async def add(self, claim: Claim) -> list[bool]:
+        """Enter a claim's messages as consumed; see the protocol."""
+        consumed_at = _iso(self._wall_clock_s())
+
+        def make(block: int) -> dict[str, ConsumedEntry]:
+            return {id: ConsumedEntry(consumed_at, claim.by, block) for id, _ in claim.messages}
+
+        async with self._cluster.writing():
+            known = await self._cluster.consumed.put_all(make)
+        return [id not in known for id, _ in claim.messages]
+
+    async def page(self, after: str | None, limit: int) -> Page[Consumed]:
+        """Read a page of consumed messages; see the protocol."""
+
+        async def fetch(ids: list[str]) -> dict[str, Consumed]:
+            entries, messages = await asyncio.gather(
+                self._cluster.consumed.get_all(ids), self._cluster.messages.get_all(ids)
+            )
+            return {
+                id: Consumed(id, messages[id].text, entry.consumed_at, entry.by)
+                for id, entry in entries.items()
+                if id in messages
+            }
+
+        async with self._cluster.reading():
+            return await _page(self._cluster.consumed_order, after, limit, fetch)
+
+
+def stores_on(cluster: Cluster) -> Stores:
+    """Return the three interfaces to *cluster*."""
+    return Stores(
+        messages=HazelcastMessageStore(cluster),
+        queue=HazelcastMessageQueue(cluster),
+        consumed=HazelcastConsumedStore(cluster),
+    )
+
+
+Found = TypeVar("Found")
+
+
+async def _fetched(
+    listed: Sequence[Listed], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
+) -> AsyncIterator[tuple[Listed, Found]]:
+    """Fetch what belongs to ids, in order, some at a time; leave out what is not there."""
+    rest = iter(listed)
+    count = _READ_FIRST
+    while some := list(islice(rest, count)):
+        found = await fetch([one.id for one in some])
+        for one in some:
+            if one.id in found:  # it is, unless more members were lost than there are backups
+                yield one, found[one.id]
+        count = min(2 * count, _READ_MAX)
+
+
+async def _page(
+    order: Order,
+    after: str | None,
+    limit: int,
+    fetch: Callable[[list[str]], Awaitable[dict[str, Row]]],
+) -> Page[Row]:
+    listed = await order.read(parse_cursor(after), limit + 1)
+    more = len(listed) > limit
+    listed = listed[:limit]
+    rows: list[Row] = []
+    chars = 0
+    for_next = str(listed[-1].after) if more else None
+    passed = ""
+    async for one, row in _fetched(listed, fetch):
+        chars += len(row.text)
+        if rows and chars > BATCH_CHARS_MAX:
+            return Page(rows, passed)
+        rows.append(row)
+        passed = str(one.after)
+    return Page(rows, for_next)
+
+
+def _words(messages: Sequence[tuple[str, str]], known: dict[str, str]) -> list[Word]:
+    """Tell the new from the known; *known* has the texts that were there, and grows."""
+    words: list[Word] = []
+    for id, text in messages:
+        if id not in known:
+            known[id] = text
+            words.append("new")
+        else:
+            words.append("same" if known[id] == text else "other")
+    return words
+
+
+def _iso(unix_s: float) -> str:
+    """Return ``2026-01-31T12:00:00.000000Z`` for seconds since 1970."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
