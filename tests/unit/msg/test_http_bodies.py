@@ -1,0 +1,140 @@
+"""Bodies, forms and problems: pure reading and writing, without any server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmi_runtime import errors
+from rmi_runtime.http import HttpProblem, JsonBody, form_fields, problem_of, whole_number
+from rmi_runtime.http.problems import problem_bytes
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Something inside."""
+
+    name: str
+    note: str = ""
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Something with all that bodies have."""
+
+    text: str
+    number: int = 0
+    inner: list[Inner] = []
+
+
+BODY: JsonBody[Outer] = JsonBody(Outer)
+inners = st.builds(Inner, name=st.text(), note=st.text())
+outers = st.builds(
+    Outer, text=st.text(), number=st.integers(-(2**63), 2**63), inner=st.lists(inners)
+)
+
+
+@given(value=outers, ascii=st.booleans())
+def test_whatever_fits_is_read_as_it_was_meant(value: Outer, ascii: bool) -> None:
+    body = json.dumps(msgspec.to_builtins(value), ensure_ascii=ascii).encode()
+    assert BODY.parse(body) == value
+
+
+@given(value=outers, data=st.data())
+def test_a_name_given_twice_is_refused_wherever_it_is(value: Outer, data: st.DataObject) -> None:
+    plain = msgspec.to_builtins(value)
+    place = plain
+    if value.inner and data.draw(st.booleans()):
+        place = data.draw(st.sampled_from(plain["inner"]))
+    name = data.draw(st.sampled_from(sorted(place)))
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in name)
+    again = data.draw(st.sampled_from([name, escaped]))
+    mark = "MARK-OF-THE-SECOND"
+    place[mark] = place[name]
+    body = json.dumps(plain, ensure_ascii=False)
+    body = body.replace(f'"{mark}"', f'"{again}"')
+    assert refusal(BODY.parse, body.encode()) == 400
+
+
+def refusal(read: Callable[..., Any], *args: Any, **options: Any) -> int:
+    """Return the status of the problem that reading raises, or 0 if it raises none."""
+    try:
+        read(*args, **options)
+    except HttpProblem as problem:
+        return problem.status
+    return 0
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_are_more_than_the_callers_mistake(body: bytes) -> None:
+    assert refusal(BODY.parse, body) in {0, 400, 422}
+    assert refusal(form_fields, body) in {0, 400}
+
+
+@given(st.text(max_size=30) | st.integers(-99, 99).map(str))
+def test_a_number_in_a_query_is_digits_within_bounds_or_refused(text: str) -> None:
+    fits = text.isascii() and text.isdigit() and 5 <= int(text[:40]) <= 50
+    status = refusal(whole_number, {"n": text}, "n", default=0, low=5, high=50)
+    assert status == (0 if fits else 422)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"text":1}', "text"),
+        (b'{"text":"a","inner":[{"name":"b"},{"name":2}]}', "inner[1].name"),
+        (b'{"text":"a","inner":[{}]}', "inner[0].name"),
+        (b'{"text":"a","number":NaN}', "number"),
+        (b'{"text":"a","inner":[{"name":-Infinity}]}', "inner[0].name"),
+    ],
+)
+def test_the_field_at_fault_is_named_with_its_place(body: bytes, field: str) -> None:
+    with pytest.raises(HttpProblem) as caught:
+        BODY.parse(body)
+    assert (caught.value.status, caught.value.fields["field"]) == (422, field)
+
+
+def test_a_long_unknown_name_is_not_said_back_whole() -> None:
+    with pytest.raises(HttpProblem) as caught:
+        BODY.parse(b'{"' + b"x" * 10_000 + b'":1}')
+    assert len(problem_bytes(caught.value)) < 500
+
+
+def _all_errors() -> list[type[errors.RmiError]]:
+    found, waiting = [], [errors.RmiError]
+    while waiting:
+        cls = waiting.pop()
+        found.append(cls)
+        waiting += cls.__subclasses__()
+    return found
+
+
+@pytest.mark.parametrize("cls", _all_errors(), ids=lambda cls: cls.__name__)
+def test_every_error_of_the_tree_has_a_problem(cls: type[errors.RmiError]) -> None:
+    problem = problem_of(cls("words from inside", place="10.0.0.7"), request_id="r")
+    document = json.loads(problem_bytes(problem))
+    assert document["status"] == problem.status
+    assert document["request_id"] == "r"
+    if problem.status >= 500:
+        assert "inside" not in document["detail"]
+        assert "place" not in document
+        assert document["definite"] is cls.definite
+        assert ("Retry-After" in problem.headers) == (problem.status == 503)
+    else:
+        assert document["detail"] == "words from inside"
+
+
+def test_an_indefinite_error_is_never_taken_for_a_mistake_of_the_caller() -> None:
+    for cls in _all_errors():
+        if not cls.definite:
+            assert problem_of(cls("x")).status >= 500, cls
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), "\ud800", {1: object()}])
+def test_a_field_that_json_cannot_carry_does_not_cost_the_answer(value: object) -> None:
+    document = json.loads(problem_bytes(HttpProblem(409, "conflict", "it is so", fact=value)))
+    assert (document["status"], document["code"]) == (409, "conflict")
