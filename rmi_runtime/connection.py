@@ -178,8 +178,8 @@ class ServerConnection(asyncio.Protocol):
             if not self._may_go_on():
                 break
             self._take(waiting.popleft())
-        if self._parser.error is not None and not waiting and self._state != _CLOSED:
-            self._refuse_bytes(self._parser.error)
+        if self._parser.error is not None and not (waiting or self._tasks):
+            self._refuse_bytes(self._parser.error)  # after the answers to what came before
         self._corked = False
         if self._out:
             self._flush()
@@ -200,12 +200,13 @@ class ServerConnection(asyncio.Protocol):
         self._go_on()
 
     def _choose_whether_to_listen(self) -> None:
-        listen = not (self._full or self._waiting or self._parser.more)
+        parser = self._parser
+        listen = not (self._full or self._waiting or parser.more or parser.error is not None)
         if listen != self._listening and self._state != _CLOSED:
             self._listening = listen
             if listen:
                 self._transport.resume_reading()
-                if self._parser.partial:
+                if parser.partial:
                     self._daemon.note_partial_anew(self)
             else:
                 self._transport.pause_reading()
@@ -216,14 +217,8 @@ class ServerConnection(asyncio.Protocol):
         elif message.type == wire.MSG_CONNECT and self._state == _NEW:
             self._greet(message)
         elif message.type == wire.MSG_PING and self._state == _OPEN:
-            pong = wire.encode(
-                wire.MSG_PING,
-                message.serializer_id,
-                0,
-                message.seq,
-                b"pong",
-                correlation_id=message.correlation_id,
-            )
+            id_, seq, mark = message.serializer_id, message.seq, message.correlation_id
+            pong = wire.encode(wire.MSG_PING, id_, 0, seq, b"pong", correlation_id=mark)
             self.send(pong)
         elif self._state == _NEW:
             self._refuse_bytes(wire.WireError("expected a CONNECT message first"))
@@ -247,11 +242,13 @@ class ServerConnection(asyncio.Protocol):
         if self._tasks.pop(task) and not self.pipelining:
             self._busy = False
         self._crowded = False
-        if self._waiting or self._parser.more:
+        if self._waiting or self._parser.more or self._parser.error is not None:
             self._go_on_soon()
 
     def _refuse_bytes(self, error: wire.WireError) -> None:
         """Close on a peer that does not speak the protocol; no valid one is told less than why."""
+        if self._state == _CLOSED:
+            return
         log.info("connection %d from %s closed: %s", self.id, self.peer, error)
         self._daemon.count_refusal()
         self._hang_up()

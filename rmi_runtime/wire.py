@@ -257,6 +257,7 @@ class Parser:
 
 def _read_annotations(data: bytes, position: int, end: int) -> dict[str, bytes]:
     annotations: dict[str, bytes] = {}
+    count = 0
     while position < end:
         if end - position < _chunk_header.size:
             raise WireError("annotation chunk is cut off: expected a 4-letter id and a length")
@@ -264,7 +265,8 @@ def _read_annotations(data: bytes, position: int, end: int) -> dict[str, bytes]:
         position += _chunk_header.size
         if size > end - position:
             raise WireError("annotation chunk is longer than the annotations of its message")
-        if len(annotations) == ANNOTATIONS_MAX:
+        count += 1  # also of those with the same id
+        if count > ANNOTATIONS_MAX:
             raise WireError(f"more than {ANNOTATIONS_MAX} annotations in one message")
         if not name.isascii():
             raise WireError("annotation id is not 4 ASCII letters")

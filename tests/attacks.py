@@ -1,0 +1,382 @@
+"""What hostile or broken clients send: each a function that strikes once at a daemon's address.
+
+The tests strike with each and look at what is left of the daemon;
+``benchmarks.runtime_under_attack`` strikes again and again, and looks at how long a valid client
+has to wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import serpent
+
+from rmi_runtime import wire
+
+Address = tuple[str, int]
+
+SERPENT, MARSHAL, JSON, MSGPACK = 1, 2, 3, 4
+CLOSED, ERROR, RESULT = "closed", "error", "result"
+WAIT_S = 20.0
+_HEADER = struct.Struct("!4sHBBHHII16sHH")
+
+
+class RawClient:
+    """A blocking client that sends what it is told.
+
+    Args:
+        address: of the daemon.
+        greet: number of the serializer to shake hands in; 0 for no handshake.
+        object_id: what to ask for in the handshake.
+        pipelining: ask for that.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        greet: int = SERPENT,
+        object_id: str = "target",
+        *,
+        pipelining: bool = False,
+    ) -> None:
+        self.socket = socket.create_connection(address, WAIT_S)
+        self._parser = wire.Parser(1 << 30)
+        self._received: list[wire.Message] = []
+        if greet:
+            notes = {wire.ANNOTATION_PIPELINING: wire.PIPELINING_VERSION} if pipelining else None
+            handshake = {"handshake": "hello", "object": object_id}
+            self.send(message(wire.MSG_CONNECT, dumps(greet, handshake), greet, notes=notes))
+            answer = self.receive()
+            if answer is None or answer.type != wire.MSG_CONNECTOK:
+                raise ConnectionError(f"no welcome: {answer}")
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; that the other side has hung up is no error."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.sendall(data)
+
+    def receive(self) -> wire.Message | None:
+        """Return the next message, or None at the end of the connection."""
+        while not self._received:
+            try:
+                data = self.socket.recv(1 << 20)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return None
+            self._received += self._parser.feed(data)
+        return self._received.pop(0)
+
+    def outcome(self) -> str:
+        """Return what comes next: ``closed``, ``error`` or ``result``."""
+        found = self.receive()
+        if found is None or found.type == wire.MSG_CONNECTFAIL:
+            return CLOSED
+        return ERROR if found.flags & wire.FLAG_EXCEPTION else RESULT
+
+    def close(self) -> None:
+        """Close."""
+        self.socket.close()
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def dumps(serializer: int, value: Any) -> bytes:
+    """Serialize a value as stock Pyro5 does."""
+    if serializer == SERPENT:
+        text: bytes = serpent.dumps(value, module_in_classname=True)
+        return text
+    if serializer == JSON:
+        return json.dumps(value).encode()
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def message(
+    type_: int,
+    payload: bytes,
+    serializer: int = SERPENT,
+    flags: int = 0,
+    seq: int = 1,
+    notes: dict[str, bytes] | None = None,
+) -> bytes:
+    """Return a well-formed message."""
+    return wire.encode(type_, serializer, flags, seq, payload, notes)
+
+
+def header(
+    type_: int = wire.MSG_INVOKE,
+    serializer: int = SERPENT,
+    flags: int = 0,
+    size: int = 0,
+    notes_size: int = 0,
+    version: int = wire.PROTOCOL_VERSION,
+    magic: int = 0x4DC5,
+) -> bytes:
+    """Return a header that may announce anything."""
+    return _HEADER.pack(
+        b"PYRO", version, type_, serializer, flags, 1, size, notes_size, bytes(16), 0, magic
+    )
+
+
+def call(
+    method: str,
+    *args: Any,
+    serializer: int = SERPENT,
+    flags: int = 0,
+    seq: int = 1,
+    object_id: str = "target",
+) -> bytes:
+    """Return an INVOKE message."""
+    if serializer == JSON:
+        value: Any = {"object": object_id, "method": method, "params": args, "kwargs": {}}
+    else:
+        value = (object_id, method, args, {})
+    return message(wire.MSG_INVOKE, dumps(serializer, value), serializer, flags, seq)
+
+
+def raw_call(arguments: bytes, flags: int = 0) -> bytes:
+    """Return an INVOKE message in serpent, with the arguments given as text."""
+    text = b"# serpent utf-8 python3.2\n('target','echo'," + arguments + b",{})"
+    return message(wire.MSG_INVOKE, text, SERPENT, flags)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One kind of bad input.
+
+    Attributes:
+        name: what it is.
+        strike: does it once; returns ``closed``, ``error`` or ``result``.
+        outcome: what it should return.
+    """
+
+    name: str
+    strike: Callable[[Address], str]
+    outcome: str
+
+
+def _ungreeted(data: bytes, *, end: bool = False) -> Callable[[Address], str]:
+    def strike(address: Address) -> str:
+        with RawClient(address, 0) as client:
+            client.send(data)
+            if end:
+                client.socket.shutdown(socket.SHUT_WR)
+            return client.outcome()
+
+    return strike
+
+
+def _greeted(
+    data: bytes, serializer: int = SERPENT, *, end: bool = False
+) -> Callable[[Address], str]:
+    def strike(address: Address) -> str:
+        with RawClient(address, serializer) as client:
+            client.send(data)
+            if end:
+                client.socket.shutdown(socket.SHUT_WR)
+            return client.outcome()
+
+    return strike
+
+
+def _flood_of_pings(address: Address) -> str:
+    with RawClient(address) as client:
+        client.send(message(wire.MSG_PING, b"ping") * 5000)
+        for _ in range(5000):
+            assert client.receive() is not None
+        return RESULT
+
+
+def _same_number_twice(address: Address) -> str:
+    with RawClient(address, pipelining=True) as client:
+        client.send(call("echo", 1, seq=7) + call("echo", 2, seq=7))
+        assert client.outcome() == RESULT
+        return client.outcome()
+
+
+def _never_reads(address: Address) -> str:
+    with RawClient(address) as client:
+        client.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 20_000)
+        )
+        request = call("repeat", "x", 100_000)
+        for _ in range(400):
+            try:
+                client.socket.sendall(request)
+            except OSError:  # the server has stopped reading: as it should
+                break
+        return CLOSED
+
+
+def _comes_and_goes(address: Address) -> str:
+    for _ in range(50):
+        socket.create_connection(address, WAIT_S).close()
+    return CLOSED
+
+
+def _oneway_flood(address: Address) -> str:
+    with RawClient(address) as client:
+        client.send(call("echo", 1, flags=wire.FLAG_ONEWAY) * 500 + call("echo", 1))
+        return client.outcome()
+
+
+_random = random.Random(502)
+_bomb = zlib.compress(bytes(500_000_000) if "--large" in sys.argv else bytes(64_000_000), 9)
+_compressed = wire.FLAG_COMPRESSED
+_million = b"[" + b"('echo',(1,),{})," * 1_000_000 + b"]"
+_modulus = sys.hash_info.modulus
+_forged = (
+    b"{'__class__':'Pyro5.server.Daemon','state':1}",
+    b"{'__class__':'Pyro5.util.SerpentSerializer'}",
+    b"{'__class__':'builtins.SystemExit','__exception__':True,'args':(1,)}",
+    b"{'__class__':'Pyro5.core.URI','state':(1,)}",
+    b"{'__class__':'Pyro5.client.Proxy','state':(1,)}",
+    b"{'__class__':'os.system','args':('id',)}",
+    b"{'__class__':'__main__.__class__'}",
+    b"{'__class__':None}",
+    b"{'__class__':'Pyro5.errors.nothing','args':()}",
+    b"{'__class__':'Pyro5.core._ExceptionWrapper','exception':5}",
+    b"{'__class__':'builtins.UnicodeDecodeError','__exception__':True,'args':(1,)}",
+)
+
+
+def _forges_classes(address: Address) -> str:
+    outcomes = set()
+    for text in _forged:
+        with RawClient(address) as client:
+            client.send(raw_call(b"(" + text + b",)"))
+            outcomes.add(client.outcome())
+    assert outcomes <= {ERROR, RESULT}, outcomes
+    return ERROR
+
+
+def _batch(calls: bytes) -> bytes:
+    return b"# serpent utf-8 python3.2\n('target','<batch>'," + calls + b",{})"
+
+
+def _nested(serializer: int) -> bytes:
+    depth = 100_000
+    if serializer == SERPENT:
+        return raw_call(b"[" * depth)
+    if serializer == JSON:
+        text = b'{"object":"target","method":"echo","params":' + b"[" * depth
+        return message(wire.MSG_INVOKE, text, JSON)
+    return message(wire.MSG_INVOKE, b"\x94\xa6target\xa4echo" + b"\x91" * depth + b"\x80", MSGPACK)
+
+
+ATTACKS = [
+    Attack("HTTP text", _ungreeted(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"), CLOSED),
+    Attack("random bytes", _ungreeted(_random.randbytes(4096)), CLOSED),
+    Attack("truncated header", _ungreeted(header()[:20], end=True), CLOSED),
+    Attack(
+        "half a payload",
+        _greeted(call("echo", "x" * 1000)[:500], end=True),
+        CLOSED,
+    ),
+    Attack("2**32-1 bytes announced", _greeted(header(size=0xFFFFFFFF)), CLOSED),
+    Attack(
+        "2**32-1 bytes of annotations announced", _greeted(header(notes_size=0xFFFFFFFF)), CLOSED
+    ),
+    Attack(
+        "annotations that overrun",
+        _greeted(header(notes_size=12) + b"ABCD" + struct.pack("!I", 999) + b"1234"),
+        CLOSED,
+    ),
+    Attack(
+        "thousands of annotations",
+        _greeted(header(notes_size=80_000) + b"ABCD\0\0\0\0" * 10_000),
+        CLOSED,
+    ),
+    Attack("unknown serializer", _greeted(message(wire.MSG_INVOKE, b"x", 77)), ERROR),
+    Attack(
+        "unknown serializer in the handshake",
+        _ungreeted(message(wire.MSG_CONNECT, b"x", 77)),
+        CLOSED,
+    ),
+    Attack("unknown type", _greeted(header(type_=99)), CLOSED),
+    Attack("unknown version", _greeted(header(version=48)), CLOSED),
+    Attack("wrong magic number", _greeted(header(magic=1)), CLOSED),
+    Attack("INVOKE before CONNECT", _ungreeted(call("echo", 1)), CLOSED),
+    Attack("CONNECT for an unknown object", _ungreeted(
+        message(wire.MSG_CONNECT, dumps(SERPENT, {"handshake": "hello", "object": "nothing"}))
+    ), CLOSED),
+    Attack("CONNECT without sense", _ungreeted(message(wire.MSG_CONNECT, b"5")), CLOSED),
+    Attack("a second CONNECT", _greeted(
+        message(wire.MSG_CONNECT, dumps(SERPENT, {"handshake": "hello", "object": "target"}))
+    ), CLOSED),
+    Attack("RESULT from a client", _greeted(message(wire.MSG_RESULT, b"5")), CLOSED),
+    Attack("CONNECTOK from a client", _greeted(message(wire.MSG_CONNECTOK, b"5")), CLOSED),
+    Attack("one sequence number twice", _same_number_twice, RESULT),
+    Attack("_private", _greeted(call("_private")), ERROR),
+    Attack("__class__", _greeted(call("__class__")), ERROR),
+    Attack("__getattr__ of __class__", _greeted(call("__getattr__", "__class__")), ERROR),
+    Attack("__setattr__ of __class__", _greeted(call("__setattr__", "__class__", 1)), ERROR),
+    Attack("__init__", _greeted(call("__init__")), ERROR),
+    Attack("a dotted name", _greeted(call("echo.__func__.__globals__")), ERROR),
+    Attack("an unexposed method", _greeted(call("hidden")), ERROR),
+    Attack("an unknown object", _greeted(call("echo", 1, object_id="nothing")), ERROR),
+    Attack("wrong arguments", _greeted(call("echo", 1, 2, 3)), ERROR),
+    Attack("arguments that are no list", _greeted(raw_call(b"5")), ERROR),
+    Attack("a call that is none", _greeted(message(wire.MSG_INVOKE, b"{}")), ERROR),
+    Attack("a BATCH of a million", _greeted(
+        message(
+            wire.MSG_INVOKE, zlib.compress(_batch(_million)), flags=wire.FLAG_BATCH | _compressed
+        )
+    ), CLOSED),
+    Attack("a BATCH with too many elements", _greeted(
+        message(wire.MSG_INVOKE, _batch(_million[:2_000_001]), flags=wire.FLAG_BATCH)
+    ), ERROR),
+    Attack("a BATCH of nonsense", _greeted(
+        message(wire.MSG_INVOKE, _batch(b"[1,2,3]"), flags=wire.FLAG_BATCH)
+    ), ERROR),
+    Attack("forged class dictionaries", _forges_classes, ERROR),
+    Attack("a 5,000-digit integer in serpent", _greeted(
+        raw_call(b"(" + b"9" * 5000 + b",)")
+    ), ERROR),
+    Attack("a 5,000-digit integer in json", _greeted(
+        message(
+            wire.MSG_INVOKE,
+            b'{"object":"target","method":"echo","kwargs":{},"params":[' + b"9" * 5000 + b"]}",
+            JSON,
+        ),
+        JSON,
+    ), ERROR),
+    Attack("a 5,000-digit integer in msgpack", _greeted(
+        call("echo", msgpack.ExtType(0x31, b"9" * 5000), serializer=MSGPACK), MSGPACK
+    ), ERROR),
+    Attack("deep nesting in serpent", _greeted(_nested(SERPENT)), ERROR),
+    Attack("deep nesting in json", _greeted(_nested(JSON), JSON), ERROR),
+    Attack("deep nesting in msgpack", _greeted(_nested(MSGPACK), MSGPACK), ERROR),
+    Attack("minus signs", _greeted(raw_call(b"(" + b"-" * 50_000 + b"1,)")), ERROR),
+    Attack("f-strings", _greeted(raw_call(b"(f'{a}" + b"{b}" * 20_000 + b"',)")), ERROR),
+    Attack("a list of a million", _greeted(raw_call(b"([" + b"1," * 1_000_000 + b"],)")), ERROR),
+    Attack("keys that collide in serpent", _greeted(
+        raw_call(b"({" + b",".join(b"%d:0" % (_modulus * i) for i in range(1, 20_000)) + b"},)")
+    ), ERROR),
+    Attack("a compressed bomb in the handshake", _ungreeted(
+        message(wire.MSG_CONNECT, _bomb[:16_000], flags=_compressed)
+    ), CLOSED),
+    Attack("a compressed bomb", _greeted(
+        message(wire.MSG_INVOKE, _bomb, flags=_compressed)
+    ), CLOSED),
+    Attack("a message in marshal", _greeted(message(wire.MSG_INVOKE, b"\xe9", MARSHAL)), ERROR),
+    Attack("a flood of PINGs", _flood_of_pings, RESULT),
+    Attack("a flood of ONEWAYs", _oneway_flood, RESULT),
+    Attack("a client that never reads", _never_reads, CLOSED),
+    Attack("connects and disconnects", _comes_and_goes, CLOSED),
+]  # fmt: skip

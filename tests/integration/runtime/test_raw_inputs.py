@@ -1,0 +1,245 @@
+"""Bad bytes on a raw socket leave the daemon as it was, and a valid client goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from rmi_runtime import Daemon, DaemonLimits, Proxy, expose, wire
+from tests.attacks import ATTACKS, CLOSED, Attack, RawClient, call, header, message
+from tests.support import eventually
+
+RSS_GROWTH_BYTES_MAX = 64 * 1024 * 1024
+
+
+@expose
+class Target:
+    """What is attacked."""
+
+    secret = 5
+
+    def echo(self, value: Any) -> Any:
+        """Return *value*."""
+        return value
+
+    def repeat(self, text: str, times: int) -> str:
+        """Return a long text."""
+        return text * times
+
+    async def repeat_later(self, times: int) -> str:
+        """Return a long text a little later."""
+        await asyncio.sleep(0)
+        return "x" * times
+
+    async def later(self, value: Any) -> Any:
+        """Return *value* a little later."""
+        await asyncio.sleep(0)
+        return value
+
+
+Target.hidden = lambda self: None  # type: ignore[attr-defined]  # not exposed
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[Daemon]:
+    async with Daemon() as daemon:
+        daemon.register(Target(), "target")
+        yield daemon
+
+
+def _address(daemon: Daemon) -> tuple[str, int]:
+    host, _, port = daemon.location.rpartition(":")
+    return host, int(port)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+async def _state(daemon: Daemon) -> tuple[Any, ...]:
+    """Return what must be as before: connections, calls, streams, descriptors, tasks, threads."""
+    gc.collect()
+    stats = daemon.stats()
+    return (
+        stats["state"],
+        stats["connections"],
+        stats["inflight"],
+        stats["streams"],
+        stats["objects"],
+        len(daemon._ungreeted),
+        len(daemon._partial),
+        _descriptors(),
+        len(asyncio.all_tasks()),
+        threading.active_count(),
+    )
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+async def test_a_bad_input_changes_nothing(daemon: Daemon, attack: Attack) -> None:
+    async with Proxy(f"PYRO:target@{daemon.location}") as valid:
+        assert await valid.echo(1) == 1
+        await asyncio.to_thread(_address, daemon)  # the thread that strikes is there from now on
+        before = await _state(daemon)
+        rss_before = _rss_bytes()
+        striking = asyncio.ensure_future(asyncio.to_thread(attack.strike, _address(daemon)))
+        while not striking.done():
+            assert await valid.later("during") == "during"
+        assert await striking == attack.outcome
+
+        async def as_before() -> bool:
+            assert await _state(daemon) == before
+            return True
+
+        await eventually(as_before)
+        assert _rss_bytes() - rss_before < RSS_GROWTH_BYTES_MAX
+        assert await valid.echo(2) == 2
+
+
+async def test_every_bad_input_many_times_over_leaves_no_trace(daemon: Daemon) -> None:
+    quick = [a for a in ATTACKS if a.name not in ("a client that never reads", "a flood of PINGs")]
+    async with Proxy(f"PYRO:target@{daemon.location}") as valid:
+        assert await valid.echo(1) == 1
+
+        async def round_of_all() -> None:
+            for attack in quick:
+                await asyncio.to_thread(attack.strike, _address(daemon))
+
+        await round_of_all()
+        await eventually(lambda: daemon.stats()["connections"] == 1)
+        gc.collect()
+        fds, rss = _descriptors(), _rss_bytes()
+        for _ in range(4):
+            await round_of_all()
+        await eventually(lambda: daemon.stats()["connections"] == 1)
+        gc.collect()
+        assert _descriptors() <= fds
+        assert _rss_bytes() - rss < RSS_GROWTH_BYTES_MAX
+        assert await valid.echo(2) == 2
+
+
+async def test_an_error_leaves_the_connection_usable(daemon: Daemon) -> None:
+    def strike() -> list[str]:
+        with RawClient(_address(daemon)) as client:
+            client.send(call("_private") + call("echo", 1, seq=2) + call("echo", 1, 2, seq=3))
+            client.send(message(wire.MSG_INVOKE, b"x", 77, seq=4) + call("echo", 5, seq=5))
+            return [client.outcome() for _ in range(5)]
+
+    assert await asyncio.to_thread(strike) == ["error", "result", "error", "error", "result"]
+
+
+async def test_what_comes_before_the_bad_bytes_is_answered() -> None:
+    async with Daemon() as daemon:
+        daemon.register(Target(), "target")
+
+        def strike() -> list[str]:
+            with RawClient(_address(daemon)) as client:
+                client.send(call("later", 1) + call("later", 2, seq=2) + b"GET / HTTP/1.1\r\n\r\n")
+                return [client.outcome() for _ in range(3)]
+
+        assert await asyncio.to_thread(strike) == ["result", "result", "closed"]
+
+
+async def test_a_silent_or_half_handshake_is_closed_after_its_time() -> None:
+    limits = DaemonLimits(handshake_s=0.1)
+    async with Daemon(limits=limits) as daemon:
+        daemon.register(Target(), "target")
+        with RawClient(_address(daemon), 0) as silent, RawClient(_address(daemon), 0) as half:
+            half.send(header(wire.MSG_CONNECT, size=100) + b"x" * 50)
+            await eventually(lambda: daemon.stats()["refusals"] == 2)
+            assert await asyncio.to_thread(silent.outcome) == CLOSED
+            assert await asyncio.to_thread(half.outcome) == CLOSED
+
+
+async def test_a_payload_that_drips_in_is_closed_after_its_time() -> None:
+    async with Daemon(limits=DaemonLimits(message_s=0.3)) as daemon:
+        daemon.register(Target(), "target")
+
+        def drip() -> int:
+            request = call("echo", "x" * 10_000)
+            with RawClient(_address(daemon)) as client:
+                client.socket.settimeout(0.05)
+                for sent in range(len(request)):
+                    client.send(request[sent : sent + 1])
+                    try:
+                        if client.receive() is None:
+                            return sent
+                    except TimeoutError:
+                        continue
+                    except OSError:
+                        return sent
+                return len(request)
+
+        assert await asyncio.to_thread(drip) < 10_000
+        assert daemon.stats()["refusals"] == 1
+
+
+async def test_a_busy_connection_that_always_ends_in_half_a_message_is_not_closed() -> None:
+    async with Daemon(limits=DaemonLimits(message_s=0.3)) as daemon:
+        daemon.register(Target(), "target")
+
+        def keep_on() -> int:
+            request = call("echo", 1)
+            with RawClient(_address(daemon)) as client:
+                client.send(request[:30])
+                answered = 0
+                while daemon.stats()["uptime_s"] < 1.5:
+                    client.send(request[30:] + request[:30])
+                    if client.receive() is None:
+                        break
+                    answered += 1
+                return answered if daemon.stats()["uptime_s"] >= 1.5 else -1
+
+        assert await asyncio.to_thread(keep_on) > 0
+        assert daemon.stats()["refusals"] == 0
+
+
+@pytest.mark.parametrize("pipelining", [False, True])
+async def test_a_client_that_never_reads_is_not_read_either(pipelining: bool) -> None:
+    limits = DaemonLimits(write_buffer_bytes_max=100_000)
+    async with Daemon(limits=limits) as daemon:
+        daemon.register(Target(), "target")
+        rss_before = _rss_bytes()
+
+        def strike() -> int:
+            with RawClient(_address(daemon), pipelining=pipelining) as client:
+                client.socket.settimeout(0.5)
+                sent = 0
+                try:
+                    for seq in range(100_000):
+                        client.socket.sendall(call("repeat", "x", 100_000, seq=seq & 0xFFFF))
+                        sent += 1
+                except OSError:
+                    pass
+                calls = daemon.calls
+                assert calls < sent  # most requests wait unread
+                assert _rss_bytes() - rss_before < RSS_GROWTH_BYTES_MAX
+                client.socket.settimeout(20)
+                for _ in range(calls + 50):  # once it reads, it gets all, and more is carried out
+                    assert client.outcome() == "result"
+                return sent
+
+        assert await asyncio.to_thread(strike) < 100_000
+        await eventually(lambda: daemon.stats()["connections"] == 0)
+
+
+async def test_replies_of_tasks_to_a_client_that_never_reads_are_bounded() -> None:
+    limits = DaemonLimits(write_buffer_bytes_max=100_000, unread_bytes_max=1_000_000)
+    async with Daemon(limits=limits) as daemon:
+        daemon.register(Target(), "target")
+        client = await asyncio.to_thread(RawClient, _address(daemon), pipelining=True)
+        with client:
+            client.send(b"".join(call("repeat_later", 1_000_000, seq=n) for n in range(60)))
+            await eventually(lambda: daemon.stats()["refusals"] == 1)
+            await eventually(lambda: daemon.stats()["connections"] == 0)
