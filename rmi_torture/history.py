@@ -19,12 +19,14 @@ Jepsen's histories (https://github.com/jepsen-io/jepsen), as is their meaning.
 
 from __future__ import annotations
 
-import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal
+
+import msgspec
 
 INVOKE, OK, FAIL, INFO = "invoke", "ok", "fail", "info"
 NEMESIS = "nemesis"
@@ -32,7 +34,10 @@ NEMESIS = "nemesis"
 Outcome = Literal["ok", "fail", "info"]
 Value = Mapping[str, Any]
 
-_OPEN_NS = 2**63 - 1  # the end of an operation that has none
+OPEN_NS = 2**63 - 1
+"""The end of an operation that has none."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Event:
     value: Value
     error: Value | None = None
 
-    def as_json(self) -> str:
+    def as_json(self) -> bytes:
         """Return the line, without its end."""
         data: dict[str, Any] = {
             "index": self.index,
@@ -59,7 +64,10 @@ class Event:
         }
         if self.error is not None:
             data["error"] = self.error
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        return _encode(data)
+
+
+_decode = msgspec.json.Decoder(Event).decode
 
 
 @dataclass(slots=True)
@@ -83,7 +91,7 @@ class Operation:
     f: str
     asked: Value
     began_ns: int
-    ended_ns: int = _OPEN_NS
+    ended_ns: int = OPEN_NS
     outcome: Outcome = "info"
     got: Value = field(default_factory=dict)
     error: Value = field(default_factory=dict)
@@ -98,19 +106,27 @@ class Recorder:
     """Writes a history while it happens.
 
     Args:
-        file: where the lines go; None keeps them in memory only.
+        file: where the lines go; None keeps the events in memory.
         clock_ns: monotonic time in nanoseconds.
 
     Attributes:
-        events: all so far.
+        events: all so far, if there is no file.
+        count: how many there are.
+        ends: how many there are by (type, f): what a summary on the way needs.
     """
 
     def __init__(
-        self, file: TextIO | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+        self, file: BinaryIO | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self.events: list[Event] = []
+        self.count = 0
+        self.ends: Counter[tuple[str, str]] = Counter()
         self._file = file
         self._clock_ns = clock_ns
+
+    def acknowledged(self) -> int:
+        """Return how many operations have ended well so far."""
+        return sum(count for (kind, _), count in self.ends.items() if kind == OK)
 
     def invoke(self, process: int | str, f: str, value: Value) -> None:
         """Note that *process* asks for *f*."""
@@ -131,10 +147,13 @@ class Recorder:
     def _add(
         self, process: int | str, kind: str, f: str, value: Value, error: Value | None
     ) -> None:
-        event = Event(len(self.events), self._clock_ns(), process, kind, f, value, error)
-        self.events.append(event)
-        if self._file is not None:
-            self._file.write(event.as_json() + "\n")
+        event = Event(self.count, self._clock_ns(), process, kind, f, value, error)
+        self.count += 1
+        self.ends[kind, f] += 1
+        if self._file is None:
+            self.events.append(event)
+        else:
+            self._file.write(event.as_json() + b"\n")
 
 
 def read_history(path: Path) -> Iterator[Event]:
@@ -143,11 +162,11 @@ def read_history(path: Path) -> Iterator[Event]:
     Raises:
         ValueError: a line is not an event; it says which one.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield Event(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                yield _decode(line)
+            except msgspec.DecodeError as error:
                 raise ValueError(f"{path.name}, line {number}: not an event ({error})") from error
 
 

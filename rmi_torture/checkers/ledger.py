@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,11 +32,11 @@ class Line(NamedTuple):
 
 @dataclass
 class AccountHistory:
-    """The balances of one account in the order of commits.
+    """The balances of one account, line by line.
 
     Attributes:
-        commits: commit numbers that changed it, rising.
-        balances: what it held from each of them on.
+        commits: the commit number of each line that changed it; never falling.
+        balances: what it held after each of them.
     """
 
     commits: list[int] = field(default_factory=list)
@@ -50,12 +50,15 @@ class AccountHistory:
     def change(self, commit: int, amount: int) -> int:
         """Add *amount* at *commit*; return the balance."""
         balance = (self.balances[-1] if self.balances else 0) + amount
-        if self.commits and self.commits[-1] == commit:
-            self.balances[-1] = balance
-        else:
-            self.commits.append(commit)
-            self.balances.append(balance)
+        self.commits.append(commit)
+        self.balances.append(balance)
         return balance
+
+    def during(self, commit: int) -> Sequence[int]:
+        """Return all it held from before *commit* until it was done, line by line."""
+        first = bisect_left(self.commits, commit)
+        before = self.balances[first - 1] if first else 0
+        return [before, *self.balances[first : bisect_right(self.commits, commit)]]
 
 
 class Ledger:

@@ -1,0 +1,21 @@
+"""The workloads by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rmi_torture.workloads.bank import BankWorkload
+from rmi_torture.workloads.base import Setting, Workload
+
+_WORKLOADS: Mapping[str, Callable[[Setting], Workload]] = {
+    "bank": BankWorkload,
+}
+
+
+def make_workload(name: str, setting: Setting) -> Workload:
+    """Return the workload of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _WORKLOADS[name](setting)
