@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, str] = {
     "token": "rmi_launch.tokens:token",
     "account": "rmi_launch.accounts:account",
     "config": "rmi_launch.config:config",
+    "map-stats": "rmi_launch.map_stats:map_stats",
+    "hazelcast": "rmi_launch.hazelcast:hazelcast",
     "nameserver": "rmi_launch.services:nameserver",
     "data": "rmi_launch.services:data",
     "business": "rmi_launch.services:business",

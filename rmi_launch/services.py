@@ -23,6 +23,13 @@ from rmi_runtime import Loaded, Settings
 _COMMON = ("data_dir", "host", "ns", "insecure", "log_level")
 _BANK = ("lock_wait_s", "lock_lease_s", "call_timeout_s", "batch_max", "queue_max")
 _MESSAGES = ("store", "call_timeout_s", "batch_max", "queue_max")
+_CLUSTER = (
+    "loggers",
+    "hazelcast_members",
+    "hazelcast_cluster",
+    "hazelcast_port",
+    "hazelcast_heap_mib",
+)
 
 DELAY_TOLD_S = 2.0
 """A service that is not ready after this tells what it waits for."""
@@ -69,7 +76,7 @@ def facade(loaded: Loaded, number: int) -> None:
 
 @click.command()
 @number
-@with_settings(*_COMMON, *_MESSAGES)
+@with_settings(*_COMMON, *_MESSAGES, *_CLUSTER)
 def logger(loaded: Loaded, number: int) -> None:
     """Run a logger: it keeps messages in the shared store."""
     spec = ServiceSpec(f"msg.logger.{number}", "rmi_msg:run_logger", (number,))
@@ -78,7 +85,7 @@ def logger(loaded: Loaded, number: int) -> None:
 
 @click.command()
 @number
-@with_settings(*_COMMON, *_MESSAGES)
+@with_settings(*_COMMON, *_MESSAGES, *_CLUSTER)
 def messages(loaded: Loaded, number: int) -> None:
     """Run a messages service: it consumes the queue."""
     spec = ServiceSpec(f"msg.messages.{number}", "rmi_msg:run_messages", (number,))

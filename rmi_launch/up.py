@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from rmi_launch import data_dir
+from rmi_launch.hazelcast import HAZELCAST_SETTINGS, prepare_store
 from rmi_launch.options import with_settings
 from rmi_launch.plan import PRELOAD, check_gateways, check_name_server, plan_services
 from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
@@ -41,6 +42,7 @@ class AddressInUse(Conflict):
     "messages",
     "gateway_workers",
     "store",
+    *HAZELCAST_SETTINGS,
     "http",
     "ns",
     "host",
@@ -60,6 +62,7 @@ def up(loaded: Loaded) -> None:
     log_dir = data_dir.prepare(settings.data_dir)
     with data_dir.locked(settings.data_dir, settings.stop_wait_s) as lock_fd:
         refuse_taken_addresses(settings)
+        prepare_store(settings)
         grace_s = settings.stop_wait_s + ZYGOTE_EXTRA_S
         with ZygoteProcess.start(PRELOAD, log_dir, grace_s, (lock_fd,)) as zygote:
             view = make_view(began)

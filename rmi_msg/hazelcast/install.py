@@ -127,7 +127,7 @@ def find_maven() -> str:
     )
 
 
-def install(data_dir: Path, tell: Tell = lambda line: None) -> Path:
+def install_hazelcast(data_dir: Path, tell: Tell = lambda line: None) -> Path:
     """Fetch the jars, if they are not there.
 
     Args:

@@ -56,13 +56,20 @@ class Member:
     """The member of logger *number*. An async context manager: in it, the member is kept running.
 
     Args:
-        settings: where, and how.
-        number: the logger's.
+        settings: where, and how. If they name members, it is one of those, at *address*.
+        number: the logger's; its files have it in their names.
+        address: ``host:port`` that it listens on; None: that of the logger's own.
         grace_s: how long the member waits for a new logger should this process crash.
     """
 
-    def __init__(self, settings: Settings, number: int, grace_s: float = GRACE_S) -> None:
-        self.address = member_address(settings, number)
+    def __init__(
+        self,
+        settings: Settings,
+        number: int,
+        address: str | None = None,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self.address = address or member_address(settings, number)
         self._settings = settings
         self._members = member_addresses(settings, number)
         self._number = number
@@ -248,6 +255,26 @@ async def until(done: Callable[[], bool], member: Member, wait_s: float) -> None
                 await asyncio.sleep(LOOK_S / 4)
     except TimeoutError:
         raise member.failure(f"did not join a cluster within {wait_s:g} s") from None
+
+
+def find_members(settings: Settings) -> tuple[tuple[str, ...], str]:
+    """Find the members that a data directory's loggers started, or that the settings name.
+
+    Args:
+        settings: if they name members, those are taken.
+
+    Returns:
+        Their addresses, none if none is running; and the name of their cluster.
+    """
+    if settings.hazelcast_members:
+        return settings.hazelcast_members, settings.hazelcast_cluster
+    found = []
+    cluster = settings.hazelcast_cluster
+    for path in sorted(hazelcast_dir(settings.data_dir).glob("member-*.lock")):
+        if _is_locked(path) and (note := _read_note(path)):
+            found.append(str(note.get("address")))
+            cluster = str(note.get("cluster", cluster))
+    return tuple(found), cluster
 
 
 def _opened(flag: str, what: str) -> tuple[str, str]:

@@ -45,22 +45,46 @@ async def open_stores(settings: Settings, number: int | None = None) -> AsyncIte
         MemberFailed: the member did not start.
         Unavailable: no member could be reached.
     """
-    watch = ClusterWatch()
-    members = member_addresses(settings, number or 1)
     async with AsyncExitStack() as stack:
-        member = None
         if number is not None and not settings.hazelcast_members:
-            member = await stack.enter_async_context(Member(settings, number))
+            link = await stack.enter_async_context(open_member(settings, number))
+        else:
+            watch = ClusterWatch()
+            members = member_addresses(settings)
+            link = Link(members, settings.hazelcast_cluster, watch.on_members)
+            await stack.enter_async_context(link)
+            await stack.enter_async_context(watch.watching(link))
+            await link.client(settings.start_wait_s * START_SHARE)
+        yield stores_on(Cluster(link, settings.call_timeout_s * PERSIST_SHARE))
+
+
+@asynccontextmanager
+async def open_member(
+    settings: Settings, number: int, address: str | None = None
+) -> AsyncIterator[Link]:
+    """Run a member, and wait until it has joined.
+
+    Args:
+        settings: where the members are.
+        number: of the logger it belongs to; its files have it in their names.
+        address: ``host:port`` that it listens on; None: that of the logger's own.
+
+    Yields:
+        The way to the cluster that it is part of.
+
+    Raises:
+        MemberFailed: it did not start.
+    """
+    watch = ClusterWatch()
+    async with AsyncExitStack() as stack:
+        member = await stack.enter_async_context(Member(settings, number, address))
+        members = member_addresses(settings, number)
         link = Link(members, settings.hazelcast_cluster, watch.on_members)
         await stack.enter_async_context(link)
         await stack.enter_async_context(watch.watching(link))
         wait_s = settings.start_wait_s * START_SHARE
-        if member is not None:
-            own = member.address
-            await until(lambda: own in link.members, member, wait_s)
-        else:
-            await link.client(wait_s)
-        yield stores_on(Cluster(link, settings.call_timeout_s * PERSIST_SHARE))
+        await until(lambda: member.address in link.members, member, wait_s)
+        yield link
 
 
 class ClusterWatch:
