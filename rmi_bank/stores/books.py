@@ -29,10 +29,10 @@ from rmi_runtime.errors import Conflict, InvalidRequest
 MARK_EVERY = 64
 """One journal entry in this many, on the average, has a mark."""
 
-FOLD_ACCOUNTS = 50_000
+FOLD_ACCOUNTS = 25_000
 """A pass begins when this many accounts have been touched..."""
 
-FOLD_LINES = 100_000
+FOLD_LINES = 50_000
 """...or this many lines written since the last."""
 
 GROUP_LINES_MAX = 16_384

@@ -115,6 +115,12 @@ END;
 WRITE_GROUP = "INSERT INTO commit_group VALUES (?, ?, ?, ?, ?, ?, ?)"
 """Writes a group of commits; see the columns of ``commit_group``."""
 
+ACCOUNTS = """
+SELECT json_group_array(account), json_group_array(balance), json_group_array(last_line),
+    json_group_array(owner) FROM accounts
+"""
+"""All accounts, one JSON array per column, in the same order."""
+
 KNOWN = """
 SELECT request_id, operation, result, commit_no FROM outcomes
 WHERE request_id IN (SELECT value FROM json_each(?))

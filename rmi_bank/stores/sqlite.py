@@ -46,6 +46,7 @@ WHERE hash = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
 """
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Any]).decode
 
 
 def now_us() -> int:
@@ -287,10 +288,14 @@ def _parameters(plan: Plan) -> tuple[Any, ...]:
 def _load(connection: sqlite3.Connection) -> tuple[int, Books]:
     state = connection.execute("SELECT epoch, commit_no, folded_line FROM state").fetchone()
     epoch, commit_no, folded_line = state
+    # Columns as JSON arrays: half the time of a million rows, and the numbers of the accounts are
+    # the same objects in all three dictionaries.
+    columns = map(_decode, connection.execute(schema.ACCOUNTS).fetchone())
+    accounts, balances, last_lines, owners = columns
     books = Books(
-        dict(connection.execute("SELECT account, balance FROM accounts")),
-        dict(connection.execute("SELECT account, last_line FROM accounts WHERE last_line > 0")),
-        dict(connection.execute("SELECT account, owner FROM accounts WHERE owner IS NOT NULL")),
+        dict(zip(accounts, balances, strict=True)),
+        {account: line for account, line in zip(accounts, last_lines, strict=True) if line},
+        {a: owner for a, owner in zip(accounts, owners, strict=True) if owner is not None},
         commit_no=commit_no,
         folded_line=folded_line,
     )
