@@ -15,15 +15,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from Pyro5.errors import DaemonError
-
-from rmi_runtime import errors, serializers, wire
-from rmi_runtime.context import ANONYMOUS, Identity
+from rmi_runtime import handshake, wire
+from rmi_runtime.context import ANONYMOUS, Identity, Renew
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
@@ -63,6 +63,8 @@ class ServerConnection(asyncio.Protocol):
         self._waiting: deque[wire.Message] = deque()
         self._tasks: dict[asyncio.Task[None], bool] = {}  # task -> does the peer await its result
         self._greeter: asyncio.Task[None] | None = None
+        self._ask_at = math.inf  # when it has to be asked again who the caller is
+        self._unknown: Exception | None = None  # why that is not known any more
         self._busy = False  # a stock client's call is under way: the next one waits
         self._crowded = False  # so many calls are under way that the next one waits
         self._full = False  # the client does not read its replies: it is not listened to
@@ -226,6 +228,15 @@ class ServerConnection(asyncio.Protocol):
             self._refuse_bytes(wire.WireError(f"message type {message.type} was not expected here"))
 
     def _invoke(self, message: wire.Message) -> None:
+        if self._ask_at != math.inf:  # the caller may lose its rights while it is connected
+            if time.monotonic() >= self._ask_at and self.identity.renew is not None:
+                self._waiting.appendleft(message)
+                self._state = _GREETING
+                self._greeter = asyncio.ensure_future(self._ask_again(self.identity.renew))
+                return
+            if self._unknown is not None:
+                self._daemon.dispatcher.refuse(self, message, self._unknown)
+                return
         oneway = bool(message.flags & wire.FLAG_ONEWAY)
         full = len(self._tasks) >= self._limits.connection_inflight_max
         if full and (oneway or not self.pipelining):
@@ -269,11 +280,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = _GREETING
         try:
             serializer = self._daemon.serializer(message.serializer_id)
-            data = serializer.loads(message.payload)
-            if not isinstance(data, dict) or not isinstance(data.get("object"), str):
-                raise errors.MalformedRequest(
-                    "a handshake is a dictionary with the object's id and the handshake data"
-                )
+            data = handshake.read_connect(serializer, message)
             identity = self._daemon.authenticate(data.get("handshake"), self)
         except BaseException as error:
             self._reject(message, error)
@@ -297,17 +304,17 @@ class ServerConnection(asyncio.Protocol):
             self._welcome(message, data, known)
 
     def _welcome(self, message: wire.Message, data: dict[str, Any], identity: Identity) -> None:
-        object_id = data["object"]
         try:
+            handshake.check_certificate(identity, self._transport)
             reply = {
                 "handshake": self._daemon.greeting(data.get("handshake"), self),
-                "meta": self._daemon.objects.metadata(object_id),
+                "meta": self._daemon.objects.metadata(data["object"]),
             }
             payload = self._daemon.serializer(message.serializer_id).dumps(reply)
         except Exception as error:
             self._reject(message, error)
             return
-        self.identity = identity
+        self._know(identity, time.monotonic())
         asked = message.annotations.get(wire.ANNOTATION_PIPELINING)
         self.pipelining = asked == wire.PIPELINING_VERSION
         annotations = dict(self._daemon.annotations())
@@ -317,40 +324,33 @@ class ServerConnection(asyncio.Protocol):
         self._state = _OPEN
         self._parser.size_bytes_max = size_bytes_max
         self._daemon.greeted(self)
-        self.send(
-            wire.encode(
-                wire.MSG_CONNECTOK,
-                message.serializer_id,
-                0,
-                message.seq,
-                payload,
-                annotations,
-                message.correlation_id,
-            )
-        )
+        self.send(handshake.encode_welcome(message, payload, annotations))
         if self._parser.more:
             self._go_on_soon()
 
     def _reject(self, message: wire.Message, error: BaseException) -> None:
         self._daemon.count_refusal()
         log.info("connection %d from %s rejected: %s", self.id, self.peer, error)
-        speaks = serializers.BY_ID.get(message.serializer_id) or serializers.BY_NAME["serpent"]
-        code = errors.Forbidden.code
-        if isinstance(error, errors.RmiError):
-            code = error.code
-        elif isinstance(error, DaemonError):
-            code = errors.NotFound.code
-        self.send(
-            wire.encode(
-                wire.MSG_CONNECTFAIL,
-                speaks.serializer_id,
-                0,
-                message.seq,
-                speaks.dumps(errors.describe(error)),
-                {wire.ANNOTATION_REFUSAL: code.encode("ascii")},
-            )
-        )
+        self.send(handshake.encode_refusal(message, error))
         self._hang_up()
+
+    def _know(self, identity: Identity, asked_at: float) -> None:
+        self.identity = identity
+        self._unknown = None
+        self._ask_at = math.inf if identity.renew is None else asked_at + handshake.KNOWN_S
+
+    async def _ask_again(self, renew: Renew) -> None:
+        """Find out whether the caller is still who it was; what has come meanwhile waits."""
+        asked_at = time.monotonic()
+        try:
+            self._know(await renew(), asked_at)
+        except Exception as error:
+            log.info("connection %d from %s is known no longer: %s", self.id, self.peer, error)
+            self._unknown = error
+            self._ask_at = time.monotonic() + handshake.ASK_AGAIN_S
+        if self._state == _GREETING:
+            self._state = _OPEN
+            self._go_on_soon()
 
     # -- out
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from rmi_runtime import errors
+
+Renew = Callable[[], Awaitable["Identity"]]
+"""Asks again who a caller is; raises, as an authenticator does, if it may not call any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +24,14 @@ class Identity:
         kind: ``anonymous``, ``client`` (showed a token) or ``service`` (showed the cluster key).
         client: the client's number, if it is one.
         role: the client's role, if it is one: ``teller``, ``customer`` or ``admin``.
+        renew: asks again whether this is so; the daemon does every now and then, before it carries
+            out a call. None: it is so for as long as the connection lasts.
     """
 
     kind: str = "anonymous"
     client: int | None = None
     role: str | None = None
+    renew: Renew | None = field(default=None, compare=False, repr=False)
 
 
 ANONYMOUS = Identity()
@@ -168,8 +174,8 @@ def check_allowed(words: frozenset[str], identity: Identity, what: str) -> None:
         return
     needed = " or ".join(sorted(words))
     if identity.kind == ANONYMOUS.kind:
+        send = "the cluster key" if words == {SERVICE.kind} else "a token or the cluster key"
         raise errors.Unauthenticated(
-            f"{what} needs a caller known as {needed}: send a token or the cluster key "
-            "in the connection handshake"
+            f"{what} needs a caller known as {needed}: send {send} in the connection handshake"
         )
     raise errors.Forbidden(f"{what} is for {needed} only")

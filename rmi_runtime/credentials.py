@@ -7,7 +7,7 @@ ever stored: a token has full entropy, so a slow password hash would add nothing
 A caller says who it is in the handshake of its connection:
 
 ======================== =================================
-``{"token": "..."}``     a client
+``{"token": "..."}``     a client, where clients are known; elsewhere nobody in particular
 ``{"cluster_key": "…"}`` a service
 anything else            nobody in particular (anonymous)
 ======================== =================================
@@ -16,6 +16,7 @@ anything else            nobody in particular (anonymous)
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import os
@@ -23,6 +24,7 @@ import re
 import secrets
 import stat
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
@@ -33,6 +35,8 @@ KEY_FILE = "cluster.key"
 _KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-f]{64}")
 _SECRET_LENGTH_MAX = 512
+
+FAKE = "the token is fake, revoked or expired"
 
 Identify = Callable[[str], Awaitable[Identity | None]]
 """Finds the identity of a token's hash, or None if there is no such token."""
@@ -125,7 +129,8 @@ class ServiceAuthenticator:
 
     Args:
         cluster_key: what services must know, as :func:`load_or_create_cluster_key` returns it.
-        identify: finds the identity of a token's hash. None: this service takes no tokens.
+        identify: finds the identity of a token's hash. None: this service knows no clients. To it
+            whoever shows a token, which it cannot check, is anybody.
 
     Attributes:
         identify: may be set later, when the service knows how.
@@ -143,7 +148,8 @@ class ServiceAuthenticator:
             peer: where it called from; not used.
 
         Returns:
-            The identity; anonymous if the handshake names neither a token nor a cluster key.
+            The identity; anonymous if the handshake names neither a token nor a cluster key. That
+            of a client can be asked again (:attr:`Identity.renew`).
 
         Raises:
             Forbidden: the token or the cluster key is wrong.
@@ -164,11 +170,17 @@ class ServiceAuthenticator:
 
     async def _client(self, token: object) -> Identity:
         if self.identify is None:
-            raise errors.Forbidden("this service takes no client tokens; call a business object")
-        identity = await self.identify(hash_token(token)) if _plausible(token) else None
+            return Identity("anonymous")
+        if not _plausible(token):
+            raise errors.Forbidden(FAKE)
+        return await self._client_of(hash_token(token))
+
+    async def _client_of(self, token_hash: str) -> Identity:
+        identity = await self.identify(token_hash) if self.identify is not None else None
         if identity is None:
-            raise errors.Forbidden("the token is fake, revoked or expired")
-        return identity
+            raise errors.Forbidden(FAKE)
+        # Tokens are revoked and expire, while connections stay.
+        return dataclasses.replace(identity, renew=partial(self._client_of, token_hash))
 
 
 def _plausible(secret: object) -> TypeGuard[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from Pyro5 import errors as pyro_errors
 from Pyro5.core import DAEMON_NAME, _ExceptionWrapper
-from Pyro5.errors import format_traceback
+from Pyro5.errors import SerializeError, format_traceback
 
 from rmi_runtime import errors, wire
 from rmi_runtime.context import Call, current
@@ -113,6 +113,18 @@ class Dispatcher:
         raise errors.Overloaded(
             "too many calls are under way here: try again shortly, or elsewhere", retry_after_s=1
         )
+
+    def refuse(
+        self, connection: ServerConnection, message: wire.Message, error: BaseException
+    ) -> None:
+        """Answer an INVOKE message with an error, and do nothing else."""
+        self._daemon.calls += 1
+        call = Call(connection.identity, connection, message.seq)
+        try:
+            serializer = self._daemon.serializer(message.serializer_id)
+        except SerializeError:
+            serializer = _DEFAULT
+        self._reply_error((connection, message, serializer, call), error)
 
     # -- tasks
 

@@ -101,13 +101,32 @@ async def test_a_token_is_looked_up_by_its_hash() -> None:
         return teller if token_hash == hash_token(token) else None
 
     authenticate = ServiceAuthenticator(KEY)
-    with pytest.raises(errors.Forbidden, match="no client tokens"):
-        await authenticate({"token": token}, PEER)
     authenticate.identify = identify
     assert await authenticate({"token": token}, PEER) == teller
     for fake in (token[:-1], "", None, 5, "x" * 10_000):
         with pytest.raises(errors.Forbidden, match="fake"):
             await authenticate({"token": fake}, PEER)
+
+
+async def test_a_token_is_worth_nothing_to_a_service_that_knows_no_clients() -> None:
+    assert await ServiceAuthenticator(KEY)({"token": new_token()}, PEER) == Identity("anonymous")
+
+
+async def test_a_client_can_be_asked_for_again_without_its_token_being_kept() -> None:
+    token = new_token()
+    known = {hash_token(token): Identity("client", 4, "teller")}
+
+    async def identify(token_hash: str) -> Identity | None:
+        return known.get(token_hash)
+
+    identity = await ServiceAuthenticator(KEY, identify)({"token": token}, PEER)
+    assert identity.renew is not None
+    assert token not in repr(identity.renew)
+    known[hash_token(token)] = Identity("client", 4, "customer")
+    assert (await identity.renew()).role == "customer"
+    del known[hash_token(token)]
+    with pytest.raises(errors.Forbidden, match="revoked"):
+        await identity.renew()
 
 
 @pytest.mark.parametrize("handshake", ["hello", None, {}, {"user": "me"}, ["token"], 3])
