@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from Pyro5.core import DAEMON_NAME
@@ -33,6 +33,10 @@ class ObjectTable:
     def ids(self) -> list[str]:
         """Return the ids of all registered objects."""
         return list(self._objects)
+
+    def by_id(self) -> Mapping[str, Any]:
+        """Return the objects and classes that live, by their ids."""
+        return {name: self._resolve(name) for name in self._objects}
 
     def add(
         self, obj_or_class: Any, name: str | None, daemon: Any, *, force: bool, weak: bool

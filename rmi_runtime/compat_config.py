@@ -1,0 +1,69 @@
+"""What :class:`rmi_runtime.compat.Daemon` takes from Pyro5's configuration."""
+
+from __future__ import annotations
+
+import ssl as tls
+from pathlib import Path
+from typing import Final
+
+from Pyro5 import config
+
+from rmi_runtime.limits import DaemonLimits
+
+ELEMENTS_MAX: Final = 1_000_000
+MESSAGE_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
+STOCK_MESSAGE_SIZE_BYTES_MAX: Final = 1024 * 1024 * 1024  # a default that nobody chose
+
+
+def nat_address(
+    nathost: object, natport: int | None, unixsocket: str | None
+) -> tuple[str, int] | None:
+    """Return the address to put into URIs instead of the bound one, or None.
+
+    Args:
+        nathost: its host; None: as configured.
+        natport: its port, 0 for the bound one; None: as configured.
+        unixsocket: what is bound, if it is a Unix domain socket.
+
+    Raises:
+        ValueError: it is incomplete, or a socket has none.
+    """
+    host = nathost if nathost is not None else config.NATHOST
+    if natport is None and host is not None:
+        natport = config.NATPORT
+    if host is None:
+        if natport is not None:
+            raise ValueError("a natport needs its nathost")
+        return None
+    if unixsocket:
+        raise ValueError("a Unix domain socket has no NAT address")
+    return str(host), natport or 0
+
+
+def configured_limits() -> DaemonLimits:
+    """Return Pyro5's bounds where they were chosen, and ours where not."""
+    size = config.MAX_MESSAGE_SIZE
+    if size == STOCK_MESSAGE_SIZE_BYTES_MAX:
+        size = MESSAGE_SIZE_BYTES_MAX
+    return DaemonLimits(
+        message_size_bytes_max=size,
+        reply_size_bytes_max=size,
+        elements_max=ELEMENTS_MAX,
+        stream_lifetime_s=config.ITER_STREAM_LIFETIME,
+        stream_linger_s=config.ITER_STREAM_LINGER,
+    )
+
+
+def configured_ssl() -> tls.SSLContext | None:
+    """Return the server context for the configured certificates, or None without SSL."""
+    if not config.SSL:
+        return None
+    context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(
+        config.SSL_SERVERCERT, config.SSL_SERVERKEY or None, config.SSL_SERVERKEYPASSWD or None
+    )
+    if config.SSL_CACERTS:
+        directory = Path(config.SSL_CACERTS).is_dir()
+        context.load_verify_locations(**{"capath" if directory else "cafile": config.SSL_CACERTS})
+    context.verify_mode = tls.CERT_REQUIRED if config.SSL_REQUIRECLIENTCERT else tls.CERT_NONE
+    return context
