@@ -37,6 +37,7 @@ class Echo:
                 "path": scope["path"],
                 "query": scope["query_string"].decode(),
                 "size": len(body),
+                "headers": [name.decode() for name, _ in scope["headers"]],
             }
         ).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -92,10 +93,15 @@ async def test_an_announced_body_over_the_bound_is_413_before_it_is_sent() -> No
 
 
 async def test_a_client_that_sends_all_of_a_large_body_first_still_reads_the_413() -> None:
+    def send_all_and_read(address: tuple[str, int]) -> bytes:
+        with socket.create_connection(address, timeout=10) as sock:
+            size = 3_000_000
+            sock.sendall(head("POST", "/", f"Content-Length: {size}") + bytes(size))
+            return sock.recv(65536)
+
     async with serving(body_size_bytes_max=1000) as place:
-        size = 3_000_000
-        answer = await place.ask(head("POST", "/", f"Content-Length: {size}"), bytes(size))
-        assert answer.status == 413
+        got = await asyncio.to_thread(send_all_and_read, place.server.address)
+        assert got.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_a_body_of_exactly_the_bound_is_taken() -> None:
@@ -133,6 +139,7 @@ async def test_chunks_arrive_whole_and_trailers_are_ignored() -> None:
         )
         assert answer.status == 200
         assert place.app.seen == [("POST", "/", b"hello world")]
+        assert json.loads(answer.body)["headers"] == ["host", "transfer-encoding"]
 
 
 @pytest.mark.parametrize(
@@ -350,6 +357,27 @@ async def test_a_client_that_never_reads_is_cut_off() -> None:
         await eventually(lambda: place.server.under_way == 1)
         await eventually(lambda: not place.server.connections)
         await eventually(lambda: place.server.under_way == 0)
+
+
+async def test_a_client_that_reads_late_gets_all_and_may_go_on() -> None:
+    parts = 200
+
+    async def pour(scope, receive, send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(parts):
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving() as place:
+        place.server.app = pour
+        connection = await place.connect()
+        connection.writer.transport.pause_reading()
+        await connection.send(GOOD)
+        await eventually(lambda: any(c.writing_paused for c in place.server.connections))
+        connection.writer.transport.resume_reading()
+        assert len((await connection.answer()).body) == parts * 65536
+        assert (await (await connection.send(GOOD)).answer()).status == 200
 
 
 async def test_an_application_that_fails_is_500_and_keeps_its_words_to_itself(caplog) -> None:

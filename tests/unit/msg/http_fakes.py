@@ -42,8 +42,10 @@ class FakeBank:
         self.operations: list[Any] = []
         self.error: Exception | None = None
         self.statement_args: tuple[Any, ...] = ()
+        self.tokens_asked_for: list[str] = []
 
     async def identify(self, token: str) -> Identity | None:
+        self.tokens_asked_for.append(token)
         return self.tokens.get(token)
 
     async def execute(self, identity: Identity, operation: Any) -> dict[str, Any]:

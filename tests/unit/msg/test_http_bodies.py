@@ -6,13 +6,25 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rmi_runtime import errors
-from rmi_runtime.http import HttpProblem, JsonBody, form_fields, problem_of, whole_number
+from rmi_runtime.http import (
+    HttpLimits,
+    HttpProblem,
+    JsonBody,
+    Route,
+    describe,
+    form_fields,
+    make_app,
+    problem_of,
+    whole_number,
+)
+from rmi_runtime.http.heads import head_problem
 from rmi_runtime.http.problems import problem_bytes
 
 
@@ -128,10 +140,37 @@ def test_every_error_of_the_tree_has_a_problem(cls: type[errors.RmiError]) -> No
         assert document["detail"] == "words from inside"
 
 
-def test_an_indefinite_error_is_never_taken_for_a_mistake_of_the_caller() -> None:
+def test_what_may_have_happened_is_503_also_if_nobody_here_knows_its_code() -> None:
     for cls in _all_errors():
-        if not cls.definite:
-            assert problem_of(cls("x")).status >= 500, cls
+        if not cls.definite and cls is not errors.InternalError:
+            assert problem_of(cls("x")).status == 503, cls
+    told = {"code": "from_a_newer_service", "definite": False, "fields": {}}
+    unknown = errors.from_wire({"__class__": "builtins.RuntimeError", "attributes": told})
+    assert unknown is not None
+    problem = problem_of(unknown)
+    assert (problem.status, problem.code) == (503, "from_a_newer_service")
+
+
+async def test_what_was_prepared_before_an_error_is_not_sent() -> None:
+    class Undecided:
+        @describe(summary="x")
+        async def on_get(self, req: Any, resp: Any) -> None:
+            resp.text = "all is well"
+            raise errors.Conflict("it is not")
+
+    transport = httpx.ASGITransport(app=make_app([Route("/x", Undecided())]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        response = await client.get("/x")
+    assert (response.status_code, response.json()["detail"]) == (409, "it is not")
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [(b"/", None), (b"/" + b"a" * 8191, None), (b"/\xff", 400)]
+)
+def test_targets_are_ascii_and_bounded(target: bytes, status: int | None) -> None:
+    headers = [(b"host", b"x")]
+    found = head_problem("1.1", target, headers, dict(headers), 0, HttpLimits())
+    assert (found and found.status) == status
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), "\ud800", {1: object()}])

@@ -210,6 +210,7 @@ async def test_a_key_cannot_be_made_to_meet_the_id_of_a_form_text() -> None:
         (b'{"text":"a","text":"b"}', 400),
         (b'{"text":"a","\\u0074ext":"b"}', 400),
         (b'{"text":"\\u0022\\u0022\\u0022\\u0022","text":"b"}', 400),
+        (b'{"text":"b","text":"\\u0022\\u0022\\u0022\\u0022"}', 400),
         (b'{"text":"\xff"}', 400),
         (b'{"text":"\\ud800"}', 400),
         (b'{"text":"a\nb"}', 400),
