@@ -149,7 +149,7 @@ async def run(plan: Plan, out_dir: Path) -> Result:
     with path.open("wb") as file:
         recorder = Recorder(file)
         async with AsyncExitStack() as stack:
-            surroundings = Surroundings(out_dir / "data", plan.faults, plan.bug)
+            surroundings = Surroundings(out_dir, plan.faults, plan.seed, plan.bug)
             await stack.enter_async_context(surroundings)
             system = surroundings.system(plan.environment, plan.arguments)
             await stack.enter_async_context(system)

@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
+from rmi_torture import hook
 from rmi_torture.faults.base import Fault
+from rmi_torture.faults.machine import (
+    ClockJump,
+    DiskFull,
+    PowerCut,
+    faketime_library,
+    may_mount,
+    mount_small_disk,
+    own_mounts,
+)
+from rmi_torture.faults.network import NetworkFault, NetworkProxy
 from rmi_torture.faults.processes import Kill, Pause
 from rmi_torture.system_under_test import SystemUnderTest
+from rmi_torture.targets import KINDS, NETWORK
+
+
+def missing_means() -> dict[str, str]:
+    """Return the kinds of faults that this machine has not the means for, and why."""
+    missing = {}
+    if not may_mount():
+        missing["full"] = "needs root, to mount a disk of its own"
+    if faketime_library() is None:
+        missing["clock"] = "needs libfaketime"
+    return missing
+
+
+def possible_kinds() -> tuple[str, ...]:
+    """Return all kinds of faults that this machine has the means for."""
+    missing = missing_means()
+    return tuple(kind for kind in KINDS if kind not in missing)
 
 
 class Surroundings:
     """The means of a run's faults; an async context manager.
 
     Args:
-        data_dir: of the system; must not exist or be empty.
+        out_dir: of the run; the system's own directory is ``data`` in it.
         kinds: of faults.
+        seed: of what the means leave to chance.
         bug: name of a planted bug, or nothing.
     """
 
-    def __init__(self, data_dir: Path, kinds: Sequence[str], bug: str = "") -> None:
-        self._data_dir = data_dir
+    def __init__(self, out_dir: Path, kinds: Sequence[str], seed: int, bug: str = "") -> None:
+        self._out_dir = out_dir
+        self._data_dir = out_dir / "data"
         self._kinds = kinds
+        self._seed = seed
         self._bug = bug
+        self._stack = AsyncExitStack()
+        self._proxy: NetworkProxy | None = None
+        self._clock: ClockJump | None = None
 
     async def __aenter__(self) -> Surroundings:
         self._data_dir.mkdir(parents=True, exist_ok=True)
+        if "full" in self._kinds:
+            own_mounts()
+            mount_small_disk(self._data_dir)
+        if "clock" in self._kinds:
+            self._clock = ClockJump(self._out_dir / "faketime", self._seed)
+        if NETWORK & set(self._kinds):
+            self._proxy = await self._stack.enter_async_context(
+                NetworkProxy(self._out_dir / "proxy.sock", self._seed)
+            )
         return self
 
     async def __aexit__(
@@ -35,13 +80,28 @@ class Surroundings:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        return None
+        await self._stack.aclose()
+        if "full" in self._kinds:
+            # The small disk goes with this process; what the services said is worth keeping.
+            outputs = self._out_dir / "log"
+            outputs.mkdir(exist_ok=True)
+            for path in (self._data_dir / "log").glob("*.out*"):
+                shutil.copy(path, outputs / path.name)
 
     def system(
         self, environment: Mapping[str, str], arguments: Sequence[str] = ()
     ) -> SystemUnderTest:
         """Return the system, to be started."""
-        return SystemUnderTest(self._data_dir, arguments, dict(environment))
+        variables = dict(environment)
+        if self._clock is not None:
+            variables |= self._clock.environment()
+        variables |= hook.environment(
+            self._out_dir / "hook",
+            bug=self._bug,
+            proxy=None if self._proxy is None else self._proxy.path,
+            forgetful="power" in self._kinds,
+        )
+        return SystemUnderTest(self._data_dir, arguments, variables)
 
     def faults(self, system: SystemUnderTest) -> dict[str, Fault]:
         """Return the faults, by kind."""
@@ -49,5 +109,11 @@ class Surroundings:
             "kill": Kill(system),
             "nameserver": Kill(system),
             "pause": Pause(system),
+            "power": PowerCut(system),
+            "full": DiskFull(self._data_dir),
         }
+        if self._clock is not None:
+            made["clock"] = self._clock
+        if self._proxy is not None:
+            made |= {kind: NetworkFault(self._proxy, kind) for kind in NETWORK}
         return {kind: made[kind] for kind in self._kinds}

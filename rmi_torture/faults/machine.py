@@ -1,0 +1,165 @@
+"""Faults of the machine: its disk is full, its clock jumps, its power is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from random import Random
+
+from rmi_runtime.errors import Unavailable
+from rmi_torture.faults.base import Value
+from rmi_torture.system_under_test import SystemUnderTest
+
+DISK_SIZE_MIB = 4096
+BALLAST_BLOCK = bytes(1024 * 1024)
+JUMP_S_MAX = 86_400 * 400
+_CLONE_NEWNS = 0x00020000
+
+_FAKETIME_PLACES = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+    "/usr/local/lib/faketime/libfaketimeMT.so.1",
+)
+
+
+def faketime_library() -> str | None:
+    """Return where libfaketime is, or None."""
+    return next((place for place in _FAKETIME_PLACES if Path(place).exists()), None)
+
+
+def may_mount() -> bool:
+    """Tell whether this process may mount a disk of its own."""
+    return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+def own_mounts() -> None:
+    """Let what this process mounts be seen by it and its children only, and end with them.
+
+    Raises:
+        Unavailable: the system does not allow it.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_CLONE_NEWNS) != 0:
+        why = os.strerror(ctypes.get_errno())
+        raise Unavailable(f"no mounts of our own: {why}; run as root, or without the fault 'full'")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def mount_small_disk(directory: Path) -> None:
+    """Mount a disk of bounded size, in memory, on *directory*."""
+    size = f"size={DISK_SIZE_MIB}m,mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(directory)], check=True)
+
+
+class DiskFull:
+    """The system's disk has no room left, for every process and every file: real ENOSPC.
+
+    Args:
+        directory: on a disk of its own, made by :func:`mount_small_disk`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._ballast = directory / "ballast"
+
+    async def begin(self, target: str) -> Value | None:
+        """Fill it to the last byte."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        fd = os.open(self._ballast, flags, 0o600)
+        try:
+            free = os.fstatvfs(fd)
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(fd, 0, free.f_bavail * free.f_frsize)
+            block = BALLAST_BLOCK
+            while block:
+                try:
+                    os.write(fd, block)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    block = block[: len(block) // 2]
+            return {"bytes": os.fstat(fd).st_size}
+        finally:
+            os.close(fd)
+
+    async def end(self, target: str) -> Value | None:
+        """Make room again."""
+        self._ballast.unlink(missing_ok=True)
+        return {}
+
+    async def heal(self) -> None:
+        """Make room again."""
+        await self.end("")
+
+
+class ClockJump:
+    """The time of day jumps, by up to a year, there and back; the monotonic clock goes on.
+
+    Args:
+        file: which libfaketime reads (https://github.com/wolfcw/libfaketime).
+        seed: of the jumps.
+    """
+
+    def __init__(self, file: Path, seed: int) -> None:
+        self._file = file
+        self._rng = Random(f"clock/{seed}")  # noqa: S311 (repeatable on purpose)
+        self._set(0)
+
+    async def begin(self, target: str) -> Value | None:
+        """Jump, often a little, seldom far."""
+        jump_s = int(self._rng.choice((-1, 1)) * JUMP_S_MAX ** self._rng.random())
+        self._set(jump_s)
+        return {"jump_s": jump_s}
+
+    async def end(self, target: str) -> Value | None:
+        """Jump back."""
+        self._set(0)
+        return {}
+
+    async def heal(self) -> None:
+        """Jump back."""
+        self._set(0)
+
+    def _set(self, jump_s: int) -> None:
+        draft = self._file.with_name(f"{self._file.name}.new")
+        draft.write_text(f"{jump_s:+d}")
+        draft.replace(self._file)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that put a system under this clock."""
+        return {
+            "LD_PRELOAD": faketime_library() or "",
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+
+class PowerCut:
+    """SIGKILL to the data object, whose disk forgets what was not synced.
+
+    Args:
+        system: started with the hook of a forgetful disk.
+    """
+
+    def __init__(self, system: SystemUnderTest) -> None:
+        self._system = system
+
+    async def begin(self, target: str) -> Value | None:
+        """Cut."""
+        pid = self._system.signal(target, signal.SIGKILL)
+        return None if pid is None else {"pid": pid}
+
+    async def end(self, target: str) -> Value | None:
+        """Nothing: the supervisor starts it again."""
+        return None
+
+    async def heal(self) -> None:
+        """Nothing."""
