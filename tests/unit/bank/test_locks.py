@@ -131,6 +131,15 @@ def test_a_lost_connection_frees_all_it_held_and_waited_for() -> None:
     assert len(table) == 2
 
 
+def test_what_is_granted_together_is_granted_in_the_order_of_asking() -> None:
+    table = make_table()
+    ask(table, "a", 1)
+    ask(table, "a", 2)
+    b, c = ask(table, "b", 2), ask(table, "c", 1)
+    assert table.drop_owner("a", now_s=0) == [b, c]
+    assert b.lease < c.lease
+
+
 def test_leases_of_an_earlier_epoch_are_worth_nothing_and_all_smaller() -> None:
     before = ask(make_table(epoch=6), "a", 1)
     table = make_table(epoch=7)

@@ -1,0 +1,124 @@
+"""What the client repeats, with which request id, and what it says in the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rmi_bank import BankClient
+from rmi_bank.errors import InsufficientFunds, LockTimeout
+from rmi_runtime.errors import (
+    CallTimeout,
+    ConnectionLost,
+    DeadlinePassed,
+    Forbidden,
+    Interrupted,
+    RmiError,
+    Unavailable,
+)
+
+
+class Business:
+    """Business objects that answer, call by call, as a list says; the last entry for ever."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def call(self, method: str, *args: Any, timeout_s: float, repeatable: bool) -> Any:
+        assert repeatable, "every call may be repeated: it only reads, or it has a request id"
+        assert timeout_s > 0
+        self.calls.append((method, *args))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, RmiError):
+            raise answer
+        return answer
+
+
+def make_client(*answers: Any) -> tuple[BankClient, Business]:
+    client = BankClient(token="t", timeout_s=0.1)
+    business = Business(*answers)
+    client._business = business  # type: ignore[assignment]
+    return client, business
+
+
+DONE = {"request_id": "r", "balance": 5, "commit": 1}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        LockTimeout("busy"),
+        DeadlinePassed("late"),
+        Interrupted("half-way"),
+        CallTimeout("silence"),
+        ConnectionLost("gone"),
+    ],
+)
+async def test_what_passes_is_repeated_with_the_same_id(failure: RmiError) -> None:
+    client, business = make_client(failure, failure, DONE)
+    assert await client.transfer(1, 2, 5) == DONE
+    assert len(business.calls) == 3
+    assert len(set(business.calls)) == 1
+    assert business.calls[0][:4] == ("transfer", 1, 2, 5)
+    assert len(business.calls[0][4]) == 36
+
+
+async def test_a_given_id_is_used() -> None:
+    client, business = make_client(DONE)
+    await client.deposit(1, 5, request_id="mine")
+    assert business.calls == [("deposit", 1, 5, "mine")]
+
+
+@pytest.mark.parametrize("refusal", [InsufficientFunds("poor"), Forbidden("no"), Unavailable("-")])
+async def test_a_refusal_is_not_repeated(refusal: RmiError) -> None:
+    client, business = make_client(refusal, DONE)
+    with pytest.raises(type(refusal)):
+        await client.withdraw(1, 5)
+    assert len(business.calls) == 1
+
+
+async def test_a_refusal_that_knows_the_request_ends_the_doubt() -> None:
+    client, _ = make_client(ConnectionLost("gone"), InsufficientFunds("poor"))
+    with pytest.raises(InsufficientFunds):
+        await client.withdraw(1, 5)
+
+
+@pytest.mark.parametrize("later", [LockTimeout("busy"), Forbidden("no"), Unavailable("nobody")])
+async def test_once_in_doubt_no_refusal_that_knows_nothing_of_it_makes_it_definite(
+    later: RmiError,
+) -> None:
+    client, business = make_client(ConnectionLost("gone"), later)
+    with pytest.raises(ConnectionLost) as caught:
+        await client.withdraw(1, 5)
+    assert caught.value.fields["request_id"] == business.calls[0][3], "to ask again with"
+
+
+async def test_without_doubt_the_last_failure_is_told() -> None:
+    client, business = make_client(LockTimeout("busy"))
+    with pytest.raises(LockTimeout):
+        await client.withdraw(1, 5)
+    assert len(business.calls) > 1
+
+
+async def test_changes_of_a_batch_get_ids_and_an_error_tells_them() -> None:
+    client, business = make_client(CallTimeout("silence"))
+    operations = [
+        {"type": "deposit", "account": 1, "amount": 5},
+        {"type": "balance", "account": 1},
+        {"type": "deposit", "account": 1, "amount": 5, "request_id": "mine"},
+    ]
+    with pytest.raises(CallTimeout) as caught:
+        await client.execute(operations)
+    ids = caught.value.fields["request_ids"]
+    sent = business.calls[0][1]
+    assert ids == [sent[0]["request_id"], None, "mine"]
+    assert all(call == business.calls[0] for call in business.calls)
+    assert "request_id" not in operations[0], "the caller's own dictionaries are left alone"
+
+
+async def test_a_name_server_is_not_shown_the_token() -> None:
+    client = BankClient(token="secret")
+    assert client._name_servers._handshake == "hello"
+    assert client._business._handshake == {"token": "secret"}
