@@ -43,6 +43,7 @@ class ServerConnection(asyncio.Protocol):
         identity: who is at the other end.
         peer: the other end's address, as the socket gives it.
         pipelining: replies may leave in any order.
+        elements_max: bound on the values in one message from this peer.
         instances: objects made for this connection (instance mode ``session``).
         correlation_uuid: stands in for the correlation id of calls that bring none.
         tracked_resources: objects closed when the connection ends (Pyro5's resource tracking).
@@ -55,6 +56,7 @@ class ServerConnection(asyncio.Protocol):
         self.pipelining = False
         self.instances: dict[type, Any] = {}
         self.tracked_resources: set[Any] = set()
+        self.elements_max = daemon.limits.stranger_elements_max
         self.correlation_uuid = uuid.uuid4()
         self._daemon = daemon
         self._limits = daemon.limits
@@ -280,7 +282,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = _GREETING
         try:
             serializer = self._daemon.serializer(message.serializer_id)
-            data = handshake.read_connect(serializer, message)
+            data = handshake.read_connect(serializer, message, self.elements_max)
             identity = self._daemon.authenticate(data.get("handshake"), self)
         except BaseException as error:
             self._reject(message, error)
@@ -318,7 +320,7 @@ class ServerConnection(asyncio.Protocol):
         asked = message.annotations.get(wire.ANNOTATION_PIPELINING)
         self.pipelining = asked == wire.PIPELINING_VERSION
         annotations = dict(self._daemon.annotations())
-        size_bytes_max = self._daemon.message_size_bytes_max(identity)
+        size_bytes_max, self.elements_max = self._daemon.bounds(identity)
         if self.pipelining:
             annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max)
         self._state = _OPEN

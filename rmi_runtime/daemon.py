@@ -30,6 +30,7 @@ from rmi_runtime.objects import ObjectTable
 from rmi_runtime.serializers import Call, Serializer
 from rmi_runtime.setting_rules import is_loopback
 from rmi_runtime.streams import StreamTable
+from rmi_runtime.tls import SHUTDOWN_S
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class Daemon:
         host: address to bind. Anything but loopback needs *ssl* and *authenticate*, or *insecure*.
         port: port to bind; 0 picks a free one.
         unixsocket: path of a Unix domain socket to bind instead.
-        ssl: server context for TLS, or None.
+        ssl: server context for TLS, or None. If it asks for certificates, services (who know the
+            cluster key) must have shown one.
         authenticate: ``(handshake data, peer address) -> Identity``, plain or async; it raises to
             refuse. None: everyone is anonymous.
         limits: bounds; see :class:`DaemonLimits`.
@@ -133,6 +135,7 @@ class Daemon:
         options: dict[str, Any] = {"sock": self._socket, "ssl": self._ssl, "backlog": BACKLOG}
         if self._ssl is not None:
             options["ssl_handshake_timeout"] = self.limits.handshake_s
+            options["ssl_shutdown_timeout"] = SHUTDOWN_S
         create = self.loop.create_unix_server if self._unixsocket else self.loop.create_server
         self._server = await create(self._new_connection, **options)
         self._housekeeper = asyncio.create_task(self._keep_house())
@@ -269,11 +272,14 @@ class Daemon:
         if self._partial:
             self._partial.pop(connection, None)
 
-    def message_size_bytes_max(self, identity: Identity) -> int:
-        """Return the bound on what this caller may send in one message."""
+    def bounds(self, identity: Identity) -> tuple[int, int]:
+        """Return the bounds on one message of this caller: bytes, and elements."""
+        limits = self.limits
+        size, elements = limits.message_size_bytes_max, limits.elements_max
         if self._authenticate is not None and identity.kind == ANONYMOUS.kind:
-            return min(self.limits.stranger_size_bytes_max, self.limits.message_size_bytes_max)
-        return self.limits.message_size_bytes_max
+            size = min(size, limits.stranger_size_bytes_max)
+            elements = min(elements, limits.stranger_elements_max)
+        return size, elements
 
     def count_refusal(self) -> None:
         """Count a connection or handshake that was refused."""
@@ -308,11 +314,11 @@ class Daemon:
             )
         return found
 
-    def read_call(self, serializer: Serializer, message: wire.Message) -> Call:
+    def read_call(self, serializer: Serializer, message: wire.Message, elements_max: int) -> Call:
         """Read the call in an INVOKE message."""
         if message.flags & wire.FLAG_KEEP_SERIALIZED:
-            return read_blob_call(message, serializer, self.limits.elements_max)
-        return serializer.load_call(message.payload, self.limits.elements_max)
+            return read_blob_call(message, serializer, elements_max)
+        return serializer.load_call(message.payload, elements_max)
 
     # -- objects
 

@@ -79,7 +79,9 @@ class Dispatcher:
         try:
             serializer = daemon.serializer(message.serializer_id)
             request = (connection, message, serializer, call)
-            object_id, name, args, kwargs = daemon.read_call(serializer, message)
+            object_id, name, args, kwargs = daemon.read_call(
+                serializer, message, connection.elements_max
+            )
             self._admit(object_id, message, call, refuse)
             target = daemon.objects.target(object_id, connection.instances)
             if message.flags & wire.FLAG_BATCH:

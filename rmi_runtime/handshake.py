@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from Pyro5.errors import DaemonError
 
-from rmi_runtime import errors, serializers, wire
+from rmi_runtime import errors, literals, serializers, wire
 from rmi_runtime.context import SERVICE, Identity
 from rmi_runtime.serializers import Serializer
 
@@ -27,13 +27,17 @@ ASK_AGAIN_S: Final = 0.25
 """After nobody could say who a caller is, the next one to ask comes no sooner than this."""
 
 
-def read_connect(serializer: Serializer, message: wire.Message) -> dict[str, Any]:
+def read_connect(
+    serializer: Serializer, message: wire.Message, elements_max: int
+) -> dict[str, Any]:
     """Return the dictionary in a CONNECT message.
 
     Raises:
         MalformedRequest: it holds something else.
         Exception: it cannot be parsed.
     """
+    if message.serializer_id in serializers.TEXT_IDS:
+        literals.check_elements(message.payload, elements_max)
     data = serializer.loads(message.payload)
     if not isinstance(data, dict) or not isinstance(data.get("object"), str):
         raise errors.MalformedRequest(

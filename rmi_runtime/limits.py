@@ -14,6 +14,7 @@ class DaemonLimits:
         message_size_bytes_max: payload plus annotations of a request, as sent and as inflated.
         stranger_size_bytes_max: the same from anonymous callers of a daemon that can tell who is
             calling.
+        stranger_elements_max: likewise of ``elements_max``.
         handshake_size_bytes_max: the same for the handshake, from peers nobody knows yet.
         reply_size_bytes_max: payload of a reply; a larger one becomes an error.
         elements_max: values in one request, checked before it is parsed.
@@ -33,6 +34,7 @@ class DaemonLimits:
     connections_max: int = 20_000
     message_size_bytes_max: int = 8 * 1024 * 1024
     stranger_size_bytes_max: int = 64 * 1024
+    stranger_elements_max: int = 2_048
     handshake_size_bytes_max: int = 16 * 1024
     reply_size_bytes_max: int = 64 * 1024 * 1024
     elements_max: int = 65_536

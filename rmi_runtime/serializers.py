@@ -290,6 +290,7 @@ def make_serializers(make_proxy: Callable[[str], MakeProxy]) -> Mapping[str, Ser
 
 
 BY_NAME: Final = make_serializers(_received_proxy)
+TEXT_IDS: Final = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 BY_ID: Final[Mapping[int, Serializer]] = {s.serializer_id: s for s in BY_NAME.values()}
 
 # Errors of our tree keep their code wherever they are inside a result, not only when raised.
