@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -49,6 +50,7 @@ class BankClient:
         token: the client's, or None if *handshake* is given.
         handshake: instead of a token, such as ``{"cluster_key": …}``.
         timeout_s: deadline of each call, repetitions included.
+        ssl: client context for TLS (:func:`rmi_runtime.client_context`), or None.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class BankClient:
         token: str | None = None,
         handshake: object = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        ssl: SSLContext | None = None,
     ) -> None:
         shown = {"token": token} if token is not None else handshake or "hello"
         self._timeout_s = timeout_s
         # Look-ups are open to everybody, and a token is no business of a name server's.
-        self._name_servers = NameServers(name_servers, handshake=handshake or "hello")
+        self._name_servers = NameServers(name_servers, handshake=handshake or "hello", ssl=ssl)
         self._business = Endpoints(
             self._name_servers,
             "bank.business.",

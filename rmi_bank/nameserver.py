@@ -16,6 +16,7 @@ from rmi_runtime import (
     ServiceAuthenticator,
     Settings,
     load_or_create_cluster_key,
+    load_tls,
     signal_ready,
     split_address,
     stop_on_signals,
@@ -39,14 +40,16 @@ async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = Non
 
     Raises:
         OSError: the address is taken, or is not this machine's.
-        ValueError: the address is reachable from outside, and ``insecure`` is off.
+        TlsUnusable: the certificate, its key or the CA cannot be used.
     """
     stopping = stop if stop is not None else stop_on_signals()
     host, port = split_address(settings.ns[0])
+    tls = load_tls(settings)
     daemon = Daemon(
         host,
         port,
         authenticate=ServiceAuthenticator(load_or_create_cluster_key(settings.data_dir)),
+        ssl=tls.server if tls else None,
         insecure=settings.insecure,
     )
     try:

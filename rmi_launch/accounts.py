@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rmi_launch.options import with_settings
+from rmi_launch.options import REACH_SETTINGS, with_settings
 from rmi_launch.system import ask, find_system
 from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded, Proxy
@@ -31,7 +31,7 @@ def account() -> None:
 )
 @click.option("--owner", type=click.IntRange(0, 2**53), help="Client whose it is. [default: none]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@with_settings("data_dir", "ns")
+@with_settings(*REACH_SETTINGS)
 def create(loaded: Loaded, number: int, balance: int, owner: int | None, as_json: bool) -> None:
     """Open the account NUMBER."""
 
@@ -58,7 +58,7 @@ def create(loaded: Loaded, number: int, balance: int, owner: int | None, as_json
     show_default=True,
     help="Most accounts to list.",
 )
-@with_settings("data_dir", "ns")
+@with_settings(*REACH_SETTINGS)
 def list_(loaded: Loaded, as_json: bool, after: int, limit: int) -> None:
     """List accounts, their balances and owners; all as of one commit."""
 

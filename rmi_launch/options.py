@@ -9,10 +9,20 @@ from typing import Any
 
 import click
 
-from rmi_runtime import load_settings
+from rmi_runtime import Settings, load_settings
 from rmi_runtime.settings import FIELDS, flag_of, rule_of
 
 Command = Callable[..., Any]
+
+TLS_SETTINGS = ("tls_cert", "tls_key", "tls_ca")
+
+REACH_SETTINGS = ("data_dir", "ns", "insecure", *TLS_SETTINGS)
+"""What a command needs to reach a running system, here or on another machine."""
+
+
+def tls_paths(settings: Settings) -> dict[str, str]:
+    """Return the settings for TLS by name; none if there is no TLS."""
+    return {name: getattr(settings, name) for name in TLS_SETTINGS} if settings.tls else {}
 
 
 def with_settings(*names: str) -> Callable[[Command], Command]:
@@ -61,6 +71,8 @@ def _option(name: str) -> Callable[[Command], Command]:
 def _metavar(name: str, default: object) -> str:
     if isinstance(default, Path):
         return "DIR"
+    if name in TLS_SETTINGS:
+        return "FILE"
     if isinstance(default, tuple) or name == "http":
         return "HOST:PORT"
     if isinstance(default, float):

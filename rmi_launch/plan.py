@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rmi_runtime import Settings, SettingsError, is_loopback, split_address
+from rmi_runtime import Settings, SettingsError, split_address
 
 PRELOAD = ("rmi_bank", "rmi_msg")
 """Modules that the services share; loaded once, before the first is forked."""
@@ -49,22 +49,6 @@ def plan_services(settings: Settings) -> list[list[ServiceSpec]]:
 def is_gateway(name: str) -> bool:
     """Say whether the service *name* speaks HTTP rather than Pyro."""
     return name.partition(".")[0] == GATEWAY
-
-
-def check_name_server(settings: Settings) -> None:
-    """Refuse to run a name server that other machines can reach, unless it was asked for.
-
-    Raises:
-        SettingsError: ``ns`` begins with such an address and ``insecure`` is off.
-    """
-    host, _ = split_address(settings.ns[0])
-    if not settings.insecure and not is_loopback(host):
-        raise SettingsError(
-            f"ns: a name server at {host} can be reached from other machines, and the traffic is "
-            "not encrypted; use 127.0.0.1, or accept this with --insecure",
-            field="ns",
-            source="Settings",
-        )
 
 
 def check_gateways(settings: Settings) -> None:

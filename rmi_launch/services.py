@@ -14,13 +14,13 @@ import click
 import uvloop
 
 from rmi_launch import data_dir
-from rmi_launch.options import with_settings
-from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec, check_name_server
+from rmi_launch.options import TLS_SETTINGS, with_settings
+from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
 from rmi_launch.zygote import log_to_stderr
 from rmi_runtime import Loaded, Settings
 
-_COMMON = ("data_dir", "host", "ns", "insecure", "log_level")
+_COMMON = ("data_dir", "host", "ns", "insecure", *TLS_SETTINGS, "log_level")
 _BANK = ("lock_wait_s", "lock_lease_s", "call_timeout_s", "batch_max", "queue_max")
 _MESSAGES = ("store", "call_timeout_s", "batch_max", "queue_max")
 _CLUSTER = (
@@ -40,10 +40,11 @@ number = click.option(
 
 
 @click.command()
-@with_settings("data_dir", "ns", "insecure", "log_level", "lease_s")
+@with_settings(
+    *("data_dir", "ns", "ns_broadcast_port", "insecure", *TLS_SETTINGS, "log_level", "lease_s")
+)
 def nameserver(loaded: Loaded) -> None:
     """Run a name server that forgets the dead, at the first address of --ns."""
-    check_name_server(loaded.settings)
     run_by_hand(ServiceSpec(NAMESERVER, "rmi_bank:run_nameserver"), loaded.settings)
 
 

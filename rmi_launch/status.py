@@ -8,6 +8,7 @@ import http.client
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any
 
 import click
@@ -15,12 +16,13 @@ from Pyro5.core import DAEMON_NAME
 from rich.table import Table
 
 from rmi_launch.failures import NotRunning
-from rmi_launch.options import with_settings
+from rmi_launch.options import REACH_SETTINGS, with_settings
 from rmi_launch.plan import GATEWAY, is_gateway
 from rmi_launch.system import System, find_system
 from rmi_launch.tables import new_table, show
 from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import RmiError
+from rmi_runtime.setting_rules import is_unspecified
 
 PROBE_TIMEOUT_S = 2.0
 """How long one service may take to answer before it is called unreachable."""
@@ -58,7 +60,7 @@ class ServiceStatus:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-@with_settings("data_dir", "ns", "http")
+@with_settings(*REACH_SETTINGS, "http")
 def status(loaded: Loaded, as_json: bool) -> None:
     """Show every service: name, address, process, state, uptime, calls, errors.
 
@@ -94,7 +96,7 @@ async def gather_status(system: System) -> list[ServiceStatus]:
     for service in gateways:
         del known[service["name"]]
     async with NameServers(
-        system.ns, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S
+        system.ns, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S, ssl=system.ssl
     ) as name_servers:
         try:
             entries = await name_servers.list()
@@ -106,7 +108,7 @@ async def gather_status(system: System) -> list[ServiceStatus]:
             state = "draining" if "rmi.draining" in entry.metadata else ""
             known[name] = (URI(entry.uri).location, state)
     gateway, *services = await asyncio.gather(
-        asyncio.to_thread(_ask_gateway, system.http),
+        asyncio.to_thread(_ask_gateway, system.http, system.ssl),
         *(_ask_service(system, name, address, state) for name, (address, state) in known.items()),
     )
     rows = sorted(services, key=lambda row: row.name)
@@ -135,7 +137,9 @@ async def _ask_service(system: System, name: str, address: str, state: str) -> S
         return ServiceStatus(name, address, state or UNREACHABLE)
     uri = f"PYRO:{DAEMON_NAME}@{address}"
     try:
-        async with Proxy(uri, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S) as daemon:
+        async with Proxy(
+            uri, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S, ssl=system.ssl
+        ) as daemon:
             stats: Mapping[str, Any] = await daemon._call("stats")
     except (RmiError, AttributeError, OSError):
         # One that leaves, or does not run, takes no new connection: others know why.
@@ -157,9 +161,15 @@ def _row(name: str, address: str, stats: Mapping[str, Any]) -> ServiceStatus:
     )
 
 
-def _ask_gateway(address: str) -> ServiceStatus:
+def _ask_gateway(address: str, ssl: SSLContext | None) -> ServiceStatus:
     host, port = split_address(address)
-    connection = http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_S)
+    if is_unspecified(host):  # it listens on all addresses; we ask on this machine's own
+        host = "127.0.0.1" if "." in host else "::1"
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=PROBE_TIMEOUT_S, context=ssl)
+        if ssl
+        else http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_S)
+    )
     try:
         connection.request("GET", "/healthz")
         response = connection.getresponse()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 from rmi_launch.data_dir import read_running
 from rmi_launch.failures import NotRunning
-from rmi_runtime import Loaded, NameServers, Proxy, load_or_create_cluster_key
+from rmi_runtime import Loaded, NameServers, Proxy, load_or_create_cluster_key, load_tls
 from rmi_runtime.errors import NotFound, Unavailable
 
 Result = TypeVar("Result")
@@ -27,20 +29,22 @@ class System:
         ns: addresses of the name servers.
         http: address of the gateway.
         handshake: handshake data that shows the cluster key.
+        ssl: client context for TLS, or None.
         services: what ``rmi up`` last wrote of its services (see ``data_dir.write_running``).
     """
 
     ns: tuple[str, ...]
     http: str
-    handshake: dict[str, str]
+    handshake: dict[str, str] = field(repr=False)
+    ssl: SSLContext | None = None
     services: tuple[dict[str, Any], ...] = ()
 
 
 def find_system(loaded: Loaded) -> System:
     """Find the system of a data directory.
 
-    Addresses that were set anywhere are taken as they are; others come from the ``rmi up`` that
-    runs on the data directory, so that they need not be repeated.
+    Addresses and certificates that were set anywhere are taken as they are; others come from the
+    ``rmi up`` that runs on the data directory, so that they need not be repeated.
 
     Raises:
         NotRunning: nothing was ever started on that data directory.
@@ -58,7 +62,11 @@ def find_system(loaded: Loaded) -> System:
     if loaded.sources["http"] == "default":
         http = running.get("http", http)
     key = load_or_create_cluster_key(settings.data_dir)
-    return System(ns, http, {"cluster_key": key}, tuple(running.get("services", ())))
+    if not settings.tls and (paths := running.get("tls")):
+        settings = dataclasses.replace(settings, **paths)
+    tls = load_tls(settings)
+    services = tuple(running.get("services", ()))
+    return System(ns, http, {"cluster_key": key}, tls.client if tls else None, services)
 
 
 @contextlib.asynccontextmanager
@@ -68,10 +76,10 @@ async def data_object(system: System) -> AsyncIterator[Proxy]:
     Raises:
         NotRunning: it cannot be reached.
     """
-    async with NameServers(system.ns, handshake=system.handshake) as name_servers:
+    async with NameServers(system.ns, handshake=system.handshake, ssl=system.ssl) as name_servers:
         try:
             uri = await name_servers.lookup("bank.data")
-            proxy = Proxy(uri, handshake=system.handshake, timeout_s=ASK_TIMEOUT_S)
+            proxy = Proxy(uri, handshake=system.handshake, timeout_s=ASK_TIMEOUT_S, ssl=system.ssl)
             await proxy._bind()
         except (NotFound, Unavailable) as error:
             raise NotRunning(

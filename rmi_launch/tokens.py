@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rmi_launch.options import with_settings
+from rmi_launch.options import REACH_SETTINGS, with_settings
 from rmi_launch.system import ask, find_system
 from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded, Proxy
@@ -39,7 +39,7 @@ def token() -> None:
 )
 @click.option("--quiet", is_flag=True, help="Print the token and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@with_settings("data_dir", "ns")
+@with_settings(*REACH_SETTINGS)
 def create(
     loaded: Loaded, client: int, role: str, expires_s: int | None, quiet: bool, as_json: bool
 ) -> None:
@@ -66,7 +66,7 @@ def create(
 
 @token.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-@with_settings("data_dir", "ns")
+@with_settings(*REACH_SETTINGS)
 def list_(loaded: Loaded, as_json: bool) -> None:
     """List the tokens, without the tokens themselves."""
     rows = ask(find_system(loaded), all_tokens)
@@ -91,7 +91,7 @@ def list_(loaded: Loaded, as_json: bool) -> None:
 
 @token.command()
 @click.argument("token_id", type=click.IntRange(0))
-@with_settings("data_dir", "ns")
+@with_settings(*REACH_SETTINGS)
 def revoke(loaded: Loaded, token_id: int) -> None:
     """Revoke the token with the number TOKEN_ID (see rmi token list)."""
 

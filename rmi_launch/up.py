@@ -17,12 +17,12 @@ import click
 
 from rmi_launch import data_dir
 from rmi_launch.hazelcast import HAZELCAST_SETTINGS, prepare_store
-from rmi_launch.options import with_settings
-from rmi_launch.plan import PRELOAD, check_gateways, check_name_server, plan_services
+from rmi_launch.options import TLS_SETTINGS, tls_paths, with_settings
+from rmi_launch.plan import PRELOAD, check_gateways, plan_services
 from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
-from rmi_runtime import Loaded, Settings, split_address
+from rmi_runtime import Loaded, Settings, load_tls, split_address
 from rmi_runtime.errors import Conflict
 
 ZYGOTE_EXTRA_S = 2.0
@@ -50,15 +50,16 @@ class AddressInUse(Conflict):
     "demo",
     "restart",
     "insecure",
+    *TLS_SETTINGS,
     "log_level",
 )
 def up(loaded: Loaded) -> None:
     """Start the whole system, and stop it on Ctrl-C."""
     began = time.monotonic()
     settings = loaded.settings
-    check_name_server(settings)
     check_gateways(settings)
-    settings = dataclasses.replace(settings, data_dir=settings.data_dir.absolute())
+    settings = _absolute(settings)
+    load_tls(settings)  # what is wrong with it is better said now than by every service
     log_dir = data_dir.prepare(settings.data_dir)
     with data_dir.locked(settings.data_dir, settings.stop_wait_s) as lock_fd:
         refuse_taken_addresses(settings)
@@ -68,6 +69,14 @@ def up(loaded: Loaded) -> None:
             view = make_view(began)
             asyncio.run(_supervise(settings, zygote, log_dir, view))
             view.stopped()
+
+
+def _absolute(settings: Settings) -> Settings:
+    """Return *settings* with paths that mean the same from everywhere."""
+    paths: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
+    for name, path in tls_paths(settings).items():
+        paths[name] = str(Path(path).absolute())
+    return dataclasses.replace(settings, **paths)
 
 
 def refuse_taken_addresses(settings: Settings) -> None:
@@ -171,6 +180,7 @@ class _Run:
             for service in self._supervisor.services
         ]
         running = {"pid": os.getpid(), "ns": list(settings.ns), "http": settings.http}
+        running["tls"] = tls_paths(settings)
         data_dir.write_running(settings.data_dir, running | {"services": services})
 
     def _zygote_lost(self) -> StartFailed:

@@ -57,8 +57,8 @@ def make_view(began: float) -> UpView:
 def places(settings: Settings) -> list[tuple[str, str]]:
     """Return where everything is: what it is, and its address or path."""
     found = [
-        ("gateway", f"http://{settings.http}"),
-        ("API description", f"http://{settings.http}/openapi.json"),
+        ("gateway", gateway_url(settings)),
+        ("API description", f"{gateway_url(settings)}/openapi.json"),
         ("name server", ", ".join(settings.ns)),
         ("data", shown(settings.data_dir)),
         ("logs", shown(settings.data_dir / "log")),
@@ -70,10 +70,11 @@ def places(settings: Settings) -> list[tuple[str, str]]:
 
 def examples(settings: Settings) -> list[str]:
     """Return shell lines that work now, in this order."""
-    http = settings.http
+    url = gateway_url(settings)
+    curl = f"curl --cacert {shlex.quote(shown(Path(settings.tls_ca)))}" if settings.tls else "curl"
     lines = [
-        f"curl -d msg=msg1 http://{http}/",
-        f"curl 'http://{http}/?msg=HELLO'",
+        f"{curl} -d msg=msg1 {url}/",
+        f"{curl} '{url}/?msg=HELLO'",
     ]
     tokens = settings.data_dir / "demo-tokens.json"
     if tokens.exists():
@@ -86,13 +87,18 @@ def examples(settings: Settings) -> list[str]:
         where = f"--data-dir {shlex.quote(shown(settings.data_dir))}"
         lines += [f"{rmi} account create {n} --balance 1000 {where}" for n in (1, 2)]
         lines.append(f"TOKEN=$({rmi} token create --client 1 --role teller --quiet {where})")
-    bearer = 'curl -H "Authorization: Bearer $TOKEN"'
+    bearer = f'{curl} -H "Authorization: Bearer $TOKEN"'
     lines.append(
         f"{bearer} -H 'Content-Type: application/json' "
-        f"""-d '{{"source": 1, "target": 2, "amount": 100}}' http://{http}/bank/transfers"""
+        f"""-d '{{"source": 1, "target": 2, "amount": 100}}' {url}/bank/transfers"""
     )
-    lines.append(f"{bearer} http://{http}/bank/accounts/1")
+    lines.append(f"{bearer} {url}/bank/accounts/1")
     return lines
+
+
+def gateway_url(settings: Settings) -> str:
+    """Return where the gateway is, without a slash at the end."""
+    return f"{'https' if settings.tls else 'http'}://{settings.http}"
 
 
 def shown(path: Path) -> str:
@@ -140,7 +146,7 @@ class PlainView:
         for line in examples(settings):
             self._say(f"  {line}")
         self._say(f"all {len(services)} services ready in {_since(self._began)}")
-        self._say(f"ready: http://{settings.http}")
+        self._say(f"ready: {gateway_url(settings)}")
 
     def stopping(self) -> None:
         """Say that it stops."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from ssl import SSLContext
 from typing import Any, Final
 
 from Pyro5.core import DAEMON_NAME
@@ -80,7 +81,7 @@ class Census:
 
     async def _row(self, name: str, uri: str, leaves: bool) -> Row:
         row: Row = {"name": name, "uri": uri, "address": str(URI(uri).location)}
-        stats = await ask_daemon(uri, self._handshake)
+        stats = await ask_daemon(uri, self._handshake, self._name_servers.ssl)
         if stats is None:
             return {**row, "state": "unreachable"}
         row |= {stat: value for stat, value in stats.items() if stat not in ("location", "objects")}
@@ -88,11 +89,13 @@ class Census:
         return row
 
 
-async def ask_daemon(uri: str, handshake: object) -> Mapping[str, Any] | None:
+async def ask_daemon(
+    uri: str, handshake: object, ssl: SSLContext | None
+) -> Mapping[str, Any] | None:
     """Return the ``stats()`` of the daemon at the place of *uri*, or None if it does not answer."""
     try:
         place = f"PYRO:{DAEMON_NAME}@{URI(uri).location}"
-        async with Proxy(place, handshake=handshake, timeout_s=ASK_TIMEOUT_S) as daemon:
+        async with Proxy(place, handshake=handshake, timeout_s=ASK_TIMEOUT_S, ssl=ssl) as daemon:
             stats: Mapping[str, Any] = await daemon._call("stats")
             return stats
     except _FAILURES:
@@ -105,6 +108,7 @@ class Readiness:
     Args:
         needed: what is needed, by the word for it, and where it may be found.
         handshake: shown to the services.
+        ssl: client context for TLS, or None.
         clock: returns seconds, monotonic.
     """
 
@@ -112,10 +116,12 @@ class Readiness:
         self,
         needed: Mapping[str, Endpoints],
         handshake: object,
+        ssl: SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._needed = needed
         self._handshake = handshake
+        self._ssl = ssl
         self._clock = clock
         self._asked: asyncio.Task[list[str]] | None = None
         self._asked_s = 0.0
@@ -138,7 +144,10 @@ class Readiness:
         views = [view for view in endpoints.view() if not view.draining][:SERVICES_MAX]
         if not views:
             return f"no {what} is announced"
-        asks = [asyncio.ensure_future(ask_daemon(view.uri, self._handshake)) for view in views]
+        asks = [
+            asyncio.ensure_future(ask_daemon(view.uri, self._handshake, self._ssl))
+            for view in views
+        ]
         try:
             for answered in asyncio.as_completed(asks):
                 if await answered is not None:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import resource
 from collections.abc import AsyncIterator
+from ssl import SSLContext
 from typing import Any
 
 from rmi_bank import BankGateway
@@ -24,6 +25,7 @@ from rmi_runtime import (
     NameServers,
     Settings,
     load_or_create_cluster_key,
+    load_tls,
     signal_ready,
     split_address,
     stop_on_signals,
@@ -45,23 +47,25 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
 
     Raises:
         Unavailable: the port is taken, or the address is not this machine's.
+        TlsUnusable: the certificate, its key or the CA cannot be used.
     """
     stopping = stop if stop is not None else stop_on_signals()
     host, port = split_address(settings.http)
     # Several processes on one port need all of them to say so.
     sock = listen(host, port, reuse_port=settings.gateway_workers > 1)
     _allow_many_connections()
-    async with _gateway(settings) as (app, pages):
+    tls = load_tls(settings)
+    async with _gateway(settings, tls.client if tls else None) as (app, pages):
         server = HttpServer(
             app,
             limits=HttpLimits(body_size_bytes_max=settings.body_size_bytes_max),
             on_refused=pages.metrics.on_refused,
         )
         async with server:
-            await server.start(sock)
+            await server.start(sock, tls.web if tls else None)
             pages.server = server
             location = f"{host}:{server.address[1]}"
-            signal_ready(NAME, {"location": location, "uri": f"http://{location}"})
+            signal_ready(NAME, {"location": location, "uri": f"{server.scheme}://{location}"})
             log.info("the gateway listens at %s", location)
             await stopping.wait()
             log.info("the gateway is stopping")
@@ -70,11 +74,15 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
 
 
 @contextlib.asynccontextmanager
-async def _gateway(settings: Settings) -> AsyncIterator[tuple[Any, GatewayPages]]:
+async def _gateway(
+    settings: Settings, ssl: SSLContext | None
+) -> AsyncIterator[tuple[Any, GatewayPages]]:
     """Open the ways to the services; yield the application and its pages."""
     handshake = {"cluster_key": load_or_create_cluster_key(settings.data_dir)}
     async with contextlib.AsyncExitStack() as stack:
-        names = await stack.enter_async_context(NameServers(settings.ns, handshake=handshake))
+        names = await stack.enter_async_context(
+            NameServers(settings.ns, handshake=handshake, ssl=ssl)
+        )
         business, facades = [
             await stack.enter_async_context(
                 Endpoints(
@@ -92,7 +100,7 @@ async def _gateway(settings: Settings) -> AsyncIterator[tuple[Any, GatewayPages]
         messages = MessageGateway(facades, queue_max=settings.queue_max)
         stack.push_async_callback(messages.aclose)
         metrics = GatewayMetrics()
-        readiness = Readiness({"business object": business, "facade": facades}, handshake)
+        readiness = Readiness({"business object": business, "facade": facades}, handshake, ssl)
         pages = GatewayPages(metrics, readiness.reasons, Census(names, handshake).rows)
         sampler = asyncio.create_task(_sample(metrics))
         stack.callback(sampler.cancel)

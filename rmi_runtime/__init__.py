@@ -41,6 +41,7 @@ from rmi_runtime.setting_rules import is_loopback, split_address
 from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
 from rmi_runtime.sqlite import SqliteThread, open_reader
 from rmi_runtime.sync_proxy import SyncProxy
+from rmi_runtime.tls import TlsContexts, client_context, load_tls, server_context
 from rmi_runtime.version import __version__
 
 __all__ = [
@@ -72,11 +73,13 @@ __all__ = [
     "SettingsError",
     "SqliteThread",
     "SyncProxy",
+    "TlsContexts",
     "__version__",
     "allow",
     "behavior",
     "call_as",
     "callback",
+    "client_context",
     "current_call",
     "errors",
     "expose",
@@ -84,11 +87,13 @@ __all__ = [
     "is_loopback",
     "load_or_create_cluster_key",
     "load_settings",
+    "load_tls",
     "new_token",
     "oneway",
     "open_reader",
     "run_service",
     "same_secret",
+    "server_context",
     "signal_ready",
     "split_address",
     "stop_on_signals",

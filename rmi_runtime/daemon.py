@@ -30,7 +30,7 @@ from rmi_runtime.objects import ObjectTable
 from rmi_runtime.serializers import Call, Serializer
 from rmi_runtime.setting_rules import is_loopback
 from rmi_runtime.streams import StreamTable
-from rmi_runtime.tls import SHUTDOWN_S
+from rmi_runtime.tls import listen_options
 
 log = logging.getLogger(__name__)
 
@@ -132,12 +132,11 @@ class Daemon:
         self.started_at = time.monotonic()
         if self.threads:
             self.executor = ThreadPoolExecutor(self.threads, "pyro-method")
-        options: dict[str, Any] = {"sock": self._socket, "ssl": self._ssl, "backlog": BACKLOG}
-        if self._ssl is not None:
-            options["ssl_handshake_timeout"] = self.limits.handshake_s
-            options["ssl_shutdown_timeout"] = SHUTDOWN_S
+        options = listen_options(self._ssl, self.limits.handshake_s)
         create = self.loop.create_unix_server if self._unixsocket else self.loop.create_server
-        self._server = await create(self._new_connection, **options)
+        self._server = await create(
+            self._new_connection, sock=self._socket, backlog=BACKLOG, **options
+        )
         self._housekeeper = asyncio.create_task(self._keep_house())
 
     async def __aenter__(self) -> Daemon:

@@ -78,7 +78,7 @@ class Endpoints:
         refresh_s: pause between two looks at the name server.
         timeout_s: deadline of calls that do not bring their own.
         serializer: of the calls.
-        ssl: client context for TLS, or None.
+        ssl: client context for TLS; None takes that of *name_servers*, if they have one.
         waiting_max: most calls that wait for an endpoint at once; one more is ``Overloaded``.
     """
 
@@ -102,7 +102,7 @@ class Endpoints:
         self._refresh_s = refresh_s
         self._timeout_s = timeout_s
         self._serializer = serializer
-        self._ssl = ssl
+        self._ssl = ssl or name_servers.ssl
         self._waiting_max = waiting_max
         # Balancing needs no secrets: the default source is fast and seeded by the system.
         self._balancer = Balancer(policy, clock=time.monotonic, rng=rng or Random())  # noqa: S311

@@ -19,6 +19,7 @@ from rmi_runtime import errors, serializers, wire
 from rmi_runtime.client_connection import ClientConnection
 from rmi_runtime.proxy_names import Resolve, direct_uri
 from rmi_runtime.proxy_results import Batch, Member, RemoteStream
+from rmi_runtime.tls import connect_options
 
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -237,15 +238,14 @@ class Proxy:
         uri = await direct_uri(self._uri, self._resolve, self._ask_name_server, timeout_s)
         loop = asyncio.get_running_loop()
         protocol = self._new_connection
+        options = connect_options(self._ssl)
         try:
             if uri.sockname:
-                name = "localhost" if self._ssl else None
-                _, connection = await loop.create_unix_connection(
-                    protocol, uri.sockname, ssl=self._ssl, server_hostname=name
-                )
+                options["server_hostname"] = "localhost" if self._ssl else None
+                _, connection = await loop.create_unix_connection(protocol, uri.sockname, **options)
             else:
                 _, connection = await loop.create_connection(
-                    protocol, uri.host, uri.port, ssl=self._ssl
+                    protocol, uri.host, uri.port, **options
                 )
         except OSError as error:
             raise errors.Unavailable(f"cannot connect to {uri}: {error}") from error

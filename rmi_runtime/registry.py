@@ -53,7 +53,7 @@ class NameServers:
             first.
         handshake: data for their authentication; ``{"cluster_key": …}`` is needed to announce.
         timeout_s: how long one name server may take to answer before the next one is asked.
-        ssl: client context for TLS, or None.
+        ssl: client context for TLS, or None; :class:`Endpoints` found through these use it too.
         rng: chooses among several objects with the same tags.
     """
 
@@ -73,7 +73,7 @@ class NameServers:
         self.locations = tuple(locations)
         self._handshake = handshake
         self._timeout_s = timeout_s
-        self._ssl = ssl
+        self.ssl = ssl
         self._rng = rng or SystemRandom()
         self._proxies = {location: self._proxy(location) for location in self.locations}
         self._last_good = self.locations[0]
@@ -142,7 +142,7 @@ class NameServers:
                 [parsed.location],
                 handshake=self._handshake,
                 timeout_s=self._timeout_s,
-                ssl=self._ssl,
+                ssl=self.ssl,
                 rng=self._rng,
             ) as there:
                 parsed.host = parsed.port = parsed.sockname = None
@@ -179,7 +179,7 @@ class NameServers:
             handshake=self._handshake,
             timeout_s=self._timeout_s,
             serializer="json",
-            ssl=self._ssl,
+            ssl=self.ssl,
         )
 
     def _order(self) -> Sequence[str]:

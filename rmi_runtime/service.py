@@ -18,6 +18,7 @@ from rmi_runtime.daemon import Daemon
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.settings import Settings
+from rmi_runtime.tls import load_tls
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class ServiceContext:
 
     Attributes:
         daemon: where its object will be registered; it does not answer yet during the build.
-        name_servers: to find other services.
+        tls: the contexts for TLS, or None.
+        name_servers: to find other services; :class:`Endpoints` take their TLS from it.
         cluster_handshake: handshake data for proxies of other services.
         log_path: file for its operation log; the directory exists.
     """
@@ -43,14 +45,20 @@ class ServiceContext:
         self.name = name
         self.settings = settings
         self.cluster_handshake: dict[str, str] = {"cluster_key": cluster_key}
+        self.tls = load_tls(settings)
         self._authenticator = ServiceAuthenticator(cluster_key)
         self.daemon = Daemon(
             settings.host,
             authenticate=self._authenticator,
+            ssl=self.tls.server if self.tls else None,
             limits=DaemonLimits(message_size_bytes_max=settings.message_size_bytes_max),
             insecure=settings.insecure,
         )
-        self.name_servers = NameServers(settings.ns, handshake=self.cluster_handshake)
+        self.name_servers = NameServers(
+            settings.ns,
+            handshake=self.cluster_handshake,
+            ssl=self.tls.client if self.tls else None,
+        )
         logs = Path(settings.data_dir) / "log"
         logs.mkdir(parents=True, exist_ok=True)
         self.log_path = logs / f"{name}.log"

@@ -85,6 +85,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_unspecified(host: str) -> bool:
+    """Say whether *host* stands for all addresses of a machine, to which nobody can connect."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def normal_address(text: str) -> str:
     """Return *text* in the form that :func:`split_address` reads, or raise ValueError."""
     host, port = split_address(text)

@@ -24,15 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from rmi_runtime.errors import InvalidRequest
+from rmi_runtime.setting_conflicts import conflicts
 from rmi_runtime.setting_rules import (
     Rule,
     checked,
-    is_loopback,
     normal_address,
     normal_host,
     normal_word,
     rule,
-    split_address,
 )
 
 TOML_NAME = "rmi.toml"
@@ -126,6 +125,22 @@ class Settings:
     insecure: bool = field(
         default=False, metadata=rule("allow addresses other than loopback without TLS")
     )
+    tls_cert: str = field(
+        default="", metadata=rule("certificate of this machine (PEM file); none: no TLS")
+    )
+    tls_key: str = field(default="", metadata=rule("key of that certificate (PEM file)"))
+    tls_ca: str = field(
+        default="", metadata=rule("private CA that all certificates come from (PEM file)")
+    )
+    ns_broadcast_port: int = field(
+        default=9091,
+        metadata=rule(
+            "UDP port where a name server that others can reach is found by broadcast; 0: none",
+            unit="port",
+            low=0,
+            high=65535,
+        ),
+    )
     log_level: str = field(
         default="INFO",
         metadata=rule(
@@ -187,7 +202,13 @@ class Settings:
         for name in FIELDS:
             value = _value(name, getattr(self, name), "Settings", from_text=False)
             object.__setattr__(self, name, value)
-        _refuse_open_addresses(self)
+        for name, why in conflicts(self):
+            raise SettingsError(f"{name}: {why}", field=name, source="Settings")
+
+    @property
+    def tls(self) -> bool:
+        """Whether all traffic is encrypted."""
+        return bool(self.tls_cert)
 
 
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Settings)}
@@ -279,20 +300,6 @@ def _build(values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
             raise
         source = sources[name]
         raise SettingsError(f"{source}: {error.message}", field=name, source=source) from None
-
-
-def _refuse_open_addresses(settings: Settings) -> None:
-    """Whoever opens a port to other machines must say the word."""
-    if settings.insecure:
-        return
-    for name, host in (("host", settings.host), ("http", split_address(settings.http)[0])):
-        if not is_loopback(host):
-            raise SettingsError(
-                f"{name}: {host} can be reached from other machines, and the traffic is not "
-                "encrypted; listen on 127.0.0.1, or accept this with --insecure",
-                field=name,
-                source="Settings",
-            )
 
 
 def _read_toml(path: Path | None) -> Mapping[str, object]:

@@ -21,6 +21,7 @@ from rmi_runtime import errors
 from rmi_runtime.http.exchange import AsgiApp
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.protocol import HttpProtocol
+from rmi_runtime.tls import listen_options
 
 BACKLOG = 2048
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -138,7 +139,10 @@ class HttpServer:
         self.address = sock.getsockname()[:2]
         self._keep_sweeping()
         self._server = await self.loop.create_server(
-            lambda: HttpProtocol(self), sock=sock, ssl=tls, backlog=BACKLOG
+            lambda: HttpProtocol(self),
+            sock=sock,
+            backlog=BACKLOG,
+            **listen_options(tls, self.limits.head_wait_s),
         )
 
     async def drain(self, timeout_s: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rmi_launch.backoff import LONGEST_S, Backoff
-from rmi_launch.plan import check_gateways, check_name_server, is_gateway, plan_services
+from rmi_launch.plan import check_gateways, is_gateway, plan_services
 from rmi_runtime.settings import Settings, SettingsError
 
 
@@ -37,14 +37,6 @@ def test_several_gateways_share_one_port_which_must_be_named() -> None:
     check_gateways(Settings(http="127.0.0.1:0"))
     with pytest.raises(SettingsError, match="one port"):
         check_gateways(Settings(gateway_workers=2, http="127.0.0.1:0"))
-
-
-def test_a_name_server_for_other_machines_needs_the_word_insecure() -> None:
-    everywhere = ("0.0.0.0:9090", "127.0.0.1:9090")
-    with pytest.raises(SettingsError, match="--insecure"):
-        check_name_server(Settings(ns=everywhere))
-    check_name_server(Settings(ns=everywhere, insecure=True))
-    check_name_server(Settings(ns=("127.0.0.1:9090", "10.0.0.1:9090")))
 
 
 def test_delays_double_up_to_the_longest() -> None:

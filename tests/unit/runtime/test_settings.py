@@ -166,14 +166,37 @@ def test_a_file_that_is_not_toml_is_refused(content: bytes) -> None:
         load_settings(env={})
 
 
-def test_an_open_address_needs_the_word_insecure() -> None:
-    env = {"RMI_HTTP": "0.0.0.0:8080"}
-    with pytest.raises(SettingsError, match="--insecure") as caught:
+TLS = {"tls_cert": "a.crt", "tls_key": "a.key", "tls_ca": "ca.crt"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("http", "0.0.0.0:8080"), ("host", "192.168.1.5"), ("ns", "127.0.0.1:9090,10.0.0.1:9090")],
+)
+def test_an_open_address_needs_tls_or_the_word_insecure(field: str, value: str) -> None:
+    variable = f"RMI_{field.upper()}"
+    env = {variable: value}
+    with pytest.raises(SettingsError, match=r"tls_cert.*rmi certs.*--insecure") as caught:
         load_settings(env=env)
-    assert caught.value.fields == {"field": "http", "source": "RMI_HTTP"}
-    with pytest.raises(SettingsError, match="--insecure"):
-        Settings(host="192.168.1.5")
-    assert load_settings(env=env, flags={"insecure": True}).settings.http == "0.0.0.0:8080"
+    assert caught.value.fields == {"field": field, "source": variable}
+    assert load_settings(env=env, flags={"insecure": True}).settings.insecure
+    assert load_settings(env=env, flags=TLS).settings.tls
+
+
+@pytest.mark.parametrize("missing", TLS)
+def test_tls_takes_certificate_key_and_ca(missing: str) -> None:
+    given = {name: value for name, value in TLS.items() if name != missing}
+    with pytest.raises(SettingsError, match=f"{missing}.* is needed as well"):
+        load_settings(env={}, flags=given)
+    assert not Settings().tls
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("host", "0.0.0.0"), ("host", "::"), ("ns", "0.0.0.0:9090")]
+)
+def test_an_address_that_is_told_to_others_must_be_somebodys(field: str, value: str) -> None:
+    with pytest.raises(SettingsError, match="nobody can connect"):
+        load_settings(env={}, flags={field: value, "insecure": True})
 
 
 def test_settings_built_directly_are_checked_too() -> None:
