@@ -109,15 +109,17 @@ class SqliteThread:
             raise RuntimeError("this SqliteThread has been started already")
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Any] = loop.create_future()
+        self._jobs = jobs = queue.Queue()
         self._thread = threading.Thread(
-            target=self._run, args=(loop, opened), name=f"sqlite {Path(self._path).name}"
+            target=self._run, args=(loop, opened, jobs), name=f"sqlite {Path(self._path).name}"
         )
         self._thread.daemon = True  # a process that must end does not wait for a disk
         self._thread.start()
         try:
             await opened
-        except BaseException:
+        except BaseException:  # a thread that is still opening ends at once when it has done so
             self._thread = None
+            jobs.put(None)
             raise
 
     async def run(
@@ -163,16 +165,24 @@ class SqliteThread:
         self._jobs.put(None)
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
-    def _run(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[Any]) -> None:
+    def _run(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        opened: asyncio.Future[Any],
+        jobs: queue.Queue[_Job | None],
+    ) -> None:
+        connection: sqlite3.Connection | None = None
         try:
             connection = connect(self._path, uri=self._uri)
             if self._setup is not None:
                 self._setup(connection)
         except BaseException as error:
+            if connection is not None:
+                connection.close()
             _tell(loop, opened, None, error)
             return
         _tell(loop, opened, None, None)
-        while (job := self._jobs.get()) is not None:
+        while (job := jobs.get()) is not None:
             function, args, asker, done = job
             try:
                 result = function(connection, *args)
@@ -202,8 +212,10 @@ def _tell(
             return
         if error is None:
             future.set_result(result)
-        else:
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             future.set_exception(error)
+        else:  # futures refuse StopIteration, and SystemExit would end the loop
+            future.set_exception(RuntimeError(f"a job of the store raised {error!r}"))
 
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
         loop.call_soon_threadsafe(settle)

@@ -1,0 +1,201 @@
+"""The thread that hides SQLite: order, errors, waiters that leave, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rmi_runtime import SqliteThread, errors, open_reader
+from tests.support import eventually
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS lines (n INTEGER PRIMARY KEY) STRICT")
+
+
+def _add(connection: sqlite3.Connection, *numbers: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany("INSERT INTO lines VALUES (?)", [(n,) for n in numbers])
+    connection.execute("COMMIT")
+
+
+def _all(connection: sqlite3.Connection) -> list[int]:
+    return [n for (n,) in connection.execute("SELECT n FROM lines ORDER BY n")]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteThread]:
+    store = SqliteThread(tmp_path / "store.db", _set_up)
+    await store.start()
+    yield store
+    await store.close()
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite")]
+
+
+async def test_jobs_run_one_after_the_other_in_order(store: SqliteThread) -> None:
+    seen: list[int] = []
+    await asyncio.gather(*[store.run(lambda _, n: seen.append(n), n) for n in range(1000)])
+    assert seen == list(range(1000))
+
+
+async def test_results_and_keyword_arguments_come_through(store: SqliteThread) -> None:
+    def job(connection: sqlite3.Connection, one: int, *, other: int) -> int:
+        return one + other
+
+    assert await store.run(job, 1, other=2) == 3
+
+
+async def test_a_commit_is_there_for_readers_and_after_opening_again(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    await store.run(_add, 1, 2)
+    reader = open_reader(path)
+    assert _all(reader) == [1, 2]
+    with pytest.raises(sqlite3.OperationalError, match=r"readonly|read-only|query_only"):
+        reader.execute("INSERT INTO lines VALUES (3)")
+    reader.close()
+    await store.close()
+    again = SqliteThread(path, _set_up)
+    await again.start()
+    assert await again.run(_all) == [1, 2]
+    await again.close()
+
+
+async def test_it_is_durable_by_setting(store: SqliteThread) -> None:
+    def pragmas(connection: sqlite3.Connection) -> tuple[str, int, int]:
+        journal, synchronous, foreign = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        )
+        return journal, synchronous, foreign
+
+    assert await store.run(pragmas) == ("wal", 2, 1)
+
+
+async def test_an_exception_rolls_back_and_reaches_the_caller(store: SqliteThread) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO lines VALUES (1)")
+        raise KeyError("half-way")
+
+    with pytest.raises(KeyError, match="half-way"):
+        await store.run(half)
+    await store.run(_add, 2)
+    assert await store.run(_all) == [2]
+
+
+@pytest.mark.parametrize("error", [StopIteration(), SystemExit(1), KeyboardInterrupt()])
+async def test_what_a_future_cannot_carry_becomes_a_runtime_error(
+    store: SqliteThread, error: BaseException
+) -> None:
+    def job(_: sqlite3.Connection) -> None:
+        raise error
+
+    with pytest.raises(RuntimeError, match=type(error).__name__):
+        await store.run(job)
+    assert await store.run(_all) == []
+
+
+async def test_a_waiter_that_leaves_does_not_stop_the_job(store: SqliteThread) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def blocked(connection: sqlite3.Connection) -> None:
+        begun.set()
+        gate.wait(10)
+        _add(connection, 1)
+
+    first = asyncio.ensure_future(store.run(blocked))
+    second = asyncio.ensure_future(store.run(_add, 2))
+    await eventually(begun.is_set)
+    first.cancel()
+    second.cancel()
+    await asyncio.wait([first, second])
+    gate.set()
+    assert await store.run(_all) == [1, 2]
+
+
+async def test_too_many_waiting_jobs_are_refused_and_not_queued(tmp_path: Path) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def blocked(_: sqlite3.Connection) -> None:
+        begun.set()
+        gate.wait(10)
+
+    store = SqliteThread(tmp_path / "store.db", _set_up, jobs_max=2)
+    await store.start()
+    waiting = [asyncio.ensure_future(store.run(blocked))]
+    await eventually(begun.is_set)
+    waiting += [asyncio.ensure_future(store.run(_add, n)) for n in (1, 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(errors.Unavailable, match="2 calls wait"):
+        await store.run(_add, 3)
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert await store.run(_all) == [1, 2]
+    await store.close()
+
+
+async def test_close_finishes_what_waits_and_refuses_what_comes_later(store: SqliteThread) -> None:
+    adding = [asyncio.ensure_future(store.run(_add, n)) for n in range(20)]
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(store.close())
+    await asyncio.sleep(0)
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await store.run(_add, 99)
+    await closing
+    await asyncio.gather(*adding)
+    await store.close()
+    assert not _threads()
+
+
+async def test_a_store_that_cannot_be_opened_says_so_and_leaves_no_thread(tmp_path: Path) -> None:
+    store = SqliteThread(tmp_path / "no" / "such" / "directory.db")
+    with pytest.raises(sqlite3.OperationalError):
+        await store.start()
+    with pytest.raises(errors.Unavailable):
+        await store.run(_all)
+    await eventually(lambda: not _threads())
+
+
+async def test_a_set_up_that_fails_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
+    def fails(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN EXCLUSIVE")
+        raise ValueError("no set-up today")
+
+    store = SqliteThread(tmp_path / "store.db", fails)
+    with pytest.raises(ValueError, match="today"):
+        await store.start()
+    await eventually(lambda: not _threads())
+    store._setup = _set_up
+    await store.start()  # once the reason is gone, the same one may be started
+    await store.run(_add, 2)
+    await store.close()
+    other = SqliteThread(tmp_path / "store.db", _set_up)
+    await other.start()
+    await other.run(_add, 1)
+    await other.close()
+
+
+async def test_a_start_that_is_cancelled_leaves_no_thread(tmp_path: Path) -> None:
+    gate = threading.Event()
+    store = SqliteThread(tmp_path / "store.db", lambda _: gate.wait(10) and None)
+    starting = asyncio.ensure_future(store.start())
+    await eventually(_threads)
+    starting.cancel()
+    await asyncio.wait([starting])
+    gate.set()
+    await eventually(lambda: not _threads())
+
+
+async def test_it_starts_once(store: SqliteThread) -> None:
+    with pytest.raises(RuntimeError, match="already"):
+        await store.start()

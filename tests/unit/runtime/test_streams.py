@@ -1,0 +1,183 @@
+"""Item streams: their bounds, their life-times, and who may read them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from Pyro5.errors import PyroError
+
+from rmi_runtime import errors
+from rmi_runtime.streams import StreamTable
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Items(Iterator[int]):
+    """Numbers, and whether they were closed."""
+
+    def __init__(self, count: int = 3) -> None:
+        self._left = iter(range(count))
+        self.closed = False
+
+    def __next__(self) -> int:
+        return next(self._left)
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def _table(clock: Clock, **bounds: Any) -> StreamTable:
+    given = {
+        "streams_max": 10, "owner_streams_max": 5, "lifetime_s": 0.0, "linger_s": 30.0, **bounds
+    }  # fmt: skip
+    return StreamTable(**given, clock=clock)
+
+
+def test_items_come_in_order_and_the_end_forgets_the_stream(clock: Clock) -> None:
+    table = _table(clock)
+    stream = table.open("owner", iter("ab"))
+    assert [table.next(stream, "owner"), table.next(stream, "owner")] == ["a", "b"]
+    with pytest.raises(StopIteration):
+        table.next(stream, "owner")
+    assert len(table) == 0
+    with pytest.raises(PyroError, match="terminated"):
+        table.next(stream, "owner")
+
+
+def test_an_iterator_that_fails_is_forgotten(clock: Clock) -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise KeyError("no more")
+
+    table = _table(clock)
+    stream = table.open("owner", failing())
+    assert table.next(stream, "owner") == 1
+    with pytest.raises(KeyError):
+        table.next(stream, "owner")
+    assert len(table) == 0
+
+
+def test_streams_are_bounded_in_all_and_for_each_owner(clock: Clock) -> None:
+    table = _table(clock, streams_max=3, owner_streams_max=2)
+    kept = [table.open("one", Items()) for _ in range(2)]
+    with pytest.raises(errors.Overloaded, match="on this connection"):
+        table.open("one", Items())
+    table.open("other", Items())
+    with pytest.raises(errors.Overloaded, match="3 item streams"):
+        table.open("third", Items())
+    table.close(kept[0])
+    table.open("third", Items())
+
+
+def test_a_closed_stream_closes_its_items_and_closing_twice_is_no_error(clock: Clock) -> None:
+    table, items = _table(clock), Items()
+    stream = table.open("owner", items)
+    table.close(stream)
+    table.close(stream)
+    assert items.closed
+
+
+def test_a_stream_outlives_its_connection_for_a_while(clock: Clock) -> None:
+    table, items = _table(clock, linger_s=30.0), Items()
+    stream = table.open("gone", items)
+    table.orphan("gone")
+    clock.now += 29
+    table.sweep()
+    assert table.next(stream, "came back") == 0
+    clock.now += 100
+    table.sweep()
+    assert table.next(stream, "came back") == 1  # it has an owner again
+    table.orphan("came back")
+    clock.now += 31
+    table.sweep()
+    assert items.closed
+    assert len(table) == 0
+
+
+def test_without_lingering_a_stream_ends_with_its_connection(clock: Clock) -> None:
+    table, items = _table(clock, linger_s=0.0), Items()
+    table.open("gone", items)
+    table.open("stays", Items())
+    table.orphan("gone")
+    assert items.closed
+    assert len(table) == 1
+
+
+def test_the_life_time_ends_a_stream_that_is_read(clock: Clock) -> None:
+    table, items = _table(clock, lifetime_s=10.0), Items()
+    stream = table.open("owner", items)
+    clock.now += 9
+    table.sweep()
+    table.next(stream, "owner")
+    clock.now += 2
+    table.sweep()
+    assert items.closed
+
+
+async def test_asynchronous_items_and_their_end(clock: Clock) -> None:
+    async def two() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    table = _table(clock)
+    stream = table.open("owner", two())
+    assert [await table.next(stream, "owner"), await table.next(stream, "owner")] == [1, 2]
+    with pytest.raises(StopAsyncIteration):
+        await table.next(stream, "owner")
+    assert len(table) == 0
+
+
+async def test_asking_twice_at_once_does_not_lose_the_stream(clock: Clock) -> None:
+    gate = asyncio.Event()
+
+    async def gated() -> AsyncIterator[int]:
+        await gate.wait()
+        yield 1
+        yield 2
+
+    table = _table(clock)
+    stream = table.open("owner", gated())
+    first = asyncio.ensure_future(table.next(stream, "owner"))
+    await asyncio.sleep(0)
+    with pytest.raises(PyroError, match="being fetched already"):
+        table.next(stream, "owner")
+    gate.set()
+    assert await first == 1
+    assert await table.next(stream, "owner") == 2
+
+
+async def test_closing_all_waits_for_asynchronous_clean_up(clock: Clock) -> None:
+    cleaned = []
+
+    async def tidy(number: int) -> AsyncIterator[int]:
+        try:
+            yield number
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(number)
+            if number == 1:
+                raise ValueError("clean-up failed")
+
+    table = _table(clock)
+    for number in range(3):
+        await table.next(table.open("owner", tidy(number)), "owner")
+    await table.close_all(5.0)
+    assert sorted(cleaned) == [0, 1, 2]
+    assert len(table) == 0
