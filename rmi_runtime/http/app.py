@@ -58,7 +58,6 @@ def put_problem(resp: falcon.asgi.Response, problem: HttpProblem) -> None:
     resp.status = problem.status
     resp.content_type = PROBLEM_MEDIA_TYPE
     resp.data = problem_bytes(problem)
-    resp.text = resp.stream = None
     for name, value in problem.headers.items():
         resp.set_header(name, value)
 
