@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "rmi_launch.status:status",
     "token": "rmi_launch.tokens:token",
     "account": "rmi_launch.accounts:account",
+    "certs": "rmi_launch.certs:certs",
     "config": "rmi_launch.config:config",
     "map-stats": "rmi_launch.map_stats:map_stats",
     "hazelcast": "rmi_launch.hazelcast:hazelcast",
@@ -57,6 +59,7 @@ def rmi() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    os.umask(0o077)  # whatever is written is its owner's: books, logs, keys
     raise_file_limit()
     sys.exit(run(lambda: rmi.main(standalone_mode=False)))
 

@@ -140,8 +140,9 @@ def write_running(data_dir: Path, running: dict[str, Any]) -> None:
 
     Args:
         data_dir: the data directory.
-        running: ``pid`` of rmi up, ``ns`` (list of addresses), ``http``, and ``services``: a list
-            of name, address, pid, state and restarts of each.
+        running: ``pid`` of rmi up, ``ns`` (list of addresses), ``http``, ``tls`` (the settings for
+            it that are not empty), and ``services``: a list of name, address, pid, state and
+            restarts of each.
     """
     path = data_dir / "running.json"
     new = path.with_name("running.json.new")

@@ -29,15 +29,15 @@ class System:
         ns: addresses of the name servers.
         http: address of the gateway.
         handshake: handshake data that shows the cluster key.
-        ssl: client context for TLS, or None.
         services: what ``rmi up`` last wrote of its services (see ``data_dir.write_running``).
+        ssl: client context for TLS, or None.
     """
 
     ns: tuple[str, ...]
     http: str
     handshake: dict[str, str] = field(repr=False)
-    ssl: SSLContext | None = None
     services: tuple[dict[str, Any], ...] = ()
+    ssl: SSLContext | None = None
 
 
 def find_system(loaded: Loaded) -> System:
@@ -66,7 +66,7 @@ def find_system(loaded: Loaded) -> System:
         settings = dataclasses.replace(settings, **paths)
     tls = load_tls(settings)
     services = tuple(running.get("services", ()))
-    return System(ns, http, {"cluster_key": key}, tls.client if tls else None, services)
+    return System(ns, http, {"cluster_key": key}, services, tls.client if tls else None)
 
 
 @contextlib.asynccontextmanager
