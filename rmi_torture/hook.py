@@ -10,9 +10,11 @@ nothing of this.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 VARIABLE = "TORTURE_HOOKS"
@@ -25,21 +27,34 @@ install()
 """
 
 
-def environment(directory: Path, *, bug: str = "", proxy: Path | None = None, forgetful: bool = False) -> dict[str, str]:
+def environment(
+    directory: Path,
+    *,
+    bug: str = "",
+    proxy: Path | None = None,
+    clock: Path | None = None,
+    forgetful: bool = False,
+) -> dict[str, str]:
     """Return the variables that have the hooks installed in a system.
 
     Args:
         directory: a directory of the harness; the start-up file is written there.
         bug: name of a planted bug, or nothing.
         proxy: control socket of the network's proxy, or None.
+        clock: file with the jump of the clock, or None.
         forgetful: give the data object a disk that forgets what was not synced.
     """
-    if not (bug or proxy or forgetful):
+    if not (bug or proxy or clock or forgetful):
         return {}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "sitecustomize.py").write_text(_SITECUSTOMIZE)
-    hooks = {"bug": bug, "proxy": str(proxy or ""), "forgetful": forgetful}
-    return {VARIABLE: json.dumps(hooks), "PYTHONPATH": str(directory)}
+    hooks = {"bug": bug, "proxy": _path(proxy), "clock": _path(clock), "forgetful": forgetful}
+    path = os.pathsep.join(filter(None, (str(directory.absolute()), os.environ.get("PYTHONPATH"))))
+    return {VARIABLE: json.dumps(hooks), "PYTHONPATH": path}
+
+
+def _path(path: Path | None) -> str:
+    return "" if path is None else str(path.absolute())
 
 
 def install() -> None:
@@ -48,6 +63,8 @@ def install() -> None:
     if not given or ZYGOTE not in sys.orig_argv:
         return
     hooks = json.loads(given)
+    if hooks["clock"]:
+        _let_the_clock_jump(hooks["clock"])
     if hooks["forgetful"]:
         _give_forgetful_disk()
     if hooks["proxy"]:
@@ -56,6 +73,19 @@ def install() -> None:
         from rmi_torture.planted import plant  # noqa: PLC0415 (imports all of the product)
 
         plant(hooks["bug"])
+
+
+def _let_the_clock_jump(path: str) -> None:
+    """Add what the file says to the time of day."""
+    with open(path, "r+b") as file:
+        jump = mmap.mmap(file.fileno(), 8)
+    real_s, real_ns = time.time, time.time_ns
+
+    def jump_s() -> int:
+        return int.from_bytes(jump[:8], "little", signed=True)
+
+    time.time = lambda: real_s() + jump_s()
+    time.time_ns = lambda: real_ns() + jump_s() * 10**9
 
 
 def _give_forgetful_disk() -> None:
@@ -67,10 +97,10 @@ def _give_forgetful_disk() -> None:
     start = SqliteLedger.start
     kept: list[Vfs] = []
 
-    async def start_on_it(ledger: SqliteLedger) -> None:
+    async def start_on_it(self: SqliteLedger) -> None:
         if not kept:
             kept.append(Vfs("rmi-forgetful", ForgetfulDisk(), default=True))
-        await start(ledger)
+        await start(self)
 
     SqliteLedger.start = start_on_it  # type: ignore[method-assign]
 
@@ -87,7 +117,7 @@ def _announce_through_proxy(path: str) -> None:
         place, _, port = uri.rpartition(":")
         begin(self, name_servers, name, f"{place}:{_proxied(path, name, int(port))}", **options)  # type: ignore[arg-type]
 
-    Announcer.__init__ = begin_elsewhere  # type: ignore[method-assign, assignment]
+    Announcer.__init__ = begin_elsewhere  # type: ignore[method-assign]
 
 
 def _proxied(path: str, name: str, port: int) -> int:

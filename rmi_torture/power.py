@@ -236,16 +236,13 @@ async def _look(
     verdict: Verdict,
 ) -> None:
     """Open the ledger on what is left after *step* steps."""
-    directory.mkdir(exist_ok=True)
-    for old in directory.iterdir():
-        old.unlink()
-    for path, content in files.items():
-        (directory / Path(path).name).write_bytes(content)
+    _lay_out(directory, files)
     where = f"cut after step {step}, unsynced writes {way}"
     verdict.checked += 1
     ledger = SqliteLedger(directory / FILE_NAME)
     try:
-        async with open_data(ledger) as data:
+        async with open_data(ledger) as opened:
+            data: Any = opened
             lines = await _journal(data) if step >= recording.opened else []
             _judge(ledger, lines, recording, step, where, verdict)
             if step >= recording.opened:
@@ -256,6 +253,14 @@ async def _look(
                     verdict.blame("stopped", f"{where}: commit {number} followed {before}")
     except Exception as error:
         verdict.blame("unreadable", f"{where}: {error!r}")
+
+
+def _lay_out(directory: Path, files: Mapping[str, bytes]) -> None:
+    directory.mkdir(exist_ok=True)
+    for old in directory.iterdir():
+        old.unlink()
+    for path, content in files.items():
+        (directory / Path(path).name).write_bytes(content)
 
 
 async def _journal(data: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rmi_torture.checkers import Verdict, all_valid
 from rmi_torture.faults.nemesis import Nemesis
@@ -144,9 +144,8 @@ async def run(plan: Plan, out_dir: Path) -> Result:
         every_s=plan.every_s,
         lasting_s_max=plan.lasting_s,
     )
-    out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / "history.jsonl"
-    with path.open("wb") as file:
+    with _new_file(path) as file:
         recorder = Recorder(file)
         async with AsyncExitStack() as stack:
             surroundings = Surroundings(out_dir, plan.faults, plan.seed, plan.bug)
@@ -169,6 +168,11 @@ async def run(plan: Plan, out_dir: Path) -> Result:
             finally:
                 await workload.close()
     return _judge(plan, path, workload, nemesis, seconds, [] if calm else unready)
+
+
+def _new_file(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
 
 
 async def _work(

@@ -204,6 +204,10 @@ class SystemUnderTest:
         entries = json.loads((self.data_dir / "demo-tokens.json").read_text())
         return {int(entry["client"]): str(entry["token"]) for entry in entries}
 
+    def setting(self, variable: str, default: str) -> str:
+        """Return what an environment variable of the system is."""
+        return self._environment.get(variable, default)
+
     def cluster_key(self) -> str:
         """Return the key by which services know each other."""
         return (self.data_dir / "cluster.key").read_text().strip()

@@ -3,7 +3,7 @@
 from rmi_torture.checkers.bank_effects import check_books, check_effects
 from rmi_torture.checkers.bank_order import check_bank_order
 from rmi_torture.checkers.ledger import Ledger, Line
-from rmi_torture.checkers.locks import check_locks
+from rmi_torture.checkers.locks import check_locks, check_raw_commits
 from rmi_torture.checkers.messages import check_messages, check_queue
 from rmi_torture.checkers.search import Step, check_by_search, search
 from rmi_torture.checkers.verdict import Verdict, all_valid
@@ -21,5 +21,6 @@ __all__ = [
     "check_locks",
     "check_messages",
     "check_queue",
+    "check_raw_commits",
     "search",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rmi_torture.checkers.ledger import Ledger
 from rmi_torture.checkers.verdict import Verdict
-from rmi_torture.history import OK, Operation
+from rmi_torture.history import FAIL, OK, Operation
 
 
 def check_locks(operations: Sequence[Operation]) -> Verdict:
@@ -19,15 +20,19 @@ def check_locks(operations: Sequence[Operation]) -> Verdict:
         A verdict; its errors are ``numbers`` (a lease granted after another was known is not
         higher, or one is granted twice), ``stale commit`` (a commit was begun and accepted after a
         later lease on one of its accounts was known: two held the account), ``two commits``
-        (one lease was committed twice).
+        (one lease was committed twice), ``foreign commit`` (a commit was accepted from another
+        connection after the one that locked had hung up: ``hang_up``, asked ``lease``).
     """
-    verdict = Verdict("locks").expect("numbers", "stale commit", "two commits")
+    verdict = Verdict("locks").expect("numbers", "stale commit", "two commits", "foreign commit")
     grants = [op for op in operations if op.f == "lock" and op.outcome == OK]
     commits = [op for op in operations if op.f == "commit" and op.outcome == OK]
     _check_numbers(grants, verdict)
     accounts_of = {int(op.got["lease"]): frozenset(op.asked["accounts"]) for op in grants}
     committed: set[int] = set()
+    left = {int(op.asked["lease"]) for op in operations if op.f == "hang_up"}
     for commit in commits:
+        if int(commit.asked["lease"]) in left:
+            verdict.blame("foreign commit", f"lease {commit.asked['lease']} outlived its owner")
         verdict.checked += 1
         lease = int(commit.asked["lease"])
         if lease in committed:
@@ -86,3 +91,32 @@ def _check_exclusion(
                     f"on account {account}",
                 )
                 break
+
+
+def check_raw_commits(operations: Sequence[Operation], ledger: Ledger) -> Verdict:
+    """Check that each acknowledged commit is in the journal once, and each refused one is not.
+
+    Args:
+        operations: ``commit`` (asked ``request_id``, scoped by client, got ``commit``).
+        ledger: the journal as it was after the run.
+
+    Returns:
+        A verdict; its errors are ``lost``, ``doubled`` and ``refused but done``.
+    """
+    verdict = Verdict("commits").expect("lost", "doubled", "refused but done")
+    tries: dict[str, list[Operation]] = {}
+    for operation in operations:
+        if operation.f == "commit":
+            request_id = str(operation.asked["request_id"]).partition(":")[2]
+            tries.setdefault(request_id, []).append(operation)
+    for request_id, tried in tries.items():
+        verdict.checked += 1
+        lines = ledger.by_request.get(request_id, [])
+        acknowledged = [int(op.got["commit"]) for op in tried if op.outcome == OK]
+        if len(lines) > 1 or len(acknowledged) > 1:
+            verdict.blame("doubled", f"{request_id} was committed as {acknowledged}, {lines}")
+        elif acknowledged and [line.commit for line in lines] != acknowledged:
+            verdict.blame("lost", f"{request_id} was committed as {acknowledged}: {lines}")
+        if lines and all(operation.outcome == FAIL for operation in tried):
+            verdict.blame("refused but done", f"{request_id} was refused, and is there: {lines}")
+    return verdict

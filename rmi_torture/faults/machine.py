@@ -21,18 +21,6 @@ BALLAST_BLOCK = bytes(1024 * 1024)
 JUMP_S_MAX = 86_400 * 400
 _CLONE_NEWNS = 0x00020000
 
-_FAKETIME_PLACES = (
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-    "/usr/local/lib/faketime/libfaketimeMT.so.1",
-)
-
-
-def faketime_library() -> str | None:
-    """Return where libfaketime is, or None."""
-    return next((place for place in _FAKETIME_PLACES if Path(place).exists()), None)
-
 
 def may_mount() -> bool:
     """Tell whether this process may mount a disk of its own."""
@@ -101,15 +89,18 @@ class DiskFull:
 class ClockJump:
     """The time of day jumps, by up to a year, there and back; the monotonic clock goes on.
 
+    The hook in the services adds what the file says to ``time.time`` and ``time.time_ns``.
+    (libfaketime would do it without a hook; but under it, Python's threads miss their wake-ups.)
+
     Args:
-        file: which libfaketime reads (https://github.com/wolfcw/libfaketime).
+        file: eight bytes: the jump in seconds, little-endian.
         seed: of the jumps.
     """
 
     def __init__(self, file: Path, seed: int) -> None:
         self._file = file
         self._rng = Random(f"clock/{seed}")  # noqa: S311 (repeatable on purpose)
-        self._set(0)
+        self._file.write_bytes(bytes(8))
 
     async def begin(self, target: str) -> Value | None:
         """Jump, often a little, seldom far."""
@@ -127,19 +118,8 @@ class ClockJump:
         self._set(0)
 
     def _set(self, jump_s: int) -> None:
-        draft = self._file.with_name(f"{self._file.name}.new")
-        draft.write_text(f"{jump_s:+d}")
-        draft.replace(self._file)
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables that put a system under this clock."""
-        return {
-            "LD_PRELOAD": faketime_library() or "",
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
+        with self._file.open("r+b", buffering=0) as file:
+            file.write(jump_s.to_bytes(8, "little", signed=True))
 
 
 class PowerCut:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from random import Random
@@ -165,7 +166,7 @@ async def _main(path: str, seed: int) -> None:
     over = asyncio.Event()
 
     def on_input() -> None:
-        if not sys.stdin.buffer.read1(4096):
+        if not os.read(sys.stdin.fileno(), 4096):
             loop.remove_reader(sys.stdin)
             over.set()
 

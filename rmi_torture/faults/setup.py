@@ -14,7 +14,6 @@ from rmi_torture.faults.machine import (
     ClockJump,
     DiskFull,
     PowerCut,
-    faketime_library,
     may_mount,
     mount_small_disk,
     own_mounts,
@@ -30,8 +29,6 @@ def missing_means() -> dict[str, str]:
     missing = {}
     if not may_mount():
         missing["full"] = "needs root, to mount a disk of its own"
-    if faketime_library() is None:
-        missing["clock"] = "needs libfaketime"
     return missing
 
 
@@ -67,7 +64,7 @@ class Surroundings:
             own_mounts()
             mount_small_disk(self._data_dir)
         if "clock" in self._kinds:
-            self._clock = ClockJump(self._out_dir / "faketime", self._seed)
+            self._clock = ClockJump(self._out_dir / "clock", self._seed)
         if NETWORK & set(self._kinds):
             self._proxy = await self._stack.enter_async_context(
                 NetworkProxy(self._out_dir / "proxy.sock", self._seed)
@@ -92,13 +89,11 @@ class Surroundings:
         self, environment: Mapping[str, str], arguments: Sequence[str] = ()
     ) -> SystemUnderTest:
         """Return the system, to be started."""
-        variables = dict(environment)
-        if self._clock is not None:
-            variables |= self._clock.environment()
-        variables |= hook.environment(
+        variables = dict(environment) | hook.environment(
             self._out_dir / "hook",
             bug=self._bug,
             proxy=None if self._proxy is None else self._proxy.path,
+            clock=None if self._clock is None else self._out_dir / "clock",
             forgetful="power" in self._kinds,
         )
         return SystemUnderTest(self._data_dir, arguments, variables)

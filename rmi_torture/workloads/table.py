@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 from rmi_torture.workloads.bank import BankWorkload
 from rmi_torture.workloads.base import Setting, Workload
+from rmi_torture.workloads.lock import LockWorkload
 
 _WORKLOADS: Mapping[str, Callable[[Setting], Workload]] = {
     "bank": BankWorkload,
+    "lock": LockWorkload,
 }
 
 
