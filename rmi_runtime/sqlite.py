@@ -109,7 +109,8 @@ class SqliteThread:
             raise RuntimeError("this SqliteThread has been started already")
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Any] = loop.create_future()
-        self._jobs = jobs = queue.Queue()
+        jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._jobs = jobs
         self._thread = threading.Thread(
             target=self._run, args=(loop, opened, jobs), name=f"sqlite {Path(self._path).name}"
         )

@@ -75,6 +75,7 @@ COMPRESS_ABOVE_BYTES: Final = 100  # as stock Pyro5: shorter payloads are not wo
 
 _MAGIC: Final = 0x4DC5
 _TAG: Final = b"PYRO"
+_NO_MESSAGE: Final = "these bytes are no Pyro message: expected them to begin with PYRO"
 _NO_CORRELATION: Final = bytes(16)
 _NO_ANNOTATIONS: Final[Mapping[str, bytes]] = {}
 _header = struct.Struct("!4sHBBHHII16sHH")
@@ -209,7 +210,7 @@ class Parser:
     def _check_beginning(self, kept: bytearray) -> None:
         """Refuse at the first wrong byte: who speaks HTTP to us shall not be waited for."""
         if not _TAG.startswith(kept[:4]):
-            raise WireError("these bytes are no Pyro message: expected them to begin with PYRO")
+            raise WireError(_NO_MESSAGE)
 
     def _read(self, data: bytes, start: int, end: int) -> tuple[Message, int] | None:
         """Read one message at *start*; None (and how many bytes are wanted) if it is not whole."""
@@ -226,7 +227,9 @@ class Parser:
             wait,
             magic,
         ) = _header.unpack_from(data, start)
-        if tag != _TAG or version != PROTOCOL_VERSION or magic != _MAGIC:
+        if tag != _TAG:
+            raise WireError(_NO_MESSAGE)
+        if version != PROTOCOL_VERSION or magic != _MAGIC:
             raise WireError(
                 f"invalid message or protocol version: expected PYRO version {PROTOCOL_VERSION}"
             )
