@@ -16,14 +16,14 @@ from typing import Any
 from rmi_bank import operations as op
 from rmi_bank import rules
 from rmi_bank.execution import DataCaller, Execution
-from rmi_bank.identities import Identities
 from rmi_bank.operations import Done, Outcome, Principal, Refused, Request
-from rmi_bank.oplines import BusinessEntry, BusinessLine, business_entry
+from rmi_bank.oplines import BusinessEntry, business_entry, business_lines
 from rmi_bank.request_ids import new_request_id
 from rmi_bank.rounds import Rounds
 from rmi_bank.values import checked_int, checked_limit
 from rmi_runtime import (
     Endpoints,
+    Identities,
     Identity,
     OperationLog,
     ServiceContext,
@@ -357,7 +357,7 @@ async def run_business(
 
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[BusinessObject]:
-        with OperationLog(context.log_path, BusinessLine()) as op_log:
+        with OperationLog(context.log_path, business_lines) as op_log:
             async with (
                 Endpoints(
                     context.name_servers,

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rmi_bank import operations as op
-from rmi_bank.identities import Identities
 from rmi_bank.operations import Operation, Outcome, Principal, Refused, Request
-from rmi_runtime import Coalescer, Identity, hash_token
+from rmi_runtime import Coalescer, Identities, Identity, hash_token
 from rmi_runtime.errors import Forbidden, InvalidRequest
 
-SENDS_UNDER_WAY = 4
+SENDS_UNDER_WAY = 2
 """Batches of one kind on their way to business objects at once."""
 
 

@@ -26,6 +26,7 @@ from rmi_msg.stores import Word
 from rmi_runtime import (
     Coalescer,
     Endpoints,
+    Identities,
     ServiceContext,
     Settings,
     current_call,
@@ -36,6 +37,9 @@ from rmi_runtime import (
 
 _OWN_SHARE: Final = 0.9
 """How much of a caller's patience we use up: our answer says more than a timeout would."""
+
+ASK_BANK_S: Final = 3.0
+"""How long a business object may take to say whose token it is."""
 
 _ANY: Final = ""
 """Lane of the messages that come while no logger is known."""
@@ -49,8 +53,9 @@ class FacadeObject:
     carry ids, also when it may have stored them. Messages for the same logger that wait together
     travel together.
 
-    Who may call: services, clients with a token, and, as the seed's interface is open, anyone on
-    this machine. A caller from elsewhere needs a token or the cluster key. A stranger's calls are
+    Who may call: services, clients with a token (of any role: the bank, which makes tokens, is
+    asked whose it is), and, as the seed's interface is open, anyone on this machine. A caller from
+    elsewhere needs a token or the cluster key. A stranger's calls are
     small: the daemon bounds them (:class:`~rmi_runtime.DaemonLimits`); long texts go through HTTP.
 
     Args:
@@ -285,6 +290,20 @@ def _is_near(peer: object) -> bool:
     return host == "::1" or host.startswith("127.")
 
 
+async def _ask_bank(bank: Endpoints, token_hash: str) -> dict[str, Any] | None:
+    """Ask the one who knows whose token it is."""
+    try:
+        found: dict[str, Any] | None = await bank.call(
+            "identify", token_hash, timeout_s=ASK_BANK_S, repeatable=True
+        )
+    except errors.Unavailable as error:
+        raise errors.Unavailable(
+            f"nobody can say whose token this is: {error.message}. On the facade's own machine, "
+            "none is needed"
+        ) from error
+    return found
+
+
 async def run_facade(
     settings: Settings, facade_id: int = 1, *, stop: asyncio.Event | None = None
 ) -> None:
@@ -307,7 +326,12 @@ async def run_facade(
                 timeout_s=settings.call_timeout_s,
             )
 
-        async with services("msg.logger.") as loggers, services("msg.messages.") as messages:
+        async with (
+            services("msg.logger.") as loggers,
+            services("msg.messages.") as messages,
+            services("bank.business.") as bank,
+        ):
+            context.identify = Identities(partial(_ask_bank, bank)).find
             with LineLog(context.log_path) as log:
                 yield FacadeObject(
                     loggers,

@@ -27,6 +27,7 @@ from rmi_runtime.credentials import (
 )
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.endpoints import Endpoints, EndpointView
+from rmi_runtime.identities import Identities
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.metrics import MetricsRegistry
 from rmi_runtime.nameserver import OWN_TAGS, NameServer
@@ -58,6 +59,7 @@ __all__ = [
     "EndpointView",
     "Endpoints",
     "Entry",
+    "Identities",
     "Identity",
     "Loaded",
     "MetricsRegistry",

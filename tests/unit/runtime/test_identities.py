@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rmi_bank.identities import REMEMBERED_S, Identities
 from rmi_runtime import Identity
 from rmi_runtime.errors import Unavailable
+from rmi_runtime.identities import REMEMBERED_S, Identities
 from tests.support import eventually
 
 

@@ -1,7 +1,8 @@
 """Who tokens belong to, remembered for a moment.
 
-Both the gateway and the business objects ask through one of these, each remembering for
-:data:`REMEMBERED_S`: a revoked token is refused everywhere within two seconds.
+Whoever is shown tokens asks through one of these, and remembers for :data:`REMEMBERED_S`. A gateway
+or facade asks a business object, and that one the data object, so that a revoked token is refused
+everywhere after two such times at most (and see :data:`rmi_runtime.handshake.KNOWN_S`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rmi_runtime import Identity
+from rmi_runtime.context import Identity
 
 REMEMBERED_S = 1.0
 ENTRIES_MAX = 16_384
