@@ -25,7 +25,7 @@ from rmi_runtime import Settings, SqliteThread, errors
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FILE_NAME: Final = "messages.db"
+FILE_NAME: Final = "messages.sqlite"
 
 _CACHE_KIB: Final = 16 * 1024
 _CHECKPOINT_PAGES: Final = 4000
@@ -282,7 +282,7 @@ class SqliteConsumedStore:
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """Open ``DATA_DIR/messages.db``.
+    """Open ``DATA_DIR/messages.sqlite``.
 
     Args:
         settings: of which ``data_dir`` is used; the directory is made if missing.

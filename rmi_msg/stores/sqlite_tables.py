@@ -1,4 +1,4 @@
-"""The tables of ``messages.db`` and what is done to them, on a plain sqlite3 connection.
+"""The tables of ``messages.sqlite`` and what is done to them, on a plain sqlite3 connection.
 
 Each function below runs inside a transaction that its caller begins and commits. No clock in here.
 

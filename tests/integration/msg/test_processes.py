@@ -201,4 +201,4 @@ async def test_services_end_cleanly_when_told_to(processes: Processes) -> None:
         log = processes.data_dir / "log" / f"{name}.log"
         assert len(log.read_text().splitlines()) >= 1
     with contextlib.suppress(FileNotFoundError):  # the last to close folds the log into the file
-        assert (processes.data_dir / "messages.db-wal").stat().st_size == 0
+        assert (processes.data_dir / "messages.sqlite-wal").stat().st_size == 0
