@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from rmi_runtime import (
     NameServer,
     ServiceAuthenticator,
     Settings,
+    answering_broadcasts,
+    is_loopback,
     load_or_create_cluster_key,
     load_tls,
     signal_ready,
@@ -32,7 +35,8 @@ async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = Non
     """Serve ``Pyro.NameServer`` at the first of ``settings.ns`` until told to stop.
 
     Look-ups are open to everybody; who wants to register needs the cluster key. The names are kept
-    in ``DATA_DIR/nameserver.sqlite``.
+    in ``DATA_DIR/nameserver.sqlite``. On an address that others can reach, it is found by broadcast
+    too (``Pyro5.api.locate_ns()``).
 
     Args:
         settings: the settings in force.
@@ -53,10 +57,17 @@ async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = Non
         insecure=settings.insecure,
     )
     try:
-        async with NameKeeper(Path(settings.data_dir) / FILE_NAME) as keeper:
+        async with (
+            contextlib.AsyncExitStack() as stack,
+            NameKeeper(Path(settings.data_dir) / FILE_NAME) as keeper,
+        ):
             uri = str(daemon.register(NameServer(keeper), NAMESERVER_NAME))
             keeper.table.pin(uri, OWN_TAGS)
             await daemon.start()
+            if not is_loopback(host) and settings.ns_broadcast_port:
+                await stack.enter_async_context(
+                    answering_broadcasts(uri, settings.ns_broadcast_port)
+                )
             signal_ready(NAMESERVER_NAME, {"location": daemon.location, "uri": uri})
             log.info("the name server is ready at %s", daemon.location)
             await stopping.wait()

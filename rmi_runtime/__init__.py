@@ -7,6 +7,7 @@ from Pyro5.core import URI
 from Pyro5.server import behavior, callback, expose, oneway
 
 from rmi_runtime import errors
+from rmi_runtime.broadcast import answering_broadcasts
 from rmi_runtime.coalesce import Coalescer
 from rmi_runtime.context import (
     ANONYMOUS,
@@ -78,6 +79,7 @@ __all__ = [
     "TlsContexts",
     "__version__",
     "allow",
+    "answering_broadcasts",
     "behavior",
     "call_as",
     "callback",
