@@ -124,10 +124,10 @@ class Daemon:
 
     async def start(self) -> None:
         """Begin to answer. Harmless if it does so already."""
-        if self._server is not None:
-            return
         if self._closed:
             raise DaemonError("this daemon has been closed: make a new one")
+        if self._server is not None:
+            return
         self.loop = asyncio.get_running_loop()
         self.started_at = time.monotonic()
         if self.threads:

@@ -70,10 +70,6 @@ _MARKS: Final = b",:[({])}"
 _KEYS_CHECKED_ABOVE: Final = 32
 
 
-class LiteralError(SerializeError):  # type: ignore[misc]
-    """The text is no literal as serpent writes them, or is too large or too deep."""
-
-
 def loads(text: bytes, elements_max: int | None = None) -> Any:
     """Read serpent's text form.
 
@@ -85,7 +81,7 @@ def loads(text: bytes, elements_max: int | None = None) -> Any:
         The value: nested builtins.
 
     Raises:
-        LiteralError: it is not serpent's form, or is too large or too deep.
+        SerializeError: it is not serpent's form, or is too large or too deep.
         UnicodeDecodeError: it is not UTF-8.
     """
     if elements_max is not None and len(text) > elements_max:
@@ -96,9 +92,9 @@ def loads(text: bytes, elements_max: int | None = None) -> Any:
     try:
         return _build(_tokens(literal))
     except IndexError:
-        raise LiteralError("the text is no serpent literal") from None
+        raise SerializeError("the text is no serpent literal") from None
     except TypeError as error:  # a list as a key
-        raise LiteralError(f"the text is no serpent literal: {error}") from error
+        raise SerializeError(f"the text is no serpent literal: {error}") from error
 
 
 def check_elements(text: bytes, elements_max: int) -> None:
@@ -107,7 +103,7 @@ def check_elements(text: bytes, elements_max: int) -> None:
     It takes a nanosecond a byte if there are few marks, and stops as soon as there are too many.
 
     Raises:
-        LiteralError: it does.
+        SerializeError: it does.
     """
     left = 2 * elements_max  # a value has a mark after it, a container two more
     if _marks(text) <= left:
@@ -116,7 +112,9 @@ def check_elements(text: bytes, elements_max: int) -> None:
     for piece in [text] if bare else map(_unquoted, _pieces(text)):
         left -= _marks(piece)
         if left < 0:
-            raise LiteralError(f"the data has more than {elements_max} elements: send less at once")
+            raise SerializeError(
+                f"the data has more than {elements_max} elements: send less at once"
+            )
 
 
 def _unquoted(found: re.Match[bytes]) -> bytes:
@@ -141,13 +139,13 @@ def _build(tokens: Iterator[re.Match[str]]) -> Any:
             value = int(text)
         elif first in _CLOSES:
             if mark or len(above) == DEPTH_MAX:
-                raise LiteralError("the text is no serpent literal, or is nested too deeply")
+                raise SerializeError("the text is no serpent literal, or is nested too deeply")
             above.append((opener, values, marks))
             opener, values, marks = text, [], []
             continue
         elif first in _CLOSERS:
             if _CLOSES.get(opener) != text:
-                raise LiteralError(f"the text is no serpent literal: {text} closes nothing")
+                raise SerializeError(f"the text is no serpent literal: {text} closes nothing")
             value = _container(opener, values, marks)
             opener, values, marks = above.pop()
         elif text in _NAMES:
@@ -157,7 +155,7 @@ def _build(tokens: Iterator[re.Match[str]]) -> Any:
         values.append(value)
         marks.append(mark)
     if above or len(values) != 1 or marks[0]:
-        raise LiteralError("the text is no serpent literal: expected exactly one whole value")
+        raise SerializeError("the text is no serpent literal: expected exactly one whole value")
     return values[0]
 
 
@@ -170,11 +168,11 @@ def _container(opener: str, values: list[Any], marks: list[str]) -> Any:
             or marks[::2].count(":") != len(keys)
             or not _separated(marks[1::2], len(keys))
         ):
-            raise LiteralError("the text is no serpent literal: a dictionary is key: value, …")
+            raise SerializeError("the text is no serpent literal: a dictionary is key: value, …")
         _check_keys(keys)
         return dict(zip(keys, values[1::2], strict=True))
     if not _separated(marks, count):
-        raise LiteralError("the text is no serpent literal: a comma is missing, or too many")
+        raise SerializeError("the text is no serpent literal: a comma is missing, or too many")
     if opener == "[":
         return values
     if opener == "{":
@@ -191,7 +189,7 @@ def _separated(marks: list[str], count: int) -> bool:
 def _check_keys(keys: list[Any]) -> None:
     """Refuse keys chosen to collide: a dictionary of those takes quadratic time to fill."""
     if len(keys) > _KEYS_CHECKED_ABOVE and len(set(map(hash, keys))) <= len(keys) // 2:
-        raise LiteralError("refused: the keys of a dictionary or set have equal hashes")
+        raise SerializeError("refused: the keys of a dictionary or set have equal hashes")
 
 
 def _other(text: str) -> Any:
@@ -199,10 +197,10 @@ def _other(text: str) -> Any:
     if text[0] == "b":
         if len(text) > 2 and text[1] in "'\"":
             return _unescape(text[2:-1], octets=True).encode("latin-1")
-        raise LiteralError(f"the text is no serpent literal: {text[:20]!r}")
+        raise SerializeError(f"the text is no serpent literal: {text[:20]!r}")
     found = _number(text)
     if found is None:
-        raise LiteralError(f"the text is no serpent literal: {text[:20]!r}")
+        raise SerializeError(f"the text is no serpent literal: {text[:20]!r}")
     if found[2]:
         return complex(text)
     return float(text) if "." in text or "e" in text or "E" in text else int(text)
@@ -218,8 +216,8 @@ def _unescape(text: str, *, octets: bool = False) -> str:
             return chr(int(digits, 16))
         if octal:
             return chr(int(octal, 8))
-        raise LiteralError(f"the text is no serpent literal: unknown escape {found[0]!r}")
+        raise SerializeError(f"the text is no serpent literal: unknown escape {found[0]!r}")
 
     if octets and not text.isascii():
-        raise LiteralError("the text is no serpent literal: bytes are written in ASCII")
+        raise SerializeError("the text is no serpent literal: bytes are written in ASCII")
     return _escapes(plain, text)

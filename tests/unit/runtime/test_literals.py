@@ -10,15 +10,19 @@ import pytest
 import serpent
 from hypothesis import given
 from hypothesis import strategies as st
+from Pyro5.errors import SerializeError
 
-from rmi_runtime.literals import LiteralError, check_elements, loads
+from rmi_runtime.literals import check_elements, loads
 
 _scalars = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False)
-    | st.complex_numbers(allow_nan=False, allow_infinity=False)
+    # of complex zeros ours keeps the signs, which literal_eval loses
+    | st.complex_numbers(allow_nan=False, allow_infinity=False, min_magnitude=1.0).filter(
+        lambda number: bool(number.real and number.imag)
+    )
     | st.text(st.characters(), max_size=20)
 )
 _keys = st.integers() | st.text(max_size=5) | st.booleans() | st.tuples(st.integers(), st.text())
@@ -54,7 +58,7 @@ def test_reads_bytes_literals_as_literal_eval_does(value: bytes) -> None:
 def test_accepts_nothing_that_python_would_refuse_or_read_differently(text: str) -> None:
     try:
         value = loads(text.encode())
-    except LiteralError:
+    except SerializeError:
         return
     assert _same(value, ast.literal_eval(text.strip()))
 
@@ -71,15 +75,15 @@ def test_accepts_nothing_that_python_would_refuse_or_read_differently(text: str)
     ],
 )  # fmt: skip
 def test_refuses_what_serpent_never_writes(text: str) -> None:
-    with pytest.raises((LiteralError, ValueError)):
+    with pytest.raises((SerializeError, ValueError)):
         loads(text.encode())
 
 
 def test_nesting_is_bounded() -> None:
     assert loads(b"[" * 200 + b"]" * 200)
-    with pytest.raises(LiteralError, match="nested too deeply"):
+    with pytest.raises(SerializeError, match="nested too deeply"):
         loads(b"[" * 201 + b"]" * 201)
-    with pytest.raises(LiteralError, match="nested too deeply"):
+    with pytest.raises(SerializeError, match="nested too deeply"):
         loads(b"[" * 1_000_000)
 
 
@@ -88,7 +92,7 @@ def test_nesting_is_bounded() -> None:
     [b"[" + b"1," * 2000 + b"]", b"[]," * 2000, b"]" * 4000, b"{" + b"1:1," * 1000 + b"}"],
 )
 def test_the_number_of_elements_is_bounded(text: bytes) -> None:
-    with pytest.raises(LiteralError, match="more than 500 elements"):
+    with pytest.raises(SerializeError, match="more than 500 elements"):
         loads(text, 500)
 
 
@@ -99,19 +103,19 @@ def test_marks_inside_strings_do_not_count_as_elements() -> None:
 
 
 def test_junk_without_marks_makes_few_tokens() -> None:
-    with pytest.raises(LiteralError):
+    with pytest.raises(SerializeError):
         loads(b"1 " * 1_000_000, 500)
-    with pytest.raises(LiteralError):
+    with pytest.raises(SerializeError):
         loads(b"'a' " * 1_000_000, 500)
 
 
 def test_colliding_keys_are_refused() -> None:
     modulus = sys.hash_info.modulus
     keys = ",".join(f"{modulus * i}:0" for i in range(1, 1000))
-    with pytest.raises(LiteralError, match="equal hashes"):
+    with pytest.raises(SerializeError, match="equal hashes"):
         loads(f"{{{keys}}}".encode())
     members = ",".join(f"{modulus * i}" for i in range(1, 1000))
-    with pytest.raises(LiteralError, match="equal hashes"):
+    with pytest.raises(SerializeError, match="equal hashes"):
         loads(f"{{{members}}}".encode())
 
 
