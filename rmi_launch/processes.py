@@ -201,6 +201,11 @@ class ZygoteProcess:
         except ConnectionError:
             self._lose()
             process.end(UNKNOWN_STATUS)
+        except OSError as error:
+            # The disk is full, or there are too many files: a start that failed, like any other.
+            print(f"{spec.name} cannot be started: {error}", file=sys.stderr)
+            del self._services[spawn_id]
+            process.end(UNKNOWN_STATUS)
         finally:
             os.close(ready_write_fd)
         return process

@@ -28,6 +28,9 @@ from rmi_runtime.errors import Conflict
 ZYGOTE_EXTRA_S = 2.0
 """How much longer than a service's own grace the zygote waits, should ``rmi up`` be killed."""
 
+WRITE_AGAIN_S = 0.5
+"""Pause before running.json is written again, if it could not be."""
+
 
 class AddressInUse(Conflict):
     """A port that the system is to listen on is taken. ``fields['address']`` is which."""
@@ -115,6 +118,7 @@ class _Run:
         self._view = view
         self._stop = asyncio.Event()
         self._ready = False
+        self._writing_again: asyncio.TimerHandle | None = None
         self._supervisor = Supervisor(
             plan_services(settings), settings, zygote, log_dir, self._on_change
         )
@@ -129,7 +133,7 @@ class _Run:
             self._view.starting(len(self._supervisor.services), settings)
             if await self._first_of(self._supervisor.start()):
                 self._ready = True
-                self._write_running()
+                self._tell_running()
                 settings = self._supervisor.settings
                 self._view.ready(settings, self._supervisor.services)
                 await self._first_of(self._zygote.lost.wait())
@@ -165,7 +169,23 @@ class _Run:
     def _on_change(self, service: Service) -> None:
         self._view.changed(service)
         if self._ready and service.state is not State.STARTING:
+            self._tell_running()
+
+    def _tell_running(self) -> None:
+        """Write down who runs, and go on trying while the disk is full or fails.
+
+        The services are looked after all the same: nobody may be left dead because of a file.
+        """
+        if self._writing_again is not None:
+            self._writing_again.cancel()
+            self._writing_again = None
+        if not self._ready:
+            return
+        try:
             self._write_running()
+        except OSError:
+            loop = asyncio.get_running_loop()
+            self._writing_again = loop.call_later(WRITE_AGAIN_S, self._tell_running)
 
     def _write_running(self) -> None:
         settings = self._supervisor.settings

@@ -36,6 +36,11 @@ class Up:
         running: dict[str, Any] = json.loads((self.data_dir / "running.json").read_text())
         return running
 
+    def service(self, name: str) -> dict[str, Any]:
+        """What it wrote about one of its services."""
+        found: dict[str, Any] = next(s for s in self.running()["services"] if s["name"] == name)
+        return found
+
     def pids(self) -> list[int]:
         """The processes of its services."""
         return [service["pid"] for service in self.running()["services"]]

@@ -165,6 +165,21 @@ async def test_a_service_that_fails_to_restart_is_tried_again_and_again(make: Ma
     await eventually(lambda: service.restarts == 3 and service.state is State.READY)
 
 
+async def test_a_service_whose_output_cannot_be_opened_is_tried_again_until_it_can(
+    make: Make, settings: Settings
+) -> None:
+    supervisor = make([ok(1)])
+    await supervisor.start()
+    (service,) = supervisor.services
+    output = settings.data_dir / "log" / "ok.1.out"
+    output.rename(output.with_name("moved"))
+    output.mkdir()
+    os.kill(pid_of(service), signal.SIGKILL)
+    await eventually(lambda: service.restarts >= 2)
+    output.rmdir()
+    await eventually(lambda: service.state is State.READY)
+
+
 async def test_without_restart_a_dead_service_stays_dead(make: Make) -> None:
     supervisor = make([ok(1), ok(2)], restart=False)
     await supervisor.start()

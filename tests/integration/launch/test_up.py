@@ -113,6 +113,21 @@ def test_a_killed_service_is_back_and_status_shows_it(tmp_path: Path) -> None:
         assert row["pid"] != before["bank.business.1"]
 
 
+async def test_services_are_started_again_while_running_json_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        before = system.service("bank.business.1")
+        in_the_way = tmp_path / "running.json.new"
+        in_the_way.mkdir()
+        os.kill(before["pid"], signal.SIGKILL)
+        system.until("bank.business.1 ready")
+        in_the_way.rmdir()
+        await eventually(lambda: system.service("bank.business.1")["restarts"] == 1)
+        assert system.service("bank.business.1")["pid"] != before["pid"]
+
+
 def test_a_killed_gateway_comes_back_on_its_port(tmp_path: Path) -> None:
     with up(tmp_path) as system:
         url = system.until("ready: ")
