@@ -1,0 +1,104 @@
+"""Bugs of the messages: loggers, the queue, the gateway's keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from rmi_torture.planted.parts import part
+
+STORED_LATER_S = 0.05
+HANDLED_S = 0.05
+
+
+def acknowledged_before_stored() -> None:
+    """A logger answers when it has a message in memory, and stores it a moment later."""
+    logger = part("rmi_msg.logger:LoggerObject")
+    put = logger._put
+    tasks: set[Any] = set()
+
+    async def put_later(self: Any, messages: Any) -> Any:
+        async def store() -> None:
+            await asyncio.sleep(STORED_LATER_S)
+            await put(self, messages)
+
+        task = asyncio.ensure_future(store())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return ["new"] * len(messages)
+
+    logger._put = put_later
+
+
+def keys_ignored() -> None:
+    """The gateway gives each request an id of its own, whatever its Idempotency-Key."""
+    routes = part("rmi_msg.routes")
+    routes.keyed_message_id = lambda key: routes.new_message_id()
+
+
+def stale_page() -> None:
+    """A logger reads pages from a cache that is half a second old."""
+    store = part("rmi_msg.stores.sqlite:SqliteMessageStore")
+    page = store.page
+    cache: dict[Any, tuple[float, Any]] = {}
+
+    async def page_from_cache(self: Any, after: Any, limit: int) -> Any:
+        at_s, found = cache.get((after, limit), (0.0, None))
+        if found is None or time.monotonic() - at_s > 0.5:
+            found = await page(self, after, limit)
+            cache[after, limit] = time.monotonic(), found
+        return found
+
+    store.page = page_from_cache
+
+
+def marked_before_consumed() -> None:
+    """A messages service marks its claim done before it enters the messages as consumed."""
+    _consume_in_order("done", "add")
+
+
+def never_given_back() -> None:
+    """What a dead messages service had claimed is offered to nobody again."""
+    tables = part("rmi_msg.stores.sqlite_tables")
+    tables.sweep = lambda connection, now_ns: 0
+    tables.give_back = lambda connection, by: 0
+    _consume_in_order("add", "done")
+
+
+def delivered_twice() -> None:
+    """Done marks get lost, and what is delivered again is entered again."""
+    tables = part("rmi_msg.stores.sqlite_tables")
+    tables._SCHEMA = tuple(
+        text.replace("NOT NULL UNIQUE REFERENCES", "NOT NULL REFERENCES") for text in tables._SCHEMA
+    )
+
+    def add_all(connection: Any, claim: Any, consumed_at_us: int) -> list[bool]:
+        _, first, last = claim.token
+        connection.execute(
+            "INSERT INTO consumed (message, consumed_at, consumer)"
+            " SELECT seq, ?, ? FROM messages WHERE seq BETWEEN ? AND ? ORDER BY seq",
+            (consumed_at_us, claim.by, first, last),
+        )
+        return [True] * len(claim.messages)
+
+    tables.add = add_all
+    tables.done = lambda connection, claim: True
+    part("rmi_msg.messages:Consumer").__init__.__kwdefaults__["lease_s"] = 1.0
+
+
+def _consume_in_order(*steps: str) -> None:
+    """Have claims handled in this order of steps, with time to die between them."""
+    consumer = part("rmi_msg.messages:Consumer")
+
+    async def step(self: Any) -> bool:
+        await self._sweep()
+        claim = await self._queue.claim(self._name, self._limit, self._lease_s)
+        if claim is None:
+            return False
+        for name in steps:
+            await (self._consumed.add(claim) if name == "add" else self._queue.done(claim))
+            await asyncio.sleep(HANDLED_S)
+        return True
+
+    consumer.step = step
