@@ -1,7 +1,8 @@
 """Blocks: the log that keeps the order of arrival, as values. Plain code.
 
 The log is a row of blocks, numbered from 0. A block lists ids in their order of arrival. Only the
-last block may grow, while it is open and small; then it is closed, and the next one begins.
+last block may grow, while it is open and small; then it is closed, and the next one begins. Each
+names the one before it by a digest: who reads two of them knows whether they belong together.
 
 A place in the log is a block's number and an index in it: the place before which a reader stands.
 As a cursor it is written ``block.index``.
@@ -9,6 +10,7 @@ As a cursor it is written ``block.index``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -32,11 +34,13 @@ class Block(msgspec.Struct, frozen=True):
         base: how many ids all blocks before it have.
         ids: its ids, in order of arrival.
         closed: it will not grow any more.
+        before: digest of the block before it, as that was closed.
     """
 
     base: int
     ids: tuple[str, ...]
     closed: bool = False
+    before: str = ""
 
     @property
     def end(self) -> int:
@@ -49,15 +53,15 @@ class Block(msgspec.Struct, frozen=True):
 
     def grown(self, ids: Sequence[str]) -> Block:
         """Return this block with *ids* added."""
-        return Block(self.base, (*self.ids, *ids))
+        return Block(self.base, (*self.ids, *ids), False, self.before)
 
     def shut(self) -> Block:
         """Return this block closed."""
-        return Block(self.base, self.ids, closed=True)
+        return Block(self.base, self.ids, True, self.before)
 
     def successor(self, ids: Sequence[str]) -> Block:
-        """Return the block that comes after this one, with *ids* in it."""
-        return Block(self.end, tuple(ids))
+        """Return the block that comes after this one, which is closed, with *ids* in it."""
+        return Block(self.end, tuple(ids), False, digest(pack(self)))
 
 
 class Place(NamedTuple):
@@ -71,7 +75,6 @@ class Place(NamedTuple):
 
 
 START: Final = Place(0, 0)
-FIRST: Final = Block(0, ())
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Block)
@@ -80,6 +83,11 @@ _decoder: Final = msgspec.json.Decoder(Block)
 def pack(block: Block) -> str:
     """Return *block* as the JSON text that is stored."""
     return _encoder.encode(block).decode()
+
+
+def digest(text: str) -> str:
+    """Return what a block says of the one before it, which is *text*."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def unpack(text: str) -> Block:

@@ -8,8 +8,8 @@ steps, ``put_if_absent`` and ``replace`` (compare and set), by these rules:
    written with both backups acknowledged. So if block n+1 exists, block n is settled and final.
 3. An id is added only when a writer has looked at every block since before the id was stored, and
    has not found it: so it is in the log once, whoever adds it, and however often.
-4. A reader passes a block only if it is settled: it has a successor, or the reader has rewritten it
-   unchanged, and both backups acknowledged that.
+4. A reader passes a block only if it is settled: its successor names it by its digest, or the
+   reader has rewritten it unchanged, and both backups acknowledged that.
 
 What is acknowledged is therefore in the log for good (1, 2: a lost member cannot take away a block
 that others were built on), and no id ever appears before a place that a reader has passed (2, 4:
@@ -22,9 +22,10 @@ the writer, who was told nothing, adds its ids again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, FIRST, Block, Place, pack, unpack
+from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, Block, Place, digest, pack, unpack
 from rmi_msg.hazelcast.table import Table
 
 READ_AHEAD: Final = 4
@@ -124,7 +125,7 @@ class Order:
             False if block *number* is another now. If not, what was seen of it is settled.
         """
         if text is None:
-            await self._begin(0, FIRST, left)
+            await self._begin(0, None, left)
             return True
         if not left:
             return await self._settle(number, text)
@@ -137,15 +138,16 @@ class Order:
             self._note(number, new)
             return True
         # Even if it is closed already: who closed it may still be waiting for the backups.
-        if not await self._blocks.replace(number, text, pack(block.shut())):
+        closed = block.shut()
+        if not await self._blocks.replace(number, text, pack(closed)):
             return False
-        await self._begin(number + 1, block, left)
+        await self._begin(number + 1, closed, left)
         return True
 
-    async def _begin(self, number: int, before: Block, left: dict[str, None]) -> None:
+    async def _begin(self, number: int, before: Block | None, left: dict[str, None]) -> None:
         """Begin block *number* with the first of *left*, unless another has begun it."""
         ids = list(left)[:BLOCK_IDS_MAX]
-        new = pack(before.successor(ids))
+        new = pack(before.successor(ids) if before else Block(0, tuple(ids)))
         if await self._blocks.put_if_absent(number, new) is None:
             for id in ids:
                 del left[id]
@@ -191,14 +193,16 @@ class Order:
         """
         found: list[Listed] = []
         number, index = after
-        while len(found) < limit:
+        ended = False
+        while not ended and len(found) < limit:
             row = await self._row(number)
-            if len(row) == READ_AHEAD:
-                row.pop()  # it is the first of the next row, if that is needed
+            # The last block may have grown before its successor comes: do not look behind it.
+            ended = len(row) < READ_AHEAD
+            if not ended:
+                row.pop()  # it is the first of the next row
             elif row and not await self._settle(number + len(row) - 1, row[-1]):
+                ended = False
                 continue
-            if not row:
-                break
             for text in row:
                 ids = unpack(text).ids[index:]
                 found += [
@@ -222,8 +226,8 @@ class Order:
                 if (text := texts.get(number)) is None:
                     break
                 row.append(text)
-            # One that is open and has a successor was read first, then it was closed.
-            if all(unpack(text).closed for text in row[:-1]):
+            # A block that was read before its successor was begun may be another since.
+            if all(unpack(then).before == digest(one) for one, then in pairwise(row)):
                 return row
 
     async def _settle(self, number: int, text: str) -> bool:

@@ -1,0 +1,193 @@
+"""The order of arrival on a map that loses what nobody acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmi_msg.hazelcast import blocks as blocks_module
+from rmi_msg.hazelcast.blocks import (
+    BLOCK_IDS_MAX,
+    GROWING_IDS_MAX,
+    START,
+    Block,
+    Place,
+    pack,
+    parse_cursor,
+    unpack,
+)
+from rmi_msg.hazelcast.order import READ_AHEAD, Order
+from rmi_runtime import errors
+from tests.unit.msg.hazelcast_fakes import LossyMap
+
+
+def order(loss: float = 0.0, seed: int = 0) -> tuple[Order, LossyMap]:
+    blocks = LossyMap(random.Random(seed), loss)
+    return Order(blocks), blocks
+
+
+async def read_all(log: Order, limit: int = 7) -> list[str]:
+    place, ids = START, []
+    while listed := await log.read(place, limit):
+        ids += [one.id for one in listed]
+        place = listed[-1].after
+    return ids
+
+
+async def test_ids_are_read_in_the_order_in_which_they_were_added() -> None:
+    log, _ = order()
+    await log.add(["a", "b"], 0)
+    await log.add(["c"], 0)
+    assert await read_all(log) == ["a", "b", "c"]
+    assert await log.count() == 3
+
+
+async def test_small_additions_share_a_block_and_a_full_one_is_closed() -> None:
+    log, blocks = order()
+    ids = [f"id{n}" for n in range(GROWING_IDS_MAX + 1)]
+    for id in ids:
+        await log.add([id], await log.last())
+    first = unpack(await blocks.get(0) or "")
+    assert first == Block(0, tuple(ids[:-1]), closed=True)
+    assert unpack(await blocks.get(1) or "").base == GROWING_IDS_MAX
+    assert await read_all(log) == ids
+
+
+async def test_a_large_addition_is_cut_into_blocks() -> None:
+    log, blocks = order()
+    ids = [f"id{n}" for n in range(2 * BLOCK_IDS_MAX + 5)]
+    await log.add(ids, 0)
+    assert await read_all(log, 1000) == ids
+    assert len(unpack(await blocks.get(0) or "").ids) == BLOCK_IDS_MAX
+
+
+async def test_an_id_that_is_there_is_not_added_again() -> None:
+    log, _ = order()
+    await log.add(["a", "b"], 0)
+    await log.add(["b", "c", "a"], 0)
+    assert await read_all(log) == ["a", "b", "c"]
+
+
+async def test_the_last_block_is_found_from_far_behind() -> None:
+    blocks = LossyMap(random.Random(1))
+    writer, late = Order(blocks), Order(blocks)
+    assert await late.last() == 0
+    for n in range(5 * READ_AHEAD):
+        await writer.add([f"{n}-{i}" for i in range(GROWING_IDS_MAX)], await writer.last())
+    assert await late.last() == 5 * READ_AHEAD - 1
+
+
+async def test_a_writer_notices_that_the_cluster_began_anew() -> None:
+    log, blocks = order()
+    for n in range(5):
+        await log.add([f"{n}-{i}" for i in range(GROWING_IDS_MAX)], await log.last())
+    since = await log.last()
+    blocks._seen.clear()
+    blocks._safe.clear()
+    await log.add(["a"], since)
+    assert await read_all(log) == ["a"]
+
+
+async def test_missing_tells_which_ids_are_not_in_the_log() -> None:
+    log, _ = order()
+    for n in range(6):
+        await log.add([f"{n}-{i}" for i in range(GROWING_IDS_MAX)], await log.last())
+    missing = await log.missing({"0-3": 0, "5-99": 0, "none": 2, "late": 5, "4-0": 4})
+    assert missing == {"none": 5, "late": 5}
+    assert await log.missing({}) == {}
+
+
+async def test_reading_stops_before_what_is_not_settled() -> None:
+    log, blocks = order()
+    await log.add(["a"], 0)
+    # Another writer's step that nobody has acknowledged yet, and that will be lost.
+    blocks._seen[0] = block_of("a", "ghost")
+    refused = LossyMap(random.Random(0), 0.0)
+    refused._seen = blocks._seen
+    refused.replace = never  # type: ignore[method-assign]
+    reader = Order(refused)
+    reading = asyncio.create_task(reader.read(START, 10))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not reading.done()
+    blocks._seen[0] = blocks._safe[0]
+    del refused.replace  # type: ignore[method-assign]
+    assert [one.id for one in await reading] == ["a"]
+
+
+def block_of(*ids: str) -> str:
+    return pack(Block(0, ids))
+
+
+async def never(key: object, old: str, new: str) -> bool:
+    await asyncio.sleep(0)
+    return False
+
+
+@pytest.mark.parametrize("cursor", ["", "1", "1.", ".1", "1.2.3", "-1.0", "a.b", "1.²", "9" * 20])
+def test_a_cursor_that_was_never_given_out_is_refused(cursor: str) -> None:
+    with pytest.raises(errors.InvalidRequest, match="after"):
+        parse_cursor(cursor)
+
+
+def test_a_cursor_comes_back_as_the_place_it_was() -> None:
+    assert parse_cursor(str(Place(12, 345))) == Place(12, 345)
+    assert parse_cursor(None) == START
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    loss=st.sampled_from([0.0, 0.1, 0.4, 0.7]),
+    batches=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    writers=st.integers(1, 4),
+)
+def test_no_id_is_lost_doubled_or_slipped_in_before_a_reader(
+    seed: int, loss: float, batches: list[int], writers: int
+) -> None:
+    """Writers that repeat each other's ids, and a reader that follows, under loss."""
+
+    async def run() -> None:
+        rng = random.Random(seed)
+        blocks = LossyMap(rng, loss)
+        told: list[str] = []
+        followed: list[str] = []
+        done = asyncio.Event()
+
+        async def write(writer: int) -> None:
+            log = Order(blocks)
+            since = await log.last()
+            for n, size in enumerate(batches):
+                # Half of the ids are everybody's, as when a request is sent to two loggers.
+                ids = [f"{n}-{i}" if i % 2 else f"{n}-{i}-{writer}" for i in range(size)]
+                await log.add(ids, since if rng.random() < 0.5 else 0)
+                told.extend(ids)
+
+        async def follow() -> None:
+            log, place = Order(blocks), START
+            while True:
+                last_round = done.is_set()
+                if listed := await log.read(place, rng.randrange(1, 20)):
+                    followed.extend(one.id for one in listed)
+                    place = listed[-1].after
+                elif last_round:
+                    return
+                await asyncio.sleep(0)
+
+        reader = asyncio.create_task(follow())
+        await asyncio.gather(*(write(writer) for writer in range(writers)))
+        done.set()
+        await reader
+        everything = await read_all(Order(blocks))
+        assert len(everything) == len(set(everything)), "doubled"
+        assert set(everything) == set(told), "lost"
+        assert followed == everything, "slipped in before a reader, or gone behind one"
+
+    # Small blocks, so that many are begun and closed.
+    with mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6):
+        asyncio.run(run())
