@@ -24,6 +24,7 @@ from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
 from rmi_runtime import Loaded, Settings, load_tls, split_address
 from rmi_runtime.errors import Conflict
+from rmi_runtime.settings import check_reachable
 
 ZYGOTE_EXTRA_S = 2.0
 """How much longer than a service's own grace the zygote waits, should ``rmi up`` be killed."""
@@ -61,6 +62,7 @@ def up(loaded: Loaded) -> None:
     began = time.monotonic()
     settings = loaded.settings
     check_gateways(settings)
+    check_reachable(settings)
     settings = _absolute(settings)
     load_tls(settings)  # what is wrong with it is better said now than by every service
     log_dir = data_dir.prepare(settings.data_dir)

@@ -54,17 +54,29 @@ def load_or_create_cluster_key(data_dir: str | os.PathLike[str]) -> str:
         64 hexadecimal digits.
 
     Raises:
-        Forbidden: others than the owner may read or write the file.
+        Forbidden: the file is another user's, or others may read or write it, or anybody may write
+            to the directory.
         InvalidRequest: the file does not hold a key.
         OSError: it cannot be read or made.
     """
     directory = Path(data_dir)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_public(directory)
     path = directory / KEY_FILE
     with contextlib.suppress(FileNotFoundError):
         return _read_key(path)
     _create_key(path)
     return _read_key(path)
+
+
+def _refuse_public(directory: Path) -> None:
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if mode & 0o002 and not mode & stat.S_ISVTX:
+        raise errors.Forbidden(
+            f"{directory} has mode {mode:04o}: anybody on this machine could put a key and books "
+            f"of their own there. Run: chmod 700 {directory}",
+            path=str(directory),
+        )
 
 
 def _create_key(path: Path) -> None:
@@ -90,7 +102,14 @@ def _create_key(path: Path) -> None:
 
 def _read_key(path: Path) -> str:
     with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        status = os.fstat(file.fileno())
+        if status.st_uid not in (os.geteuid(), path.parent.stat().st_uid):
+            raise errors.Forbidden(
+                f"{path} belongs to another user (number {status.st_uid}), who could call as a "
+                "service; remove it, and copy the cluster's key there or have a new one made",
+                path=str(path),
+            )
+        mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             raise errors.Forbidden(
                 f"{path} has mode {mode:04o}: others than its owner could call as a service. "

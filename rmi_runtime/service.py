@@ -17,7 +17,7 @@ from rmi_runtime.credentials import Identify, ServiceAuthenticator, load_or_crea
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.registry import Announcer, NameServers
-from rmi_runtime.settings import Settings
+from rmi_runtime.settings import Settings, check_reachable
 from rmi_runtime.tls import load_tls
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,14 @@ class ServiceContext:
         name_servers: to find other services; :class:`Endpoints` take their TLS from it.
         cluster_handshake: handshake data for proxies of other services.
         log_path: file for its operation log; the directory exists.
+
+    Raises:
+        SettingsError: others would be told of an address that they cannot reach.
+        TlsUnusable: the certificate, its key or the CA cannot be used.
     """
 
     def __init__(self, name: str, settings: Settings, cluster_key: str) -> None:
+        check_reachable(settings)
         self.name = name
         self.settings = settings
         self.cluster_handshake: dict[str, str] = {"cluster_key": cluster_key}

@@ -28,6 +28,18 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
         yield from _open_addresses(settings)
 
 
+def unreachable(settings: Settings) -> str | None:
+    """Return why services that announce themselves could not be reached, or None if they could."""
+    if is_loopback(settings.host):
+        for address in settings.ns:
+            if not is_loopback(split_address(address)[0]):
+                return (
+                    f"the name server {address} would tell other machines of {settings.host}, "
+                    "where they find only themselves; give the address of this machine with --host"
+                )
+    return None
+
+
 def _half_tls(settings: Settings) -> Iterator[tuple[str, str]]:
     names = ("tls_cert", "tls_key", "tls_ca")
     missing = [name for name in names if not getattr(settings, name)]

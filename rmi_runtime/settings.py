@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rmi_runtime.errors import InvalidRequest
-from rmi_runtime.setting_conflicts import conflicts
+from rmi_runtime.setting_conflicts import conflicts, unreachable
 from rmi_runtime.setting_rules import (
     Rule,
     checked,
@@ -300,6 +300,16 @@ def _build(values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
             raise
         source = sources[name]
         raise SettingsError(f"{source}: {error.message}", field=name, source=source) from None
+
+
+def check_reachable(settings: Settings) -> None:
+    """Refuse to announce a service to other machines at an address of this machine only.
+
+    Raises:
+        SettingsError: ``host`` is a loopback address, and a name server is elsewhere.
+    """
+    if (why := unreachable(settings)) is not None:
+        raise SettingsError(f"host: {why}", field="host", source="Settings")
 
 
 def _read_toml(path: Path | None) -> Mapping[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import stat
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from rmi_runtime import credentials, errors
 from rmi_runtime.context import Identity
 from rmi_runtime.credentials import (
+    KEY_FILE,
     ServiceAuthenticator,
     hash_token,
     load_or_create_cluster_key,
@@ -59,6 +61,22 @@ def test_a_key_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: in
     (tmp_path / "cluster.key").chmod(mode)
     with pytest.raises(errors.Forbidden, match="chmod 600"):
         load_or_create_cluster_key(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_key_of_another_user_is_refused(tmp_path: Path) -> None:
+    load_or_create_cluster_key(tmp_path)
+    os.chown(tmp_path / KEY_FILE, 1, -1)
+    with pytest.raises(errors.Forbidden, match="another user"):
+        load_or_create_cluster_key(tmp_path)
+
+
+def test_a_directory_that_anybody_can_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(errors.Forbidden, match="chmod 700"):
+        load_or_create_cluster_key(tmp_path)
+    tmp_path.chmod(0o1777)  # as of /tmp: others' files are safe there
+    load_or_create_cluster_key(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "short", KEY + "ff", "g" * 64, KEY.upper()])

@@ -13,6 +13,7 @@ from rmi_runtime.settings import (
     OTHER_VARIABLES,
     Settings,
     SettingsError,
+    check_reachable,
     load_settings,
     rule_of,
 )
@@ -197,6 +198,14 @@ def test_tls_takes_certificate_key_and_ca(missing: str) -> None:
 def test_an_address_that_is_told_to_others_must_be_somebodys(field: str, value: str) -> None:
     with pytest.raises(SettingsError, match="nobody can connect"):
         load_settings(env={}, flags={field: value, "insecure": True})
+
+
+def test_a_service_is_not_announced_to_others_at_an_address_of_this_machine_only() -> None:
+    elsewhere = ("127.0.0.1:9090", "10.0.0.1:9090")
+    with pytest.raises(SettingsError, match="--host"):
+        check_reachable(Settings(ns=elsewhere, insecure=True))
+    check_reachable(Settings(ns=elsewhere, insecure=True, host="10.0.0.2"))
+    check_reachable(Settings())
 
 
 def test_settings_built_directly_are_checked_too() -> None:
