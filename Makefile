@@ -3,11 +3,13 @@
 #   make run      the whole system, with demonstration accounts; Ctrl-C stops it
 #   make test     all tests; prints what was skipped and why
 #   make check    format, lint, types, import directions
+#   make torture  faults against a system of its own: ten minutes, all kinds, all planted bugs
 #   make setup    only the environment, with everything that the tests need
 
 # Override on the command line: make run STORE=hazelcast ARGS="--http 127.0.0.1:8000"
 STORE ?= sqlite
 ARGS ?=
+SEED ?= 1
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 VENV := .venv
@@ -17,7 +19,7 @@ DECLARED := setup.cfg pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test setup check clean
+.PHONY: run test torture setup check clean
 
 ifeq ($(STORE),hazelcast)
 run: $(VENV)/.stamp-hazelcast
@@ -27,6 +29,14 @@ run: $(VENV)/.stamp-run
 
 test: $(VENV)/.stamp-test
 	$(BIN)/pytest $(ARGS)
+
+# Each step first; then the planted bugs, which must all be caught; then what must hold.
+torture: $(VENV)/.stamp-run
+	$(BIN)/rmi torture --steps
+	$(BIN)/rmi torture --bug all --seed $(SEED)
+	$(BIN)/rmi torture --workload lock --faults kill,pause --minutes 0.5 --seed $(SEED)
+	$(BIN)/rmi torture --workload messages --faults all --minutes 1 --seed $(SEED)
+	$(BIN)/rmi torture --workload bank --faults all --minutes 3 --every-s 1.5 --seed $(SEED)
 
 setup: $(VENV)/.stamp-test
 

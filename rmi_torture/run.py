@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rmi_runtime.errors import RmiError
 from rmi_torture.checkers import Verdict, all_valid
 from rmi_torture.faults.nemesis import Nemesis
 from rmi_torture.faults.setup import Surroundings
 from rmi_torture.history import OK, Operation, Recorder, operations, read_history
 from rmi_torture.schedule import plan_faults
+from rmi_torture.system_under_test import SystemUnderTest
 from rmi_torture.targets import targets_of
 from rmi_torture.workloads.base import Setting, Workload, run_client
 from rmi_torture.workloads.table import make_workload
@@ -71,7 +73,7 @@ class Result:
         needs: kinds of operations that must have succeeded.
         faults: how many of each kind were made.
         seconds: how long the clients worked.
-        unready: services that were not ready again after the faults.
+        unready: services that were not ready again after the faults, or what could not be read.
         plots: curves of the workload's own.
     """
 
@@ -98,12 +100,17 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """``passed``, ``failed`` (a checker found an error), or ``invalid`` (it says nothing)."""
+        """Say in a word how it went.
+
+        ``stuck``: the system did not come back, so nothing can be judged. ``failed``: a checker
+        found an error. ``invalid``: some kind of operation never succeeded, or a checker had
+        nothing to look at, so that it says nothing. Else ``passed``.
+        """
+        if self.unready:
+            return "stuck"
         if not all(verdict.valid for verdict in self.verdicts):
             return "failed"
-        if self.missing or not all_valid(self.verdicts):
-            return "invalid"
-        return "stuck" if self.unready else "passed"
+        return "invalid" if self.missing or not all_valid(self.verdicts) else "passed"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, without the history."""
@@ -134,7 +141,7 @@ async def run(plan: Plan, out_dir: Path) -> Result:
         The result, judged.
 
     Raises:
-        RmiError: the system could not be started, or what it kept could not be read.
+        RmiError: the system could not be started.
     """
     targets = targets_of(plan.faults, plan.workload)
     steps = plan_faults(
@@ -162,12 +169,21 @@ async def run(plan: Plan, out_dir: Path) -> Result:
                 began_s = time.monotonic()
                 await _work(plan, workload, nemesis, steps, recorder)
                 seconds = time.monotonic() - began_s
-                calm = await system.all_ready(CALM_S)
-                unready = [s.name for s in system.services().values() if s.state != "ready"]
-                await workload.collect()
+                unready = await _calm(system, workload)
             finally:
                 await workload.close()
-    return _judge(plan, path, workload, nemesis, seconds, [] if calm else unready)
+    return _judge(plan, path, workload, nemesis, seconds, unready)
+
+
+async def _calm(system: SystemUnderTest, workload: Workload) -> list[str]:
+    """Wait until all is ready, and collect what is there; return what did not come back."""
+    if not await system.all_ready(CALM_S):
+        return [service.name for service in system.services().values() if service.state != "ready"]
+    try:
+        await workload.collect()
+    except (RmiError, TimeoutError) as error:
+        return [f"{workload.__class__.__name__}: {error}"]
+    return []
 
 
 def _new_file(path: Path) -> BinaryIO:
@@ -209,7 +225,7 @@ def _judge(
     gc.disable()  # millions of objects that all stay: looking through them again and again is vain
     try:
         history = operations(read_history(path))
-        verdicts = workload.check(history)
+        verdicts = [] if unready else workload.check(history)
     finally:
         gc.enable()
     return Result(

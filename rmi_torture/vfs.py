@@ -2,9 +2,9 @@
 
 SQLite calls the file system through a table of functions, its VFS
 (https://www.sqlite.org/vfs.html). This registers, in the very library that Python's ``sqlite3``
-uses, a copy of the default table whose open, read, write, truncate, sync, size and delete go through
-a :class:`Disk` first. The program that uses SQLite stays as it is: it names the VFS in a URI, or
-gets it because it is the default one.
+uses, a copy of the default table whose open, read, write, truncate, sync, size and delete go
+through a :class:`Disk` first. The program that uses SQLite stays as it is: it names the VFS in a
+URI, or gets it because it is the default one.
 
 The structures are those of ``sqlite3.h``, which SQLite keeps compatible for ever.
 """

@@ -45,19 +45,20 @@ def _check_one(
     request_id: str, tried: Sequence[Operation], lines: Sequence[Line], verdict: Verdict
 ) -> None:
     acknowledged = [operation for operation in tried if operation.outcome == OK]
+    at = tried[-1].index
     if len(lines) > 1:
-        verdict.blame("doubled", f"{request_id} is in the journal {len(lines)} times")
+        verdict.blame("doubled", f"{request_id} is in the journal {len(lines)} times", at)
     if acknowledged and not lines:
-        verdict.blame("lost", f"{request_id} was acknowledged, and is not in the journal")
+        verdict.blame("lost", f"{request_id} was acknowledged, and is not in the journal", at)
     # A stored refusal is final; one that is not stored may be followed by a try that succeeds.
     if lines and all(operation.outcome == FAIL for operation in tried):
-        verdict.blame("refused but done", f"{request_id} was refused, and is in the journal")
+        verdict.blame("refused but done", f"{request_id} was refused, and is in the journal", at)
     answers = {(op.got.get("balance"), op.got.get("commit")) for op in acknowledged}
     if len(answers) > 1:
-        verdict.blame("changed answer", f"{request_id} was answered with {sorted(answers)}")
+        verdict.blame("changed answer", f"{request_id} was answered with {sorted(answers)}", at)
     for line in lines:
         if (line.debit, line.credit, line.amount) != _due(tried[0]):
-            verdict.blame("altered", f"{request_id}: {tried[0].asked} became {line}")
+            verdict.blame("altered", f"{request_id}: {tried[0].asked} became {line}", at)
 
 
 def _due(operation: Operation) -> tuple[int, int, int]:

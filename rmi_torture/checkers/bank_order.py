@@ -106,16 +106,20 @@ def _check_mutation(operation: Operation, floor: int, ledger: Ledger, verdict: V
         verdict.blame(
             "wrong balance",
             f"{request_id} was told commit {commit}, the journal says {line.commit}",
+            operation.index,
         )
     elif commit <= floor:
         verdict.blame(
-            "stale", f"{request_id} has commit {commit}, but {floor} was known when it began"
+            "stale",
+            f"{request_id} has commit {commit}, but {floor} was known when it began",
+            operation.index,
         )
     due = _own_balance(operation, line, ledger)
     if int(operation.got["balance"]) != due:
         verdict.blame(
             "wrong balance",
             f"{request_id} was told balance {operation.got['balance']}, the journal says {due}",
+            operation.index,
         )
 
 
@@ -144,12 +148,14 @@ def _check_read(
                     "stale",
                     f"read {operation.index} saw {balance} on account {account}: it held that at "
                     "no time during the read",
+                    operation.index,
                 )
         return
     if int(commit) < floor:
         verdict.blame(
             "stale",
             f"read {operation.index} shows commit {commit}, but {floor} was known when it began",
+            operation.index,
         )
     for account, balance in told.items():
         due = ledger.account(account).at(int(commit))
@@ -160,6 +166,7 @@ def _check_read(
                 "wrong balance",
                 f"read {operation.index} saw {balance} on account {account} at commit {commit}, "
                 f"the journal says {due}",
+                operation.index,
             )
 
 
@@ -177,13 +184,16 @@ def _check_refusal(
     account, balance = int(fields["account"]), int(fields["balance"])
     if balance >= int(operation.asked["amount"]):
         verdict.blame(
-            "wrong balance", f"{operation.asked} was refused although {balance} is enough"
+            "wrong balance",
+            f"{operation.asked} was refused although {balance} is enough",
+            operation.index,
         )
     if not _was_seen(account, balance, floor, operation.ended_ns, ledger, begun):
         verdict.blame(
             "stale",
             f"{operation.asked} was refused because account {account} held {balance}: it held "
             "that at no time during the operation",
+            operation.index,
         )
 
 

@@ -31,12 +31,12 @@ def check_locks(operations: Sequence[Operation]) -> Verdict:
     committed: set[int] = set()
     left = {int(op.asked["lease"]) for op in operations if op.f == "hang_up"}
     for commit in commits:
-        if int(commit.asked["lease"]) in left:
-            verdict.blame("foreign commit", f"lease {commit.asked['lease']} outlived its owner")
         verdict.checked += 1
         lease = int(commit.asked["lease"])
+        if lease in left:
+            verdict.blame("foreign commit", f"lease {lease} outlived its owner", commit.index)
         if lease in committed:
-            verdict.blame("two commits", f"lease {lease} was committed twice")
+            verdict.blame("two commits", f"lease {lease} was committed twice", commit.index)
         committed.add(lease)
     _check_exclusion(grants, commits, accounts_of, verdict)
     return verdict
@@ -56,10 +56,12 @@ def _check_numbers(grants: Sequence[Operation], verdict: Verdict) -> None:
         if begins:
             verdict.checked += 1
             if lease <= known:
-                verdict.blame("numbers", f"lease {lease} was granted after {known} was known")
+                verdict.blame(
+                    "numbers", f"lease {lease} was granted after {known} was known", grant.index
+                )
         else:
             if lease in seen:
-                verdict.blame("numbers", f"lease {lease} was granted twice")
+                verdict.blame("numbers", f"lease {lease} was granted twice", grant.index)
             seen.add(lease)
             known = max(known, lease)
 
@@ -89,6 +91,7 @@ def _check_exclusion(
                     "stale commit",
                     f"lease {lease} was committed although {highest[account]} was already granted "
                     f"on account {account}",
+                    operation.index,
                 )
                 break
 
@@ -111,12 +114,14 @@ def check_raw_commits(operations: Sequence[Operation], ledger: Ledger) -> Verdic
             tries.setdefault(request_id, []).append(operation)
     for request_id, tried in tries.items():
         verdict.checked += 1
-        lines = ledger.by_request.get(request_id, [])
+        lines, at = ledger.by_request.get(request_id, []), tried[-1].index
         acknowledged = [int(op.got["commit"]) for op in tried if op.outcome == OK]
         if len(lines) > 1 or len(acknowledged) > 1:
-            verdict.blame("doubled", f"{request_id} was committed as {acknowledged}, {lines}")
+            verdict.blame("doubled", f"{request_id} was committed as {acknowledged}, {lines}", at)
         elif acknowledged and [line.commit for line in lines] != acknowledged:
-            verdict.blame("lost", f"{request_id} was committed as {acknowledged}: {lines}")
+            verdict.blame("lost", f"{request_id} was committed as {acknowledged}: {lines}", at)
         if lines and all(operation.outcome == FAIL for operation in tried):
-            verdict.blame("refused but done", f"{request_id} was refused, and is there: {lines}")
+            verdict.blame(
+                "refused but done", f"{request_id} was refused, and is there: {lines}", at
+            )
     return verdict

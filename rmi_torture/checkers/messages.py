@@ -47,15 +47,19 @@ def _check_final(
         if operation.outcome != OK:
             continue
         verdict.checked += 1
-        id_ = str(operation.got["id"])
+        id_, at = str(operation.got["id"]), operation.index
         acknowledged[id_] = text
         key = operation.asked.get("key")
         if key is not None and id_of_key.setdefault(str(key), id_) != id_:
-            verdict.blame("duplicated", f"key {key} has two messages: {id_of_key[str(key)]}, {id_}")
+            verdict.blame(
+                "duplicated", f"key {key} has two messages: {id_of_key[str(key)]}, {id_}", at
+            )
         if id_ not in kept:
-            verdict.blame("lost", f"message {id_} ({text!r}) was acknowledged, and is not there")
+            verdict.blame(
+                "lost", f"message {id_} ({text!r}) was acknowledged, and is not there", at
+            )
         elif kept[id_] != text:
-            verdict.blame("altered", f"message {id_} was {text!r} and is {kept[id_]!r}")
+            verdict.blame("altered", f"message {id_} was {text!r} and is {kept[id_]!r}", at)
     for id_, text in kept.items():
         if text not in posted:
             verdict.blame("unexpected", f"message {id_} ({text!r}) was posted by nobody")
@@ -84,7 +88,9 @@ def _check_reads(operations: Sequence[Operation], kept: set[str], verdict: Verdi
             if post.ended_ns >= read.began_ns:
                 break
             if post.got["id"] not in seen and post.got["id"] in kept:
-                verdict.blame("stale", f"read {read.index} lacks message {post.got['id']}")
+                verdict.blame(
+                    "stale", f"read {read.index} lacks message {post.got['id']}", read.index
+                )
 
 
 def check_queue(operations: Sequence[Operation], consumed: Mapping[str, Iterable[str]]) -> Verdict:

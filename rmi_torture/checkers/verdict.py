@@ -18,12 +18,15 @@ class Verdict:
         checked: how many things it looked at; a verdict on nothing is worth nothing.
         counts: how many of each kind of error it found.
         examples: a sentence for each of the first errors.
+        first: place in the history of the earliest operation that was found to be wrong, if the
+            checker can tell.
     """
 
     checker: str
     checked: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    first: int | None = None
 
     @property
     def valid(self) -> bool:
@@ -36,8 +39,10 @@ class Verdict:
             self.counts.setdefault(kind, 0)
         return self
 
-    def blame(self, kind: str, sentence: str) -> None:
-        """Note one error."""
+    def blame(self, kind: str, sentence: str, at: int | None = None) -> None:
+        """Note one error, and the place in the history of the operation it is seen in."""
+        if at is not None:
+            self.first = at if self.first is None else min(self.first, at)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if len(self.examples) < EXAMPLES_MAX:
             self.examples.append(f"{kind}: {sentence}")

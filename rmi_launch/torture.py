@@ -1,0 +1,195 @@
+"""``rmi torture``: faults against a system of its own, and what the checkers say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from rmi_runtime.errors import RmiError
+from rmi_torture.campaign import Catch, hunt
+from rmi_torture.faults.setup import missing_means, possible_kinds
+from rmi_torture.planted import BUGS
+from rmi_torture.report import print_catches, print_result, write_html
+from rmi_torture.run import Plan, Result, run
+from rmi_torture.steps import check_steps
+from rmi_torture.targets import KINDS, WORKLOADS
+
+
+class TortureFound(RmiError):
+    """The torture found something, or found out nothing. The report says what."""
+
+    code = "torture_found"
+    definite = True
+
+
+@click.command()
+@click.option(
+    "--workload",
+    type=click.Choice(WORKLOADS),
+    default="bank",
+    show_default=True,
+    help="What the clients do.",
+)
+@click.option(
+    "--faults",
+    default="kill,pause,nameserver",
+    show_default=True,
+    metavar="KINDS",
+    help=f"Kinds of faults, separated by commas: {', '.join(KINDS)}; all; or none.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.05, 600),
+    default=1.0,
+    show_default=True,
+    help="How long the clients work.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of faults and requests.")
+@click.option(
+    "--requests",
+    type=click.IntRange(0),
+    default=0,
+    metavar="NUMBER",
+    help="Stop when so many operations were acknowledged. [default: when the time is over]",
+)
+@click.option(
+    "--every-s",
+    type=click.FloatRange(0.1, 600),
+    default=2.5,
+    show_default=True,
+    help="One fault begins in this time, on the average.",
+)
+@click.option(
+    "--lasting-s",
+    type=click.FloatRange(0.4, 600),
+    default=3.0,
+    show_default=True,
+    help="A fault lasts so long at most.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    default=4,
+    show_default=True,
+    help="Clients of each kind.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1000),
+    default=32,
+    show_default=True,
+    help="Operations in a batch; in the messages' workloads, posts under way.",
+)
+@click.option(
+    "--bug",
+    "bugs",
+    multiple=True,
+    metavar="NAME",
+    help="Plant this bug, which must be caught; 'all' plants one after the other. "
+    "May be given several times.",
+)
+@click.option(
+    "--steps", is_flag=True, help="Cut the power and fail the disk at every step of a commit."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where history, report and data go. [default: a new directory]",
+)
+def torture(
+    workload: str,
+    faults: str,
+    minutes: float,
+    seed: int,
+    bugs: tuple[str, ...],
+    steps: bool,
+    as_json: bool,
+    out: Path | None,
+    **numbers: Any,
+) -> None:
+    """Run a system under faults, and check that it lost, doubled and mixed up nothing."""
+    console = Console(stderr=as_json)
+    out_dir = out or Path(tempfile.mkdtemp(prefix="rmi-torture-"))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if steps:
+        _steps(seed, as_json, console)
+    elif bugs:
+        _hunt(bugs, seed, out_dir, as_json, console)
+    else:
+        kinds = _kinds(faults, console)
+        plan = Plan(workload, kinds, minutes * 60, seed, **numbers)
+        _run(plan, out_dir, as_json, console)
+
+
+def _kinds(faults: str, console: Console) -> tuple[str, ...]:
+    if faults == "all":
+        for kind, why in missing_means().items():
+            console.print(f"without the fault {kind!r}: it {why}", markup=False)
+        return possible_kinds()
+    kinds = tuple(kind for kind in faults.split(",") if kind and kind != "none")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise click.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}, all, none")
+        if kind in missing_means():
+            raise click.BadParameter(f"{kind!r} {missing_means()[kind]}")
+    return kinds
+
+
+def _fresh(out_dir: Path) -> Path:
+    """Return *out_dir*, or a new directory in it if a run was here before."""
+    if not (out_dir / "data").exists():
+        return out_dir
+    return out_dir / time.strftime("%Y%m%d-%H%M%S")
+
+
+def _run(plan: Plan, out_dir: Path, as_json: bool, console: Console) -> None:
+    result: Result = asyncio.run(run(plan, _fresh(out_dir)))
+    page = result.history.with_name("report.html")
+    write_html(result, page)
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=1))
+    print_result(result, console)
+    console.print(f"history: {result.history}\nreport: {page}", markup=False, highlight=False)
+    if result.verdict != "passed":
+        raise TortureFound(f"the run {result.verdict}; see the report")
+
+
+def _hunt(bugs: tuple[str, ...], seed: int, out_dir: Path, as_json: bool, console: Console) -> None:
+    names = [] if "all" in bugs else list(bugs)
+    for name in names:
+        if name not in BUGS:
+            raise click.BadParameter(f"no planted bug {name!r}; there are {', '.join(BUGS)}")
+
+    def told(catch: Catch) -> None:
+        word = "caught" if catch.caught else "MISSED"
+        console.print(f"{word}: {catch.bug.name} ({'; '.join(catch.by)})", highlight=False)
+
+    catches = asyncio.run(hunt(names, seed, _fresh(out_dir), told))
+    if as_json:
+        click.echo(json.dumps([catch.as_dict() for catch in catches], indent=1))
+    print_catches(catches, console)
+    missed = [catch.bug.name for catch in catches if not catch.caught]
+    if missed:
+        raise TortureFound(f"not caught: {', '.join(missed)}")
+
+
+def _steps(seed: int, as_json: bool, console: Console) -> None:
+    verdicts = asyncio.run(check_steps(seed))
+    if as_json:
+        click.echo(json.dumps([verdict.as_dict() for verdict in verdicts], indent=1))
+    for verdict in verdicts:
+        word = "passed" if verdict.valid and verdict.checked else "failed"
+        console.print(f"{word}: {verdict.checker}, {verdict.checked:,} cases", highlight=False)
+        for example in verdict.examples:
+            console.print(f"  {example}", markup=False, highlight=False)
+    if not all(verdict.valid and verdict.checked for verdict in verdicts):
+        raise TortureFound("a step of a commit does not survive")
