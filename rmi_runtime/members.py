@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +58,11 @@ class Members:
             if name == "__getattr__" and len(args) == 1:
                 for accessor in _accessors(target, args[0], "fget"):
                     _check(target, accessor, call, args[0])
-                return _get_exposed_property_value(target, args[0])
+                return self._use_property(_get_exposed_property_value, (target, args[0]), call)
             if name == "__setattr__" and len(args) == 2:
                 for accessor in _accessors(target, args[0], "fget", "fset"):
                     _check(target, accessor, call, args[0])
-                return _set_exposed_property_value(target, args[0], args[1])
+                return self._use_property(_set_exposed_property_value, (target, *args), call)
             if is_private_attribute(name):
                 raise AttributeError(f"attempt to access private attribute '{name}'")
         found = getattr(type(target), name, None)
@@ -78,6 +77,11 @@ class Members:
             return self._call_in_thread(method, args, kwargs, call)
         return _call_plainly(method, args, kwargs, call)
 
+    def _use_property(self, use: Callable[..., Any], args: Sequence[Any], call: Call) -> Any:
+        if self._daemon.threads:
+            return self._call_in_thread(use, args, {}, call)
+        return _call_plainly(use, args, {}, call)
+
     def _may_block(self, target: Any, name: str, method: Any) -> bool:
         if target is self._daemon.daemon_object:  # which runs code of others for streams only
             return name == "get_next_stream_item"
@@ -85,21 +89,21 @@ class Members:
 
     def _call_in_thread(
         self, method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
-    ) -> asyncio.Future[Any]:
+    ) -> Coroutine[Any, Any, Any]:
         context = contextvars.copy_context()
 
         def guarded() -> _Outcome:
-            try:  # futures refuse StopIteration, and a thread pool must not see SystemExit
+            try:  # futures refuse StopIteration, and neither pool nor task must see SystemExit
                 return context.run(_call_plainly, method, args, kwargs, call), None
             except BaseException as error:
                 return None, error
 
-        return asyncio.ensure_future(self._from_thread(guarded))
+        return self._from_thread(guarded)
 
     async def _from_thread(self, guarded: Callable[[], _Outcome]) -> Any:
         result, error = await self._daemon.loop.run_in_executor(self._daemon.executor, guarded)
         if error is not None:
-            raise StopAsyncIteration if isinstance(error, StopIteration) else error
+            raise StopAsyncIteration(*error.args) if isinstance(error, StopIteration) else error
         return await result if inspect.isawaitable(result) else result
 
 
