@@ -108,16 +108,18 @@ def check_queue(operations: Sequence[Operation], consumed: Mapping[str, Iterable
     times: Counter[str] = Counter()
     for ids in consumed.values():
         times.update(ids)
+    posts = [operation for operation in operations if operation.f == "post"]
+    places = {str(op.got["id"]): op.index for op in posts if op.outcome == OK}
+    acknowledged = places.keys()
     for id_, count in times.items():
         if count > 1:
-            verdict.blame("doubled", f"message {id_} was consumed {count} times")
-    posts = [operation for operation in operations if operation.f == "post"]
-    acknowledged = {str(op.got["id"]) for op in posts if op.outcome == OK}
+            verdict.blame("doubled", f"message {id_} was consumed {count} times", places.get(id_))
     unknown = sum(operation.outcome == "info" for operation in posts)
     for id_ in sorted(acknowledged):
         verdict.checked += 1
         if id_ not in times:
-            verdict.blame("lost", f"message {id_} was acknowledged, and consumed by nobody")
+            sentence = f"message {id_} was acknowledged, and consumed by nobody"
+            verdict.blame("lost", sentence, places[id_])
     strangers = times.keys() - acknowledged
     if len(strangers) > unknown:
         verdict.blame(

@@ -97,8 +97,8 @@ def _consume_in_order(*steps: str) -> None:
         if claim is None:
             return False
         for name in steps:
-            await (self._consumed.add(claim) if name == "add" else self._queue.done(claim))
             await asyncio.sleep(HANDLED_S)
+            await (self._consumed.add(claim) if name == "add" else self._queue.done(claim))
         return True
 
     consumer.step = step

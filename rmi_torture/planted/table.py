@@ -54,7 +54,7 @@ _ALL = (
     Bug(data_bugs.epoch_stands_still, "lock", ("kill",), (_LOCKS,), environment=_LEASE),
     Bug(data_bugs.unlock_too_early, "bank", (), (_ORDER,), 4),
     Bug(data_bugs.acknowledged_before_written, "bank", ("kill",), (_EFFECTS,)),
-    Bug(data_bugs.never_synced, "bank", ("power",), (_EFFECTS,)),
+    Bug(data_bugs.synced_now_and_then, "bank", ("power",), (_EFFECTS,)),
     Bug(data_bugs.seen_before_written, "bank", ("kill",), (_ORDER,), 12),
     Bug(data_bugs.lost_update, "bank", (), (_EFFECTS,), 4),
     Bug(data_bugs.transfer_in_two_halves, "bank", (), (_EFFECTS,), 4),
