@@ -28,7 +28,7 @@ from rmi_bank.account_desk import BUSINESS_ID_MAX, AccountDesk
 from rmi_bank.demo import seed_demo
 from rmi_bank.lock_desk import LockDesk
 from rmi_bank.locks import State, Ticket
-from rmi_bank.oplines import COMMIT, GETLOCK, UNLOCK, DataEntry, DataLine
+from rmi_bank.oplines import COMMIT, GETLOCK, UNLOCK, DataEntry, data_lines
 from rmi_bank.request_ids import new_request_id
 from rmi_bank.stores import Ledger, Record
 from rmi_bank.stores.sqlite import SqliteLedger
@@ -386,7 +386,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
 
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[DataObject]:
-        with OperationLog(context.log_path, DataLine()) as op_log:
+        with OperationLog(context.log_path, data_lines) as op_log:
             async with open_data(ledger, op_log, lease_s=settings.lock_lease_s) as data:
                 if settings.demo:
                     await seed_demo(ledger, Path(settings.data_dir))

@@ -23,6 +23,7 @@ Times are local, as in those systems, with microseconds always.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from rmi_bank import operations as op
@@ -52,44 +53,31 @@ def business_entry(request: op.Request) -> BusinessEntry | None:
     return None
 
 
-class Stamp:
-    """Writes times, and remembers the last one: the lines of a batch share theirs."""
+def business_lines(first: int, at: datetime, entries: Iterable[BusinessEntry]) -> list[str]:
+    """Format a batch of the business log, for :class:`rmi_runtime.OperationLog`.
 
-    def __init__(self) -> None:
-        self._at: datetime | None = None
-        self._text = ""
-
-    def __call__(self, at: datetime) -> str:
-        """Return ``2021-10-31 13:18:18.005728``."""
-        if at is not self._at:
-            self._at, self._text = at, at.isoformat(" ", "microseconds")
-        return self._text
-
-
-class BusinessLine:
-    """Formats lines of the business log, for :class:`rmi_runtime.OperationLog`."""
-
-    def __init__(self) -> None:
-        self._stamp = Stamp()
-
-    def __call__(self, number: int, at: datetime, entry: BusinessEntry) -> str:
-        """Return one line, without its end."""
-        return (
-            f"Timestamp:{self._stamp(at)} - OperationNumber: {number} - ClientID: {entry[0]} - "
-            f"OperationType: {entry[1]} - Account: {entry[2]} - Value: {entry[3]}"
-        )
+    Args:
+        first: number of the first line.
+        at: the time of all of them.
+        entries: what the lines say.
+    """
+    start = _start(at)
+    return [
+        f"{start}{number} - ClientID: {client} - OperationType: {kind} - Account: {account} - "
+        f"Value: {value}"
+        for number, (client, kind, account, value) in enumerate(entries, first)
+    ]
 
 
-class DataLine:
-    """Formats lines of the data log, for :class:`rmi_runtime.OperationLog`."""
+def data_lines(first: int, at: datetime, entries: Iterable[DataEntry]) -> list[str]:
+    """Format a batch of the data log, as :func:`business_lines` does."""
+    start = _start(at)
+    return [
+        f"{start}{number} - BusinessServerID: {business_id} - OperationType: {kind} - "
+        f"Account: {account} - Value: {value}"
+        for number, (business_id, kind, account, value) in enumerate(entries, first)
+    ]
 
-    def __init__(self) -> None:
-        self._stamp = Stamp()
 
-    def __call__(self, number: int, at: datetime, entry: DataEntry) -> str:
-        """Return one line, without its end."""
-        return (
-            f"Timestamp:{self._stamp(at)} - OperationNumber: {number} - "
-            f"BusinessServerID: {entry[0]} - OperationType: {entry[1]} - Account: {entry[2]} - "
-            f"Value: {entry[3]}"
-        )
+def _start(at: datetime) -> str:
+    return f"Timestamp:{at.isoformat(' ', 'microseconds')} - OperationNumber: "

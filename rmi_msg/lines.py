@@ -118,8 +118,8 @@ def _write_if_ready(fd: int, data: bytes) -> bool:
         return False
 
 
-def _as_is(number: int, at: datetime, line: str) -> str:
-    return line
+def _as_is(first: int, at: datetime, lines: Iterable[str]) -> list[str]:
+    return list(lines)
 
 
 def _no_number(line: str) -> int:

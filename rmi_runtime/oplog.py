@@ -47,8 +47,9 @@ class OperationLog(Generic[Entry]):
 
     Args:
         path: the file; it and its directory are made if missing.
-        format_line: makes the line (without line end) for a number, the time of logging and an
-            entry. Line breaks inside it are written as ``\\n``, so that an entry stays one line.
+        format_lines: makes the lines (without line ends) of a batch: given the number of the first,
+            the time of logging and the entries. Line breaks inside a line are written as ``\\n``,
+            so that an entry stays one line.
         read_number: finds the number in such a line, or None; used once, when the file is opened.
         now: the clock of the lines.
 
@@ -60,7 +61,7 @@ class OperationLog(Generic[Entry]):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        format_line: Callable[[int, datetime, Entry], str],
+        format_lines: Callable[[int, datetime, Iterable[Entry]], list[str]],
         *,
         read_number: Callable[[str], int | None] = operation_number,
         now: Callable[[], datetime] = datetime.now,
@@ -68,7 +69,7 @@ class OperationLog(Generic[Entry]):
         self.path = Path(path)
         self.number = 0
         self.lost = 0
-        self._format_line = format_line
+        self._format_lines = format_lines
         self._read_number = read_number
         self._now = now
         self._fd = -1
@@ -114,19 +115,14 @@ class OperationLog(Generic[Entry]):
         Args:
             entries: what happened, in order.
         """
-        now = self._now()
-        number = self.number
-        format_line = self._format_line
-        lines = [
-            format_line(number, now, entry) for number, entry in enumerate(entries, number + 1)
-        ]
+        lines = self._format_lines(self.number + 1, self._now(), entries)
         if not lines:
             return
         text = "\n".join(lines) + "\n"
         if text.count("\n") != len(lines) or "\r" in text:
             text = "\n".join(map(_one_line, lines)) + "\n"
         if self._write(text.encode("utf-8", "backslashreplace")):
-            self.number = number + len(lines)
+            self.number += len(lines)
         else:
             self.lost += len(lines)
 

@@ -38,6 +38,7 @@ FOLD_LINES = 50_000
 GROUP_LINES_MAX = 16_384
 """Most journal lines in one transaction, unless a single commit has more."""
 
+_MARKED_BELOW = 2**32 // MARK_EVERY
 _FOLD_LEAST = 64  # accounts folded with a transaction, at least, while a pass is on
 _BUCKET_BITS = 8  # neighbours: accounts that differ in their last 8 bits only
 
@@ -46,8 +47,7 @@ JournalRow = tuple[int, int, int, int, int, int, str | None, int, int]
 
 def is_marked(account: int, line: int) -> bool:
     """Return whether *line* has a mark on *account*: one in 64 has, scattered by hashing."""
-    mixed = (line * 0x9E3779B1 + account * 0x85EBCA6B) & 0xFFFF_FFFF
-    return ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D >> 12) % MARK_EVERY == 0
+    return (line * 0x9E3779B1 + account * 0x85EBCA6B) & 0xFFFF_FFFF < _MARKED_BELOW
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ class Books:
                 if line > last_lines.get(account, 0):
                     balances[account] += change
                     last_lines[account] = line
-                self._touch(account)
+            self._touch((debit, credit))
             self.line = line
         if sum(balances.values()) != 0:
             raise Conflict(
@@ -154,7 +154,8 @@ class Books:
         """
         moved: dict[int, int] = {}
         for account, _ in record.opened:
-            _require_locked(account, locked)
+            if account not in locked:
+                raise _not_locked(account)
             if account in self.balances or account in moved:
                 raise AccountExists(f"account {account} has been opened already", account=account)
             moved[account] = 0
@@ -166,21 +167,24 @@ class Books:
                     "the place of an outcome, or -1",
                     field="postings",
                 )
-            for account, change in ((debit, -amount), (credit, amount)):
-                if account != CASH:
-                    self._move(moved, locked, account, change)
+            if debit != CASH:
+                self._move(moved, locked, debit, -amount)
+            if credit != CASH:
+                self._move(moved, locked, credit, amount)
         request_ids = {outcome.request_id for outcome in record.outcomes}
         if len(request_ids) < len(record.outcomes):
             raise InvalidRequest("two outcomes have the same request id", field="outcomes")
         for request_id in request_ids:
-            _require_locked(request_id, locked)
+            if request_id not in locked:
+                raise _not_locked(request_id)
 
     def _move(
         self, moved: dict[int, int], locked: Collection[int | str], account: int, change: int
     ) -> None:
         balance = moved.get(account)
         if balance is None:
-            _require_locked(account, locked)
+            if account not in locked:
+                raise _not_locked(account)
             balance = self.balances.get(account)
             if balance is None:
                 raise UnknownAccount(f"account {account} has not been opened", account=account)
@@ -274,8 +278,7 @@ class Books:
         self.owners.update((a, owner) for a, owner in plan.opened if owner is not None)
         self.line = plan.line
         self.commit_no = plan.commit_no
-        for account in plan.last_lines:
-            self._touch(account)
+        self._touch(plan.last_lines)
         if plan.fold_buckets:
             del self._folding[-plan.fold_buckets :]
             self._folded_line = plan.folded_line
@@ -285,14 +288,18 @@ class Books:
             self._touched, self._touched_count = {}, 0
             self._pass_line = self.line
 
-    def _touch(self, account: int) -> None:
-        bucket = self._touched.setdefault(account >> _BUCKET_BITS, set())
-        before = len(bucket)
-        bucket.add(account)
-        self._touched_count += len(bucket) - before
+    def _touch(self, accounts: Iterable[int]) -> None:
+        touched = self._touched
+        for account in accounts:
+            bucket = touched.get(account >> _BUCKET_BITS)
+            if bucket is None:
+                touched[account >> _BUCKET_BITS] = {account}
+                self._touched_count += 1
+            elif account not in bucket:
+                bucket.add(account)
+                self._touched_count += 1
 
 
-def _require_locked(key: int | str, locked: Collection[int | str]) -> None:
-    if key not in locked:
-        what = f"account {key}" if isinstance(key, int) else f"request id {key!r}"
-        raise InvalidRequest(f"{what} is not locked by this lease; lock it first", field="lease")
+def _not_locked(key: int | str) -> InvalidRequest:
+    what = f"account {key}" if isinstance(key, int) else f"request id {key!r}"
+    return InvalidRequest(f"{what} is not locked by this lease; lock it first", field="lease")

@@ -10,7 +10,7 @@ from Pyro5.core import NAMESERVER_NAME
 
 from rmi_bank import DataObject, SqliteLedger, open_business, open_data
 from rmi_bank.business import BusinessObject
-from rmi_bank.oplines import BusinessEntry, BusinessLine, DataEntry, DataLine
+from rmi_bank.oplines import BusinessEntry, DataEntry, business_lines, data_lines
 from rmi_runtime import (
     Announcer,
     Daemon,
@@ -97,7 +97,7 @@ class BankCluster:
     async def start_data(self) -> None:
         """Start the data object, on a new port, over the same store."""
         part = Part()
-        log: OperationLog[DataEntry] = OperationLog(self.path / "bank.data.log", DataLine())
+        log: OperationLog[DataEntry] = OperationLog(self.path / "bank.data.log", data_lines)
         part.stack.enter_context(log)
         self.ledger = SqliteLedger(self.path / "bank.sqlite")
         data = await part.stack.enter_async_context(
@@ -109,7 +109,7 @@ class BankCluster:
         """Start a business object."""
         part = Part()
         name = f"bank.business.{number}"
-        log: OperationLog[BusinessEntry] = OperationLog(self.path / f"{name}.log", BusinessLine())
+        log: OperationLog[BusinessEntry] = OperationLog(self.path / f"{name}.log", business_lines)
         part.stack.enter_context(log)
         names = self.name_servers()
         part.stack.push_async_callback(names.aclose)

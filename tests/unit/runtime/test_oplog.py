@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from rmi_runtime.oplog import OperationLog, operation_number
 AT = datetime(2021, 10, 31, 13, 18, 18, 13317)
 
 
-def line(number: int, at: datetime, entry: str) -> str:
-    return f"Timestamp:{at} - OperationNumber: {number} - Text: {entry}"
+def lines(first: int, at: datetime, entries: Iterable[str]) -> list[str]:
+    start = f"Timestamp:{at} - OperationNumber: "
+    return [f"{start}{number} - Text: {entry}" for number, entry in enumerate(entries, first)]
 
 
 def new_log(path: Path) -> OperationLog[str]:
-    return OperationLog(path, line, now=lambda: AT)
+    return OperationLog(path, lines, now=lambda: AT)
 
 
 def numbers(path: Path) -> list[int | None]:
@@ -178,7 +179,7 @@ def test_half_a_line_that_could_not_be_taken_back_is_cut_off_before_the_next(
             patched.setattr(oplog.os, "ftruncate", broken)
             log.append("b")
         log.append("c")
-    assert path.read_text().splitlines() == [line(1, AT, "a"), line(2, AT, "c")]
+    assert path.read_text().splitlines() == lines(1, AT, ["a", "c"])
 
 
 def test_a_closed_log_counts_what_it_loses(path: Path) -> None:
