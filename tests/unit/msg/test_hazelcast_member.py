@@ -1,0 +1,249 @@
+"""A member's configuration, its keeper, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmi_msg.hazelcast import install as install_module
+from rmi_msg.hazelcast import keeper
+from rmi_msg.hazelcast.addresses import member_addresses
+from rmi_msg.hazelcast.install import (
+    JavaMissing,
+    MavenMissing,
+    check_java,
+    find_java,
+    install_hazelcast,
+    java_version,
+)
+from rmi_msg.hazelcast.member import Member, MemberFailed, find_members
+from rmi_msg.hazelcast.member_config import member_config
+from rmi_runtime import Settings
+from tests.support import eventually
+
+# --- addresses and configuration ----------------------------------------------------------------
+
+
+def test_there_is_a_member_for_each_logger_and_for_one_beyond() -> None:
+    settings = Settings(loggers=2, hazelcast_port=6000)
+    assert member_addresses(settings) == ("127.0.0.1:6000", "127.0.0.1:6001")
+    assert member_addresses(settings, 4)[-1] == "127.0.0.1:6003"
+
+
+def test_named_members_are_the_only_ones() -> None:
+    assert member_addresses(Settings(hazelcast_members=("10.0.0.1:5701",))) == ("10.0.0.1:5701",)
+
+
+def test_the_configuration_is_yaml_that_keeps_to_one_address() -> None:
+    yaml = pytest.importorskip("yaml")
+    text = member_config("127.0.0.1:6001", ["127.0.0.1:6001", "127.0.0.1:6002"], "rmi")
+    root = yaml.safe_load(text)["hazelcast"]
+    assert root["cluster-name"] == "rmi"
+    assert root["network"]["port"] == {"port": 6001, "auto-increment": False}
+    assert root["network"]["interfaces"] == {"enabled": True, "interfaces": ["127.0.0.1"]}
+    assert root["network"]["join"]["multicast"] == {"enabled": False}
+    assert root["network"]["join"]["auto-detection"] == {"enabled": False}
+    assert root["network"]["join"]["tcp-ip"]["member-list"] == ["127.0.0.1:6001", "127.0.0.1:6002"]
+    assert {name: one["backup-count"] for name, one in root["map"].items()} == {
+        "default": 2,
+        "*.order": 2,
+        "queue": 2,
+    }
+    assert root["properties"]["hazelcast.socket.bind.any"] == "false"
+    assert root["properties"]["hazelcast.shutdownhook.policy"] == "GRACEFUL"
+
+
+# --- what is missing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15', 17),
+        ('java version "1.8.0_292"', 8),
+        ('openjdk version "21" 2023-09-19', 21),
+        ("command not found", 0),
+    ],
+)
+def test_the_version_of_java_is_read(said: str, version: int) -> None:
+    assert java_version(said) == version
+
+
+def test_without_java_both_ways_to_get_it_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(JavaMissing, match=r"apt install openjdk-17.*adoptium\.net"):
+        find_java()
+
+
+def test_an_old_java_is_named_with_its_version(tmp_path: Path) -> None:
+    java = script(tmp_path / "java", "echo 'java version \"11.0.2\"' >&2")
+    with pytest.raises(JavaMissing, match=r"is Java 11; .* needs 17"):
+        check_java(str(java))
+
+
+def test_java_home_wins_over_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    java = script(tmp_path / "bin" / "java", "")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert find_java() == str(java)
+
+
+def test_without_maven_both_ways_to_get_it_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script(tmp_path / "java", "echo 'java version \"17\"' >&2")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(MavenMissing, match=r"apt install maven.*maven\.apache\.org"):
+        install_hazelcast(tmp_path / "data")
+
+
+def test_a_failed_fetch_says_what_maven_said_and_leaves_nothing_half(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script(tmp_path / "java", "echo 'java version \"17\"' >&2")
+    script(tmp_path / "mvn", "echo '[ERROR] no route to the repository'; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(install_module.FetchFailed, match="no route to the repository"):
+        install_hazelcast(tmp_path / "data")
+    assert not install_module.is_installed(tmp_path / "data")
+
+
+async def test_a_member_without_its_jar_says_how_to_fetch_it(tmp_path: Path) -> None:
+    with pytest.raises(MemberFailed, match="rmi hazelcast install"):
+        async with Member(Settings(data_dir=tmp_path), 1):
+            pass
+
+
+def script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+# --- the keeper, with another program in place of Java ------------------------------------------
+
+GRACE_S = 0.5
+LIVES_ON = "import signal, time; print('up', flush=True); time.sleep(600)"
+LEAVES = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print('leaving', flush=True), sys.exit(0)))
+print('up', flush=True)
+time.sleep(600)
+"""
+
+
+class Kept:
+    """A keeper with a program, owned by this process."""
+
+    def __init__(self, directory: Path, program: str) -> None:
+        self.member_file = directory / "member-1.lock"
+        self.owner_file = directory / "member-1.owner"
+        self.output = directory / "output"
+        self.owner_fd = os.open(self.owner_file, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self.owner_fd, fcntl.LOCK_EX)
+        command = [sys.executable, "-I", keeper.__file__]
+        command += ["--member-file", str(self.member_file), "--owner-file", str(self.owner_file)]
+        command += ["--note", '{"address": "a:1"}', "--grace-s", str(GRACE_S), "--"]
+        command += [sys.executable, "-c", program]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def note(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self.member_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    async def up(self) -> int:
+        """Wait until the program runs; return its process id."""
+        await eventually(lambda: "up" in self.output.read_text(encoding="utf-8"))
+        return int(self.note()["member"])
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(asyncio.to_thread(self.process.wait), 20)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
+    one = Kept(tmp_path, getattr(request, "param", LIVES_ON))
+    try:
+        yield one
+    finally:
+        pid = one.note().get("member", 0)
+        if one.process.poll() is None:
+            os.kill(pid, signal.SIGKILL)
+            one.process.wait()
+        os.close(one.owner_fd)
+
+
+def exists(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] != "Z"
+    except OSError:
+        return False
+
+
+async def test_the_keeper_ends_with_its_member(kept: Kept) -> None:
+    os.kill(await kept.up(), signal.SIGKILL)
+    assert await kept.ended() == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("kept", [LEAVES], indirect=True)
+async def test_a_stop_is_passed_on_to_the_member(kept: Kept) -> None:
+    await kept.up()
+    kept.process.terminate()
+    assert await kept.ended() == 0
+    assert "leaving" in kept.output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kept", [LEAVES], indirect=True)
+async def test_a_member_that_nobody_owns_is_stopped(kept: Kept) -> None:
+    await kept.up()
+    fcntl.flock(kept.owner_fd, fcntl.LOCK_UN)  # as the kernel does for a logger that died
+    assert await kept.ended() == 0
+    assert "leaving" in kept.output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kept", [LEAVES], indirect=True)
+async def test_a_new_owner_within_the_grace_keeps_the_member(kept: Kept) -> None:
+    await kept.up()
+    fcntl.flock(kept.owner_fd, fcntl.LOCK_UN)
+    fcntl.flock(kept.owner_fd, fcntl.LOCK_EX)
+    with pytest.raises(subprocess.TimeoutExpired):
+        await asyncio.to_thread(kept.process.wait, 3 * GRACE_S)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+async def test_a_killed_keeper_leaves_no_member_behind(kept: Kept) -> None:
+    pid = await kept.up()
+    kept.process.kill()
+    await kept.ended()
+    await eventually(lambda: not exists(pid))
+
+
+async def test_running_members_are_found_by_their_files(kept: Kept, tmp_path: Path) -> None:
+    await kept.up()
+    data_dir = tmp_path / "data"
+    (data_dir / "hazelcast").mkdir(parents=True)
+    (data_dir / "hazelcast" / "member-1.lock").hardlink_to(kept.member_file)
+    settings = Settings(data_dir=data_dir)
+    assert find_members(settings) == (("a:1",), "rmi")
+    kept.process.kill()
+    await kept.ended()
+    assert find_members(settings) == ((), "rmi")
