@@ -24,6 +24,7 @@ from rmi_runtime import (
     Endpoints,
     NameServers,
     Settings,
+    collect_rarely,
     load_or_create_cluster_key,
     load_tls,
     signal_ready,
@@ -65,6 +66,7 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
             await server.start(sock, tls.web if tls else None)
             pages.server = server
             location = f"{host}:{server.address[1]}"
+            collect_rarely()
             signal_ready(NAME, {"location": location, "uri": f"{server.scheme}://{location}"})
             log.info("the gateway listens at %s", location)
             await stopping.wait()

@@ -38,7 +38,13 @@ from rmi_runtime.oplog import OperationLog
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.proxy_results import RemoteStream
 from rmi_runtime.registry import Announcer, NameServers
-from rmi_runtime.service import ServiceContext, run_service, signal_ready, stop_on_signals
+from rmi_runtime.service import (
+    ServiceContext,
+    collect_rarely,
+    run_service,
+    signal_ready,
+    stop_on_signals,
+)
 from rmi_runtime.setting_rules import is_loopback, split_address
 from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
 from rmi_runtime.sqlite import SqliteThread, open_reader
@@ -84,6 +90,7 @@ __all__ = [
     "call_as",
     "callback",
     "client_context",
+    "collect_rarely",
     "current_call",
     "errors",
     "expose",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -23,6 +24,10 @@ from rmi_runtime.tls import load_tls
 log = logging.getLogger(__name__)
 
 READY_VARIABLE = "RMI_READY_FD"
+
+COLLECT_AFTER = 20_000
+"""Python's cycle collector runs when this many more containers were made than freed (its default:
+700). What a request leaves behind is freed without it, and its visits are a twelfth of the time."""
 
 
 class ServiceContext:
@@ -130,6 +135,7 @@ async def _serving(
         async with announcer:
             await _first_of(announcer.announced, stopping)
             if announcer.announced.is_set():
+                collect_rarely()
                 signal_ready(context.name, {"location": context.daemon.location, "uri": uri})
                 log.info("%s is ready at %s", context.name, context.daemon.location)
             yield
@@ -163,6 +169,16 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     return stopping
+
+
+def collect_rarely() -> None:
+    """Let the cycle collector pass over what is there now, and look at what comes less often.
+
+    For a service that has been built: what it has made so far stays.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 10, 10)
 
 
 def signal_ready(name: str, detail: Mapping[str, Any]) -> None:
