@@ -10,7 +10,7 @@ import ssl as tls
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +18,7 @@ from Pyro5 import client as stock_client
 from Pyro5.core import URI
 from Pyro5.errors import DaemonError, SerializeError
 
-from rmi_runtime import serializers, wire
+from rmi_runtime import context, serializers, wire
 from rmi_runtime.blob import read_blob_call
 from rmi_runtime.connection import ServerConnection
 from rmi_runtime.context import ANONYMOUS, Identity
@@ -30,7 +30,7 @@ from rmi_runtime.objects import ObjectTable
 from rmi_runtime.serializers import Call, Serializer
 from rmi_runtime.setting_rules import is_loopback
 from rmi_runtime.streams import StreamTable
-from rmi_runtime.tls import listen_options
+from rmi_runtime.tls_listener import Listener, listen_on
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Daemon:
         self._ungreeted: dict[ServerConnection, float] = {}
         self._partial: dict[ServerConnection, float] = {}
         self._rates: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_S + 1)
-        self._server: asyncio.AbstractServer | None = None
+        self._server: Listener | None = None
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
         self.executor: ThreadPoolExecutor | None = None
@@ -132,10 +132,11 @@ class Daemon:
         self.started_at = time.monotonic()
         if self.threads:
             self.executor = ThreadPoolExecutor(self.threads, "pyro-method")
-        options = listen_options(self._ssl, self.limits.handshake_s)
-        create = self.loop.create_unix_server if self._unixsocket else self.loop.create_server
-        self._server = await create(
-            self._new_connection, sock=self._socket, backlog=BACKLOG, **options
+        self._server = await listen_on(
+            *(self._socket, self._new_connection, self._ssl),
+            handshake_s=self.limits.handshake_s,
+            backlog=BACKLOG,
+            on_refused=self.count_refusal,
         )
         self._housekeeper = asyncio.create_task(self._keep_house())
 
@@ -318,6 +319,10 @@ class Daemon:
         if message.flags & wire.FLAG_KEEP_SERIALIZED:
             return read_blob_call(message, serializer, elements_max)
         return serializer.load_call(message.payload, elements_max)
+
+    def executor_for(self, call: context.Call) -> Executor | None:
+        """Return the threads that a plain method runs on for this call."""
+        return self.executor
 
     # -- objects
 

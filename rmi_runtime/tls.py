@@ -124,17 +124,6 @@ def connect_options(context: ssl.SSLContext | None) -> dict[str, Any]:
     return {"ssl": context, "ssl_shutdown_timeout": SHUTDOWN_S} if context is not None else {}
 
 
-def listen_options(context: ssl.SSLContext | None, handshake_s: float) -> dict[str, Any]:
-    """Return the options for TLS of asyncio's ``create_server``; *context* None: no TLS."""
-    if context is None:
-        return {}
-    return {
-        "ssl": context,
-        "ssl_handshake_timeout": handshake_s,
-        "ssl_shutdown_timeout": SHUTDOWN_S,
-    }
-
-
 def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS_1_2)

@@ -21,7 +21,7 @@ from rmi_runtime import errors
 from rmi_runtime.http.exchange import AsgiApp
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.protocol import HttpProtocol
-from rmi_runtime.tls import listen_options
+from rmi_runtime.tls_listener import Listener, listen_on
 
 BACKLOG = 2048
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -113,7 +113,7 @@ class HttpServer:
         self.loop: asyncio.AbstractEventLoop
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.common_head = b""  # the last headers of every answer, and the line that ends them
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> HttpServer:
@@ -138,11 +138,12 @@ class HttpServer:
         self.scheme = "https" if tls else "http"
         self.address = sock.getsockname()[:2]
         self._keep_sweeping()
-        self._server = await self.loop.create_server(
+        self._server = await listen_on(
+            sock,
             lambda: HttpProtocol(self),
-            sock=sock,
+            tls,
+            handshake_s=self.limits.head_wait_s,
             backlog=BACKLOG,
-            **listen_options(tls, self.limits.head_wait_s),
         )
 
     async def drain(self, timeout_s: float) -> bool:

@@ -1,0 +1,167 @@
+"""Many who never finish their TLS handshake, and one who does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from Pyro5.server import expose
+
+from rmi_runtime import Daemon, DaemonLimits, Proxy, client_context, server_context, tls_listener
+from rmi_runtime.certificates import create_authority, create_certificate
+from tests.support import eventually
+
+WAITING_MAX = 32
+CROWD = 200
+
+
+@expose
+class Echo:
+    """Answers."""
+
+    def echo(self, text: str) -> str:
+        """Return *text*."""
+        return text
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("certs")
+    create_authority(directory, datetime.now(UTC))
+    create_certificate(directory, ["localhost"], datetime.now(UTC))
+    return directory
+
+
+@contextlib.asynccontextmanager
+async def serving(certs: Path, limits: DaemonLimits | None = None) -> AsyncIterator[Daemon]:
+    context = server_context(certs / "localhost.crt", certs / "localhost.key", certs / "ca.crt")
+    async with Daemon(ssl=context, limits=limits) as daemon:
+        daemon.register(Echo(), "echo")
+        yield daemon
+
+
+@pytest.fixture
+async def daemon(certs: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Daemon]:
+    monkeypatch.setattr(
+        tls_listener.TlsListener.__init__, "__kwdefaults__", {"waiting_max": WAITING_MAX}
+    )
+    async with serving(certs) as made:
+        yield made
+
+
+@pytest.fixture
+def crowd() -> Iterator[list[socket.socket]]:
+    sockets: list[socket.socket] = []
+    yield sockets
+    for sock in sockets:
+        sock.close()
+
+
+def connect(daemon: Daemon) -> socket.socket:
+    host, _, port = daemon.location.rpartition(":")
+    sock = socket.create_connection((host, int(port)))
+    sock.setblocking(False)
+    return sock
+
+
+async def call(daemon: Daemon, certs: Path) -> str:
+    ssl = client_context(certs / "ca.crt")
+    async with Proxy(f"PYRO:echo@{daemon.location}", ssl=ssl, timeout_s=5) as proxy:
+        return str(await proxy.echo("here"))
+
+
+def waiting(daemon: Daemon) -> int:
+    assert isinstance(daemon._server, tls_listener.TlsListener)
+    return daemon._server.waiting
+
+
+async def test_silent_sockets_are_so_many_and_the_newest(
+    daemon: Daemon, crowd: list[socket.socket]
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(CROWD):
+        crowd.append(connect(daemon))
+        await asyncio.sleep(0)
+
+    def cut_off(sock: socket.socket) -> bool:
+        try:
+            return sock.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+    await eventually(lambda: sum(map(cut_off, crowd)) == CROWD - WAITING_MAX)
+    assert waiting(daemon) == WAITING_MAX
+    assert not any(map(cut_off, crowd[-WAITING_MAX:]))
+    assert len(os.listdir("/proc/self/fd")) <= before + CROWD + WAITING_MAX + 4
+
+
+async def test_who_shakes_hands_gets_through_the_crowd(
+    daemon: Daemon, certs: Path, crowd: list[socket.socket]
+) -> None:
+    for _ in range(10):
+        for _ in range(CROWD // 10):
+            crowd.append(connect(daemon))
+        assert await call(daemon, certs) == "here"
+
+
+async def test_half_a_handshake_counts_as_none(
+    daemon: Daemon, certs: Path, crowd: list[socket.socket]
+) -> None:
+    for _ in range(CROWD):
+        crowd.append(connect(daemon))
+        crowd[-1].send(b"\x16\x03\x01\x02\x00\x01")
+    await eventually(lambda: waiting(daemon) == WAITING_MAX)
+    assert await call(daemon, certs) == "here"
+
+
+async def test_a_handshake_has_its_time(certs: Path, crowd: list[socket.socket]) -> None:
+    async with serving(certs, DaemonLimits(handshake_s=0.2)) as daemon:
+        crowd.append(connect(daemon))
+        await eventually(lambda: waiting(daemon) == 1)
+        await eventually(lambda: waiting(daemon) == 0)
+        assert daemon.stats()["refusals"] == 1
+
+
+async def test_closing_cuts_off_those_who_shake_hands(
+    daemon: Daemon, crowd: list[socket.socket]
+) -> None:
+    crowd += [connect(daemon) for _ in range(5)]
+    await eventually(lambda: waiting(daemon) == 5)
+    await daemon.close()
+    await eventually(lambda: waiting(daemon) == 0)
+    with pytest.raises(ConnectionRefusedError):
+        connect(daemon)
+
+
+async def test_without_descriptors_it_pauses_and_goes_on(
+    daemon: Daemon, certs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = daemon._server
+    assert isinstance(listener, tls_listener.TlsListener)
+
+    class Exhausted:
+        """Stands in for the listening socket, once."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def accept(self) -> None:
+            """Fail, and put the socket back."""
+            listener._sock = self.sock
+            raise OSError(24, "Too many open files")
+
+        def fileno(self) -> int:
+            """Return the socket's."""
+            return self.sock.fileno()
+
+    monkeypatch.setattr(listener, "_sock", Exhausted(listener._sock))
+    assert await call(daemon, certs) == "here"
+    assert "Too many open files" in caplog.text
