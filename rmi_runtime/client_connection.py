@@ -306,8 +306,8 @@ class ClientConnection(asyncio.Protocol):
             self._abandoned.add(seq)
             if not future.done():
                 future.set_exception(errors.CallTimeout("no reply came within the call's deadline"))
-        if len(self._abandoned) > ABANDONED_MAX and self._transport is not None:
-            self._transport.abort()  # a peer that never answers: a new connection is better
+        if len(self._abandoned) > ABANDONED_MAX:
+            self._abort()  # a peer that never answers: a new connection is better
         elif earliest < float("inf"):
             self._arm(max(earliest, now + TIMER_STEP_S))
 
@@ -328,6 +328,9 @@ class ClientConnection(asyncio.Protocol):
     def _give_up(self, what: str) -> None:
         """End the connection: the peer does not keep to the protocol."""
         log.warning("the server sent what makes no sense: %s", what)
+        self._abort()
+
+    def _abort(self) -> None:
         self.closed = True
         if self._transport is not None:
             self._transport.abort()

@@ -298,7 +298,7 @@ class Daemon:
         while self.overrides("housekeeping"):
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
-                await self._serving.apart(self.housekeeping)
+                await self._serving.apart(None, self.housekeeping)
             except Exception:
                 log.exception("housekeeping failed")
 

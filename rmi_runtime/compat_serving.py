@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from Pyro5.client import Proxy
 from Pyro5.core import URI
 from Pyro5.errors import PyroError
 
+from rmi_runtime import wire
 from rmi_runtime.connection import ServerConnection
-from rmi_runtime.context import ANONYMOUS, Identity
+from rmi_runtime.context import ANONYMOUS, Call, Identity
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.serializers import MakeProxy, Serializer, make_serializers
 
@@ -33,6 +35,20 @@ class Facade(Protocol):
     def uriFor(self, objectOrId: Any, nat: bool = True) -> URI: ...
 
 
+class _FirstUser:
+    """Owner of a proxy that was made on the loop: the first thread that uses it."""
+
+    _thread: int | None = None
+
+    def __eq__(self, thread: object) -> bool:
+        if self._thread is None and isinstance(thread, int):
+            self._thread = thread
+        return self._thread == thread
+
+    def __hash__(self) -> int:
+        return hash(self._thread)
+
+
 def _stock_proxy(serializer: str) -> MakeProxy:
     """Return what makes Pyro5's own proxies of the serialized ones that come in."""
 
@@ -42,6 +58,7 @@ def _stock_proxy(serializer: str) -> MakeProxy:
         proxy = Proxy.__new__(Proxy)
         proxy.__setstate__(state)
         proxy._pyroSerializer = proxy._pyroSerializer or serializer  # which its owner understands
+        proxy._Proxy__pyroOwnerThread = _FirstUser()
         return proxy
 
     return make
@@ -70,6 +87,43 @@ class Connection(ServerConnection):
         return number
 
 
+class ConnectionThreads:
+    """A thread of its own for each connection, like stock: what a method keeps in one (a database
+    connection, a proxy) is there for the next call of the same client.
+
+    Args:
+        threads_max: how many there may be; with more connections, some share a thread.
+    """
+
+    def __init__(self, threads_max: int) -> None:
+        self._threads_max = threads_max
+        self._users: dict[Executor, int] = {}
+        self._by_connection: dict[object, Executor] = {}
+
+    def of(self, connection: object) -> Executor:
+        """Return the thread of a connection."""
+        thread = self._by_connection.get(connection)
+        if thread is None:
+            thread = min(self._users, key=self._users.__getitem__, default=None)
+            if thread is None or (self._users[thread] and len(self._users) < self._threads_max):
+                thread = ThreadPoolExecutor(1, "pyro-connection")
+            self._by_connection[connection] = thread
+            self._users[thread] = self._users.get(thread, 0) + 1
+        return thread
+
+    def release(self, connection: object) -> Executor | None:
+        """Free the thread of a connection that has ended, and return it; None if it had none."""
+        thread = self._by_connection.pop(connection, None)
+        if thread is not None:
+            self._users[thread] -= 1
+        return thread
+
+    def close(self) -> None:
+        """End the threads as soon as they have nothing to do."""
+        for thread in self._users:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+
 class Serving(Daemon):
     """The asyncio daemon, asking the one that looks like stock what it may override.
 
@@ -84,6 +138,7 @@ class Serving(Daemon):
         super().__init__(host, port, **options)
         self._facade = facade
         self._greetings: dict[ServerConnection, object] = {}
+        self._threads = ConnectionThreads(self.threads)
 
     def _new_connection(self) -> ServerConnection:
         self._connection_count += 1
@@ -99,14 +154,27 @@ class Serving(Daemon):
 
     async def _ask(self, handshake: object, connection: ServerConnection) -> Identity:
         validate = self._facade.validateHandshake
-        self._greetings[connection] = await self.apart(validate, connection, handshake)
+        thread = self._threads.of(connection) if self.threads else None
+        answer = await self.apart(thread, validate, connection, handshake)
+        self._greetings[connection] = answer
         return ANONYMOUS
 
-    async def apart(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call what may block where it may."""
+    async def apart(self, thread: Executor | None, function: Callable[..., Any], *args: Any) -> Any:
+        """Call what may block where it may: on *thread*, or any."""
         if self.executor is None:
             return function(*args)
-        return await self.loop.run_in_executor(self.executor, function, *args)
+        return await self.loop.run_in_executor(thread or self.executor, function, *args)
+
+    def executor_for(self, call: Call) -> Executor | None:
+        """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""
+        if call.connection is None or call.flags & wire.FLAG_ONEWAY:
+            return self.executor
+        return self._threads.of(call.connection)
+
+    async def close(self) -> None:
+        """Stop; see :meth:`rmi_runtime.Daemon.close`."""
+        await super().close()
+        self._threads.close()
 
     def greeting(self, handshake: object, connection: ServerConnection) -> object:
         """Return what ``validateHandshake`` returned."""
@@ -120,15 +188,13 @@ class Serving(Daemon):
         """Tell ``clientDisconnect``, if it is overridden."""
         super().dismiss(connection)
         self._greetings.pop(connection, None)
+        thread = self._threads.release(connection) or self.executor
         if not self._facade.overrides("clientDisconnect"):
             return
-        try:
-            if self.executor is not None and not self._closed:
-                self.executor.submit(self._tell, connection)
-            else:
-                self._tell(connection)
-        except RuntimeError:  # the interpreter ends, and takes no more work
-            log.info("the end of connection %d is told nobody", connection.id)
+        if thread is None or self._closed:
+            self._tell(connection)
+        else:
+            thread.submit(self._tell, connection)
 
     def _tell(self, connection: ServerConnection) -> None:
         try:

@@ -84,6 +84,9 @@ class Dispatcher:
                 serializer, message, connection.elements_max
             )
             self._admit(object_id, message, call, refuse)
+            if daemon.threads and daemon.objects.makes(object_id, connection.instances):
+                made = self._make_and_call(request, object_id, name, args, kwargs or {})
+                return self._start(request, made)
             target = daemon.objects.target(object_id, connection.instances)
             if message.flags & wire.FLAG_BATCH:
                 return self._start(request, self._batch(target, args))
@@ -130,6 +133,23 @@ class Dispatcher:
         self._reply_error((connection, message, serializer, call), error)
 
     # -- tasks
+
+    async def _make_and_call(
+        self,
+        request: Request,
+        object_id: str,
+        name: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Make the object on a thread, where its class may block, then call it."""
+        connection, message, _, call = request
+        make = self._daemon.objects.target
+        target = await self._members.on_thread(make, (object_id, connection.instances), {}, call)
+        if message.flags & wire.FLAG_BATCH:
+            return await self._batch(target, args)
+        result = self._members.call(target, name, args, kwargs, call)
+        return await result if inspect.isawaitable(result) else result
 
     async def _batch(self, target: Any, calls: Sequence[Any]) -> list[Any]:
         """Do the calls of a batch one after the other; the first that fails ends it."""

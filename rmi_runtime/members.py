@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import logging
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from Pyro5.callcontext import current_context
@@ -20,6 +21,8 @@ from rmi_runtime.context import Call, check_allowed
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
+
+log = logging.getLogger(__name__)
 
 _Outcome = tuple[Any, BaseException | None]
 
@@ -74,12 +77,12 @@ class Members:
             raise AttributeError(f"attempt to access unexposed attribute '{name}'")
         _check(target, method, call, name)
         if self._daemon.threads and self._may_block(target, name, method):
-            return self._call_in_thread(method, args, kwargs, call)
+            return self.on_thread(method, args, kwargs, call)
         return _call_plainly(method, args, kwargs, call)
 
     def _use_property(self, use: Callable[..., Any], args: Sequence[Any], call: Call) -> Any:
         if self._daemon.threads:
-            return self._call_in_thread(use, args, {}, call)
+            return self.on_thread(use, args, {}, call)
         return _call_plainly(use, args, {}, call)
 
     def _may_block(self, target: Any, name: str, method: Any) -> bool:
@@ -87,9 +90,10 @@ class Members:
             return name == "get_next_stream_item"
         return not inspect.iscoroutinefunction(method)
 
-    def _call_in_thread(
+    def on_thread(
         self, method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
     ) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that calls *method* where it may block."""
         context = contextvars.copy_context()
 
         def guarded() -> _Outcome:
@@ -98,10 +102,11 @@ class Members:
             except BaseException as error:
                 return None, error
 
-        return self._from_thread(guarded)
+        return self._from_thread(guarded, call)
 
-    async def _from_thread(self, guarded: Callable[[], _Outcome]) -> Any:
-        result, error = await self._daemon.loop.run_in_executor(self._daemon.executor, guarded)
+    async def _from_thread(self, guarded: Callable[[], _Outcome], call: Call) -> Any:
+        executor = self._daemon.executor_for(call)
+        result, error = await self._daemon.loop.run_in_executor(executor, guarded)
         if error is not None:
             raise StopAsyncIteration(*error.args) if isinstance(error, StopIteration) else error
         return await result if inspect.isawaitable(result) else result
@@ -140,6 +145,22 @@ def _call_plainly(
     context["serializer_id"] = call.serializer_id
     context["annotations"] = call.annotations
     context["response_annotations"] = call.response_annotations
-    result = method(*args, **kwargs)
+    try:
+        result = method(*args, **kwargs)
+    except Exception:
+        if getattr(method, "_pyroCallback", False):
+            log.warning("a callback failed", exc_info=True)
+        raise
     call.response_annotations = context["response_annotations"]
+    if type(result) is CoroutineType and getattr(method, "_pyroCallback", False):
+        return _log_failure(result)
     return result
+
+
+async def _log_failure(callback: Coroutine[Any, Any, Any]) -> Any:
+    """Await a callback; what it raises shall be known where it runs as well (as with stock)."""
+    try:
+        return await callback
+    except Exception:
+        log.warning("a callback failed", exc_info=True)
+        raise

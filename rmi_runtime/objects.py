@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ class ObjectTable:
     def __init__(self, daemon_object: Any) -> None:
         self._objects: dict[str, Any] = {DAEMON_NAME: daemon_object}
         self._singles: Instances = {}
+        self._making = threading.RLock()  # objects may be made on several threads
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -127,15 +129,29 @@ class ObjectTable:
             return self._instance(obj, session) if isinstance(obj, type) else obj
         return obj
 
+    def makes(self, object_id: str, session: Instances) -> bool:
+        """Tell whether :meth:`target` would make an object now, which runs code of its class."""
+        cls = self._objects.get(object_id)
+        if not isinstance(cls, type):
+            return False
+        mode, _ = cls._pyroInstancing  # type: ignore[attr-defined]
+        return mode == "percall" or cls not in self._instances(mode, session)
+
     def _instance(self, cls: Any, session: Instances) -> Any:
         mode, creator = cls._pyroInstancing
         if mode == "percall":
             return _create(cls, creator)
-        instances = self._singles if mode == "single" else session
+        instances = self._instances(mode, session)
         instance = instances.get(cls)
         if instance is None:
-            instance = instances[cls] = _create(cls, creator)
+            with self._making:
+                instance = instances.get(cls)
+                if instance is None:
+                    instance = instances[cls] = _create(cls, creator)
         return instance
+
+    def _instances(self, mode: str, session: Instances) -> Instances:
+        return self._singles if mode == "single" else session
 
     def _known(self, object_id: str) -> Any:
         obj = self._resolve(object_id)
