@@ -1,0 +1,72 @@
+"""``python -m tests.compat``: run every row in every direction and print the table.
+
+``--markdown`` prints what ``docs/compatibility.md`` holds, without running anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.compat.page import page
+from tests.compat.run import FAILED, NOT_RUN, PASSED, SKIPPED, run_all
+from tests.compat.table import DIRECTIONS, SAME, Row
+
+SIGNS = {PASSED: "[green]✓[/]", FAILED: "[red]✗[/]", SKIPPED: "·", NOT_RUN: "[dim]–[/]"}
+
+
+def main() -> int:
+    """Run the command.
+
+    Returns:
+        0 if all is green.
+    """
+    if "--markdown" in sys.argv[1:]:
+        print(page(), end="")
+        return 0
+    logging.disable(logging.CRITICAL)
+    console = Console()
+    table = Table(title="Compatibility with Pyro5: who calls whom", title_justify="left")
+    table.add_column("")
+    for direction in DIRECTIONS:
+        table.add_column(f"{direction.client}\n→ {direction.server}", justify="center")
+    table.add_column("ours is")
+    group, count, rows, problems = "", dict.fromkeys(SIGNS, 0), [], []
+    with console.status("trying every feature in every direction …"):
+        for row, outcomes, found in run_all():
+            if row.group != group:
+                group = row.group
+                table.add_section()
+                table.add_row(f"[bold]{group}[/]")
+            verdict = "" if row.verdict == SAME else row.verdict
+            table.add_row(row.name, *(SIGNS[outcome] for outcome in outcomes.values()), verdict)
+            for outcome in outcomes.values():
+                count[outcome] += 1
+            rows.append(row)
+            problems += found
+    console.print(table)
+    _print_differences(console, rows)
+    console.print(
+        f"\n{len(rows)} features, {count[PASSED]} passed, {count[FAILED]} failed, "
+        f"{count[SKIPPED]} skipped"
+    )
+    for problem in problems:
+        console.print(problem, style="red", markup=False)
+    return 1 if problems else 0
+
+
+def _print_differences(console: Console, rows: list[Row]) -> None:
+    table = Table(title="Where ours differs, and why", title_justify="left")
+    for heading in ("feature", "ours is", "why"):
+        table.add_column(heading)
+    for row in rows:
+        if row.verdict != SAME:
+            table.add_row(row.name, row.verdict, row.why)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The page ``docs/compatibility.md``, made from the rows."""
+
+from __future__ import annotations
+
+import itertools
+
+import tests.compat.rows  # noqa: F401  (adds the rows)
+from tests.compat.table import DIRECTIONS, ROWS, SAME, Row
+
+HEAD = """# Compatibility with Pyro5
+
+<!-- Made by: python -m tests.compat --markdown > docs/compatibility.md -->
+
+Every row is tried by a test in every direction that is marked; `python -m tests.compat` runs them
+all and prints the table with what came of it. The clients are Pyro5's own `Proxy` (stock), ours
+(`rmi_runtime.Proxy`) and the one for plain scripts (`rmi_runtime.SyncProxy`, sync); the servers are
+Pyro5's own `Daemon` (stock), ours (`rmi_runtime.Daemon`) and the one that takes its place in
+programs written for Pyro5 (`rmi_runtime.compat.Daemon`, dropin). The first column is the reference:
+there the same check shows that stock does what the row says, or, if ours is different, what it does
+instead.
+
+"""
+
+NOT_OFFERED = {
+    "`daemon.events()`, `combine()`, `selector`: foreign event loops": (
+        "`rmi_runtime.Daemon` lives on any asyncio loop"
+    ),
+    "`connected_socket=`: a socket pair without handshake": "a Unix domain socket",
+    "`methodcall_error_handler`": (
+        "a decorator on the method; what fails in oneway calls and callbacks is logged"
+    ),
+    "`config.LOGWIRE`": "any network sniffer",
+    "all calls of one connection in one thread": (
+        "calls of one connection run one after the other, on any thread of the pool"
+    ),
+    "broadcast look-up of the name server": (
+        "`NS_HOST` and `NS_PORT`, or several name servers by address"
+    ),
+}
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    parts = [HEAD]
+    for group, found in itertools.groupby(ROWS, lambda row: row.group):
+        rows = list(found)
+        parts.append(f"## {group[0].upper()}{group[1:]}\n\n")
+        parts.append("| | " + " | ".join(map(str, DIRECTIONS)) + " | ours is |\n")
+        parts.append("|---|" + ":-:|" * len(DIRECTIONS) + "---|\n")
+        parts += [_line(row) for row in rows]
+        parts.append("\n")
+    parts.append("## Where ours differs, and why\n\n| | ours is | why |\n|---|---|---|\n")
+    different = [row for row in ROWS if row.verdict != SAME]
+    parts += [f"| {row.name} | {row.verdict} | {row.why} |\n" for row in different]
+    parts.append("\n## Not offered\n\n| of Pyro5 | instead |\n|---|---|\n")
+    parts += [f"| {what} | {instead} |\n" for what, instead in NOT_OFFERED.items()]
+    return "".join(parts)
+
+
+def _line(row: Row) -> str:
+    marks = " | ".join("✓" if row.check_for(direction) else "" for direction in DIRECTIONS)
+    return f"| {row.name} | {marks} | {row.verdict} |\n"

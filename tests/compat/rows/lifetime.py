@@ -1,0 +1,159 @@
+"""Handshakes, timeouts, lost connections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import Pyro5.errors
+import pytest
+from Pyro5.api import expose
+
+from rmi_runtime import errors
+from tests.compat.servers import make_server
+from tests.compat.table import BETTER, row
+from tests.compat.world import World
+
+
+@expose
+class Slow:
+    """Answers when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.begun = 0
+
+    def wait(self) -> str:
+        self.begun += 1
+        self.go.wait(20)
+        return "waited"
+
+    def quick(self) -> str:
+        return "quick"
+
+
+@row("lifetime", "handshake data reaches the server, its greeting the client")
+def handshake(world: World) -> None:
+    world.start_server(greet=lambda data: {"you said": data})
+    client = world.client(Slow(), handshake={"token": "t", "n": [1, 2]})
+    assert client.greeting() == {"you said": {"token": "t", "n": [1, 2]}}
+
+
+@row("lifetime", "a refused handshake tells the reason")
+def refused(world: World) -> None:
+    def greet(data: Any) -> None:
+        raise ValueError("I do not know you")
+
+    world.start_server(greet=greet)
+    with pytest.raises(
+        (Pyro5.errors.CommunicationError, errors.Forbidden), match="I do not know you"
+    ):
+        world.client(Slow()).call("quick")
+
+
+@row("lifetime", "nobody listens there")
+def nobody(world: World) -> None:
+    server = make_server("stock")
+    location = server.location
+    server.stop()
+    with pytest.raises((Pyro5.errors.CommunicationError, errors.Unavailable)):
+        world.connect(f"PYRO:thing@{location}").call("quick")
+
+
+@row("lifetime", "a call that takes longer than the client's timeout")
+def timed_out(world: World) -> None:
+    if world.direction.server == "daemon":
+        pytest.skip("plain methods do not block there")
+    slow = Slow()
+    world.defer(slow.go.set)
+    client = world.client(slow, timeout_s=0.2)
+    with pytest.raises((Pyro5.errors.TimeoutError, errors.CallTimeout)):
+        client.call("wait")
+    slow.go.set()
+    assert client.call("quick") == "quick"
+    assert slow.begun == 1
+
+
+def _reconnected_by_hand(world: World) -> None:
+    server = world.start_server()
+    slow = Slow()
+    uri = server.register(slow, "slow")
+    client = world.connect(uri)
+    assert client.call("quick") == "quick"
+    port = int(server.location.rsplit(":", 1)[1])
+    server.stop()
+    world.start_server(port=port).register(slow, "slow", force=True)
+    with pytest.raises(Pyro5.errors.ConnectionClosedError):
+        client.call("quick")
+    client.proxy._pyroReconnect(3)
+    assert client.call("quick") == "quick"
+
+
+@row(
+    "lifetime",
+    "the server restarts: the next call connects anew",
+    verdict=BETTER,
+    side="client",
+    why="a stock proxy fails once, and is reconnected by hand",
+    stock=_reconnected_by_hand,
+)
+def restarted(world: World) -> None:
+    server = world.start_server()
+    slow = Slow()
+    uri = server.register(slow, "slow")
+    client = world.connect(uri)
+    assert client.call("quick") == "quick"
+    port = int(server.location.rsplit(":", 1)[1])
+    server.stop()
+    world.start_server(port=port).register(slow, "slow", force=True)
+    assert client.call("quick") == "quick"
+
+
+def _idle_too_long(world: World) -> Any:
+    world.configure(COMMTIMEOUT=0.2)
+    world.start_server()
+    client = world.client(Slow())
+    assert client.call("quick") == "quick"
+    time.sleep(0.6)  # longer than the server is patient; there is nothing to wait on
+    return client
+
+
+def _not_enough_data(world: World) -> None:
+    client = _idle_too_long(world)
+    with pytest.raises(Pyro5.errors.ConnectionClosedError):
+        client.call("quick")
+
+
+@row(
+    "lifetime",
+    "idle for longer than the server's timeout: nobody notices",
+    verdict=BETTER,
+    side="client",
+    why="a stock proxy only learns of it when the next call fails",
+    stock=_not_enough_data,
+    servers="stock",
+)
+def idle(world: World) -> None:
+    client = _idle_too_long(world)
+    assert client.call("quick") == "quick"
+
+
+@row(
+    "lifetime",
+    "idle clients are not cut off by the daemon",
+    verdict=BETTER,
+    why="they cost a stock daemon a thread each; ours only a little memory",
+    servers="daemon dropin",
+)
+def patient(world: World) -> None:
+    client = _idle_too_long(world)
+    assert client.call("quick") == "quick"
+
+
+@row("lifetime", "a client that is closed connects anew when it is used again")
+def closed_and_used(world: World) -> None:
+    client = world.client(Slow())
+    assert client.call("quick") == "quick"
+    client.break_connection()
+    assert client.call("quick") == "quick"
