@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import ctypes
-import errno
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ from rmi_torture.faults.base import Value
 from rmi_torture.system_under_test import SystemUnderTest
 
 DISK_SIZE_MIB = 4096
-BALLAST_BLOCK = bytes(1024 * 1024)
 JUMP_S_MAX = 86_400 * 400
 _CLONE_NEWNS = 0x00020000
 
@@ -54,36 +52,36 @@ class DiskFull:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._ballast = directory / "ballast"
+        self._directory = directory
+        self._full = False
 
     async def begin(self, target: str) -> Value | None:
-        """Fill it to the last byte."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        fd = os.open(self._ballast, flags, 0o600)
-        try:
-            free = os.fstatvfs(fd)
-            with contextlib.suppress(OSError):
-                os.posix_fallocate(fd, 0, free.f_bavail * free.f_frsize)
-            block = BALLAST_BLOCK
-            while block:
-                try:
-                    os.write(fd, block)
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-                    block = block[: len(block) // 2]
-            return {"bytes": os.fstat(fd).st_size}
-        finally:
-            os.close(fd)
+        """Shrink the disk to what is on it."""
+        found = os.statvfs(self._directory)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        if not await self._resize(f"{used // 1024 + 8}k"):
+            return None  # it grew meanwhile: not this time
+        self._full = True
+        return {"used_bytes": used}
 
     async def end(self, target: str) -> Value | None:
         """Make room again."""
-        self._ballast.unlink(missing_ok=True)
+        self._full = False
+        await self._resize(f"{DISK_SIZE_MIB}m")
         return {}
 
     async def heal(self) -> None:
         """Make room again."""
-        await self.end("")
+        if self._full:
+            await self.end("")
+
+    async def _resize(self, size: str) -> bool:
+        options = f"remount,size={size}"
+        process = await asyncio.create_subprocess_exec(
+            *("mount", "-o", options, str(self._directory)),
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        return await process.wait() == 0
 
 
 class ClockJump:

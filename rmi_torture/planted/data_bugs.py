@@ -91,16 +91,15 @@ def acknowledged_before_written() -> None:
 
 def synced_now_and_then() -> None:
     """SQLite syncs its log only when it folds it into the file."""
-    sqlite = part("rmi_runtime.sqlite")
-    connect = sqlite.connect
+    schema = part("rmi_bank.stores.schema")
+    set_up = schema.set_up
 
-    def connect_carelessly(path: Any, **options: Any) -> Any:
-        connection = connect(path, **options)
+    def set_up_carelessly(connection: Any) -> None:
+        set_up(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint=60")
-        return connection
 
-    sqlite.connect = connect_carelessly
+    schema.set_up = set_up_carelessly
 
 
 def seen_before_written() -> None:
