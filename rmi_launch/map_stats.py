@@ -110,8 +110,10 @@ def table_of(statistics: MapStatistics) -> Table:
 
 
 def verdict(statistics: MapStatistics) -> Text:
-    """Return in words whether the cluster is safe."""
-    return Text(str(statistics.safety), style="green" if statistics.safety.safe else "yellow")
+    """Return in words whether the cluster is safe, and how full."""
+    fill = f"entries occupy {statistics.fill:.1%} of the fullest member's heap"
+    style = "green" if statistics.safety.safe else "yellow"
+    return Text(f"{statistics.safety}\n{fill}", style=style)
 
 
 def _cells(row: MapRow) -> list[str]:

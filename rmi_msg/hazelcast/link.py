@@ -62,7 +62,7 @@ class Link:
 
     async def __aenter__(self) -> Link:
         # It reports every failed attempt with a traceback; what matters is reported here.
-        logging.getLogger("hazelcast").setLevel(logging.ERROR)
+        logging.getLogger("hazelcast").setLevel(logging.CRITICAL)
         self._keeper = asyncio.create_task(self._keep())
         return self
 

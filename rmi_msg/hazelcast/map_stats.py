@@ -121,11 +121,13 @@ class MapStatistics:
         name: of the map.
         rows: a row per member, by address.
         safety: of the cluster as a whole, all maps together.
+        fill: share (0 to 1) of its heap that the entries of all maps occupy, in the fullest member.
     """
 
     name: str
     rows: tuple[MapRow, ...]
     safety: Safety
+    fill: float
 
     @property
     def total(self) -> MapRow:
@@ -143,8 +145,10 @@ def map_statistics(name: str, members: Mapping[str, Iterable[Metric]]) -> MapSta
     """
     rows = []
     entries = backups = queued = 0
+    fill = 0.0
     for member, metrics in sorted(members.items()):
         found: dict[str, int] = {}
+        cost_bytes = heap_bytes = 0
         for metric in metrics:
             value = int(metric.value)
             if metric.prefix == "map":
@@ -154,15 +158,20 @@ def map_statistics(name: str, members: Mapping[str, Iterable[Metric]]) -> MapSta
                     entries += value
                 elif metric.name == "backupEntryCount":
                     backups += value
+                elif metric.name == "heapCost":
+                    cost_bytes += value
             elif metric.prefix == "partitions" and metric.name == "migrationQueueSize":
                 queued += value
+            elif metric.prefix == "runtime" and metric.name == "maxMemory":
+                heap_bytes = value
+        fill = max(fill, cost_bytes / heap_bytes if heap_bytes else 0.0)
         fields = {field: found.get(metric, 0) for field, metric in _METRICS.items()}
         rows.append(MapRow(member, **fields))
     losses = min(BACKUPS, max(len(rows) - 1, 0))
     missing = max(losses * entries - backups, 0)
     settled = not missing and not queued
     safety = Safety(len(rows), losses if settled else 0, queued > 0, missing)
-    return MapStatistics(name, tuple(rows), safety)
+    return MapStatistics(name, tuple(rows), safety, fill)
 
 
 async def gather_map_statistics(
@@ -220,7 +229,12 @@ def as_json(statistics: MapStatistics) -> dict[str, object]:
         "map": statistics.name,
         "members": [dataclasses.asdict(row) for row in statistics.rows],
         "total": dataclasses.asdict(statistics.total),
-        "cluster": safety | {"safe": statistics.safety.safe, "says": str(statistics.safety)},
+        "cluster": safety
+        | {
+            "safe": statistics.safety.safe,
+            "says": str(statistics.safety),
+            "fill": round(statistics.fill, 4),
+        },
     }
 
 

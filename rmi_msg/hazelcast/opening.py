@@ -26,7 +26,7 @@ START_SHARE: Final = 0.9
 """Share of the time for starting after which a member's failure is told."""
 
 LOOK_S: Final = 1.0
-LOOKS_MAX: Final = 120
+"""Pause between two looks at the members' statistics, in seconds."""
 
 
 @asynccontextmanager
@@ -45,22 +45,34 @@ async def open_stores(settings: Settings, number: int | None = None) -> AsyncIte
         MemberFailed: the member did not start.
         Unavailable: no member could be reached.
     """
+    watch = ClusterWatch()
     async with AsyncExitStack() as stack:
         if number is not None and not settings.hazelcast_members:
-            link = await stack.enter_async_context(open_member(settings, number))
+            member = open_member(settings, number, watch=watch)
+            link = await stack.enter_async_context(member)
         else:
-            watch = ClusterWatch()
-            members = member_addresses(settings)
-            link = Link(members, settings.hazelcast_cluster, watch.on_members)
-            await stack.enter_async_context(link)
-            await stack.enter_async_context(watch.watching(link))
+            link = await stack.enter_async_context(_watched(settings, watch, 1))
             await link.client(settings.start_wait_s * START_SHARE)
-        yield stores_on(Cluster(link, settings.call_timeout_s * PERSIST_SHARE))
+        persist_s = settings.call_timeout_s * PERSIST_SHARE
+        yield stores_on(Cluster(link, persist_s, lambda: watch.fill))
+
+
+@asynccontextmanager
+async def _watched(settings: Settings, watch: ClusterWatch, number: int) -> AsyncIterator[Link]:
+    members = member_addresses(settings, number)
+    async with (
+        Link(members, settings.hazelcast_cluster, watch.on_members) as link,
+        watch.watching(link),
+    ):
+        yield link
 
 
 @asynccontextmanager
 async def open_member(
-    settings: Settings, number: int, address: str | None = None
+    settings: Settings,
+    number: int,
+    address: str | None = None,
+    watch: ClusterWatch | None = None,
 ) -> AsyncIterator[Link]:
     """Run a member, and wait until it has joined.
 
@@ -68,6 +80,7 @@ async def open_member(
         settings: where the members are.
         number: of the logger it belongs to; its files have it in their names.
         address: ``host:port`` that it listens on; None: that of the logger's own.
+        watch: keeps an eye on the cluster; None: a new one.
 
     Yields:
         The way to the cluster that it is part of.
@@ -75,24 +88,27 @@ async def open_member(
     Raises:
         MemberFailed: it did not start.
     """
-    watch = ClusterWatch()
-    async with AsyncExitStack() as stack:
-        member = await stack.enter_async_context(Member(settings, number, address))
-        members = member_addresses(settings, number)
-        link = Link(members, settings.hazelcast_cluster, watch.on_members)
-        await stack.enter_async_context(link)
-        await stack.enter_async_context(watch.watching(link))
+    async with (
+        Member(settings, number, address) as member,
+        _watched(settings, watch or ClusterWatch(), number) as link,
+    ):
         wait_s = settings.start_wait_s * START_SHARE
         await until(lambda: member.address in link.members, member, wait_s)
         yield link
 
 
 class ClusterWatch:
-    """Tells in the log what becomes of the cluster: who joined, who was lost, when it is safe."""
+    """Tells in the log what becomes of the cluster: who joined, who was lost, when it is safe.
+
+    Attributes:
+        fill: how full the fullest member was found last, from 0 to 1.
+    """
 
     def __init__(self) -> None:
+        self.fill = 0.0
         self._members: tuple[str, ...] = ()
-        self._changed = asyncio.Event()
+        self._untold = False
+        self._said = ""
 
     def on_members(self, members: tuple[str, ...]) -> None:
         """Take note of the members that are there now; none: there is no connection."""
@@ -104,7 +120,7 @@ class ClusterWatch:
             log.info("the cluster has member %s; %d in all", member, count)
         for member in sorted(before - set(members)):
             log.warning("the cluster has lost member %s; %d left", member, count)
-        self._changed.set()
+        self._untold = True
 
     @asynccontextmanager
     async def watching(self, link: Link) -> AsyncIterator[None]:
@@ -119,25 +135,23 @@ class ClusterWatch:
 
     async def _watch(self, link: Link) -> None:
         while True:
-            await self._changed.wait()
-            said = None
-            for _ in range(LOOKS_MAX):
-                self._changed.clear()
-                await asyncio.sleep(LOOK_S)
-                safety = await self._look(link)
-                if safety is None or self._changed.is_set():
-                    continue
-                if safety.safe or safety.members == 1:
-                    log.log(logging.INFO if safety.safe else logging.WARNING, "%s", safety)
-                    break
-                if said is None:
-                    said = safety
-                    log.info("%s", safety)
+            await asyncio.sleep(LOOK_S)
+            try:
+                client = await link.client()
+                found = await gather_map_statistics(client, MESSAGES, fresh_s=0)
+            except errors.RmiError as error:
+                log.debug("no statistics: %s", error)
+                continue
+            self.fill = found.fill
+            if self._untold:
+                self._tell(found.safety)
 
-    async def _look(self, link: Link) -> Safety | None:
-        try:
-            client = await link.client()
-            return (await gather_map_statistics(client, MESSAGES, fresh_s=0)).safety
-        except errors.RmiError as error:
-            log.debug("no statistics: %s", error)
-            return None
+    def _tell(self, safety: Safety) -> None:
+        """Tell how safe the cluster is since its members changed, until that is settled."""
+        settled = not safety.migrating and not safety.backups_missing
+        # Told once while data is being moved, though the figures change all the time.
+        said = str(safety) if settled else "moving"
+        if said != self._said:
+            log.log(logging.INFO if safety.safe else logging.WARNING, "%s", safety)
+        self._said = said
+        self._untold = not settled

@@ -37,6 +37,9 @@ CONSUMED: Final = "consumed"
 QUEUE: Final = "queue"
 ORDER_SUFFIX: Final = ".order"
 
+FILL_MAX: Final = 0.7
+"""Share of a member's heap that entries may occupy. Beyond, it would soon run out, and end."""
+
 _STATE: Final = "turns"
 _READ_FIRST: Final = 64
 _READ_MAX: Final = 512
@@ -68,6 +71,7 @@ class Cluster:
     Args:
         link: the way to the cluster.
         persist_s: how long one operation goes on trying, in seconds.
+        fill: tells how full the fullest member was found, from 0 to 1.
         open_table: makes a table by its map's name; None: on *link*.
     """
 
@@ -75,10 +79,12 @@ class Cluster:
         self,
         link: Link,
         persist_s: float,
+        fill: Callable[[], float] = lambda: 0.0,
         open_table: Callable[[str], Any] | None = None,
     ) -> None:
         self._link = link
         self._persist_s = persist_s
+        self._fill = fill
 
         def on_link(name: str) -> Any:
             return HazelcastTable(link, name)
@@ -107,6 +113,20 @@ class Cluster:
                 f"the Hazelcast cluster did not confirm within {self._persist_s:g} s; "
                 "it may have been written: send the same ids again"
             ) from error
+
+    def refuse_if_full(self) -> None:
+        """Refuse what would have to be kept, if the members have no room for it.
+
+        Raises:
+            Overloaded: the members' heaps are nearly full of entries.
+        """
+        if (fill := self._fill()) > FILL_MAX:
+            raise errors.Overloaded(
+                f"entries occupy {fill:.0%} of a Hazelcast member's heap; past {FILL_MAX:.0%} nothing "
+                "new is taken, since nothing is ever thrown out; give the members more with "
+                "--hazelcast-heap-mib",
+                fill=round(fill, 4),
+            )
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
@@ -150,6 +170,7 @@ class HazelcastMessageStore:
                 id: MessageEntry(text, received_at, logger, block) for id, text in texts.items()
             }
 
+        self._cluster.refuse_if_full()
         async with self._cluster.writing():
             known = await self._cluster.messages.put_all(make)
         return _words(messages, {id: entry.text for id, entry in known.items()})

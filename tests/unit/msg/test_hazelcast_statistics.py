@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hazelcast.metrics import MetricDescriptor, MetricsCompressor, ProbeUnit
 
+from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import (
     MapStatistics,
     as_json,
@@ -12,6 +13,7 @@ from rmi_msg.hazelcast.map_stats import (
     map_statistics,
 )
 from rmi_msg.hazelcast.statistics import Metric, decode_metrics
+from rmi_msg.hazelcast.stores import FILL_MAX, Cluster, HazelcastMessageStore
 from rmi_runtime import errors
 
 
@@ -136,3 +138,21 @@ def test_the_json_form_has_the_members_the_total_and_the_verdict() -> None:
 )
 def test_sizes_are_said_as_the_management_center_does(size_bytes: int, said: str) -> None:
     assert human_bytes(size_bytes) == said
+
+
+def test_the_fullest_member_tells_how_full_the_cluster_is() -> None:
+    def heap(cost: int) -> list[Metric]:
+        return [
+            Metric("map", "heapCost", "messages", cost),
+            Metric("map", "heapCost", "consumed", cost),
+            Metric("runtime", "maxMemory", "", 1000),
+        ]
+
+    assert statistics(heap(10), heap(300), heap(20)).fill == 0.6
+    assert statistics([]).fill == 0.0
+
+
+async def test_past_its_bound_nothing_new_is_taken() -> None:
+    cluster = Cluster(Link([], "rmi"), 1.0, lambda: FILL_MAX + 0.01)
+    with pytest.raises(errors.Overloaded, match="hazelcast-heap-mib"):
+        await HazelcastMessageStore(cluster).put_many([("a", "x")], "L")
