@@ -57,12 +57,14 @@ class DiskFull:
 
     async def begin(self, target: str) -> Value | None:
         """Shrink the disk to what is on it."""
-        found = os.statvfs(self._directory)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        if not await self._resize(f"{used // 1024 + 8}k"):
-            return None  # it grew meanwhile: not this time
         self._full = True
-        return {"used_bytes": used}
+        for slack_kib in (16, 64, 256, 1024):
+            # It may have grown between the look and the shrinking, and then it cannot be shrunk.
+            found = os.statvfs(self._directory)
+            used_kib = (found.f_blocks - found.f_bfree) * found.f_frsize // 1024
+            if await self._resize(f"{used_kib + slack_kib}k"):
+                return {"used_kib": used_kib, "slack_kib": slack_kib}
+        return None
 
     async def end(self, target: str) -> Value | None:
         """Make room again."""
