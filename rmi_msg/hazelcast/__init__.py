@@ -8,7 +8,9 @@ table              single steps on one map, repeated until their outcome is know
 blocks, order      the order of arrival, as a log on a map
 records            put-once entries in that order
 turns              who may consume what, as plain decisions
+cluster            the maps, and the bounds of every operation
 stores             the three interfaces of :mod:`rmi_msg.stores`
+opening            all of it put together, and an eye on the cluster
 statistics         what members measure of themselves (the only private API)
 map_stats          that as the table of ``rmi map-stats``
 

@@ -10,10 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from rmi_msg.hazelcast.addresses import member_addresses
+from rmi_msg.hazelcast.cluster import MESSAGES, Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import Safety, gather_map_statistics
 from rmi_msg.hazelcast.member import Member, until
-from rmi_msg.hazelcast.stores import MESSAGES, Cluster, stores_on
+from rmi_msg.hazelcast.stores import stores_on
 from rmi_msg.stores import Stores
 from rmi_runtime import Settings, errors
 

@@ -1,13 +1,4 @@
-"""The three interfaces of :mod:`rmi_msg.stores`, on a Hazelcast cluster.
-
-Five maps, each with two backups:
-
-    messages          id to {text, received_at, logger, block}: one entry per message
-    messages.order    number to block: the order of arrival
-    consumed          id to {consumed_at, by, block}: one entry per consumed message
-    consumed.order    number to block: the order of consumption
-    queue             one entry: who may consume what
-"""
+"""The three interfaces of :mod:`rmi_msg.stores`, on a Hazelcast cluster."""
 
 from __future__ import annotations
 
@@ -15,30 +6,16 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
-
-import msgspec
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.batches import BATCH_CHARS_MAX
 from rmi_msg.hazelcast.blocks import Place, parse_cursor
-from rmi_msg.hazelcast.link import Link
+from rmi_msg.hazelcast.cluster import Cluster, ConsumedEntry, MessageEntry
 from rmi_msg.hazelcast.order import Listed, Order
-from rmi_msg.hazelcast.records import Records
-from rmi_msg.hazelcast.table import HazelcastTable, Table
 from rmi_msg.hazelcast.turns import Turn, Turns, Watch, pack, unpack
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
-from rmi_runtime import errors
-
-MESSAGES: Final = "messages"
-CONSUMED: Final = "consumed"
-QUEUE: Final = "queue"
-ORDER_SUFFIX: Final = ".order"
-
-FILL_MAX: Final = 0.7
-"""Share of a member's heap that entries may occupy. Beyond, it would soon run out, and end."""
 
 _STATE: Final = "turns"
 _READ_FIRST: Final = 64
@@ -46,102 +23,6 @@ _READ_MAX: Final = 512
 
 Row = TypeVar("Row", Message, Consumed)
 P = ParamSpec("P")
-
-
-class MessageEntry(msgspec.Struct, frozen=True):
-    """A message, as JSON in its map."""
-
-    text: str
-    received_at: str
-    logger: str
-    block: int
-
-
-class ConsumedEntry(msgspec.Struct, frozen=True):
-    """That a message was consumed, as JSON in its map."""
-
-    consumed_at: str
-    by: str
-    block: int
-
-
-class Cluster:
-    """The maps of one cluster, and how long to persist.
-
-    Args:
-        link: the way to the cluster.
-        persist_s: how long one operation goes on trying, in seconds.
-        fill: tells how full the fullest member was found, from 0 to 1.
-        open_table: makes a table by its map's name; None: on *link*.
-    """
-
-    def __init__(
-        self,
-        link: Link,
-        persist_s: float,
-        fill: Callable[[], float] = lambda: 0.0,
-        open_table: Callable[[str], Any] | None = None,
-    ) -> None:
-        self._link = link
-        self._persist_s = persist_s
-        self._fill = fill
-
-        def on_link(name: str) -> Any:
-            return HazelcastTable(link, name)
-
-        tables = open_table or on_link
-        self.message_order = Order(tables(MESSAGES + ORDER_SUFFIX))
-        self.consumed_order = Order(tables(CONSUMED + ORDER_SUFFIX))
-        self.messages = Records(tables(MESSAGES), self.message_order, MessageEntry)
-        self.consumed = Records(tables(CONSUMED), self.consumed_order, ConsumedEntry)
-        self.queue: Table[str] = tables(QUEUE)
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
-        """Bound a block that writes.
-
-        Raises:
-            Unavailable: no member can be reached; nothing was written.
-            Interrupted: the cluster did not confirm in time; any part may have been written.
-        """
-        await self._link.client()
-        try:
-            async with asyncio.timeout(self._persist_s):
-                yield
-        except (TimeoutError, errors.Unavailable) as error:
-            raise errors.Interrupted(
-                f"the Hazelcast cluster did not confirm within {self._persist_s:g} s; "
-                "it may have been written: send the same ids again"
-            ) from error
-
-    def refuse_if_full(self) -> None:
-        """Refuse what would have to be kept, if the members have no room for it.
-
-        Raises:
-            Overloaded: the members' heaps are nearly full of entries.
-        """
-        if (fill := self._fill()) > FILL_MAX:
-            raise errors.Overloaded(
-                f"entries occupy {fill:.0%} of a Hazelcast member's heap; past {FILL_MAX:.0%} nothing "
-                "new is taken, since nothing is ever thrown out; give the members more with "
-                "--hazelcast-heap-mib",
-                fill=round(fill, 4),
-            )
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """Bound a block that only reads.
-
-        Raises:
-            Unavailable: the cluster cannot be read now.
-        """
-        try:
-            async with asyncio.timeout(self._persist_s):
-                yield
-        except TimeoutError as error:
-            raise errors.Unavailable(
-                f"the Hazelcast cluster did not answer within {self._persist_s:g} s; try again"
-            ) from error
 
 
 class HazelcastMessageStore:

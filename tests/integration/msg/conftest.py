@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import gather_map_statistics
-from rmi_msg.hazelcast.stores import Cluster, stores_on
+from rmi_msg.hazelcast.stores import stores_on
 from rmi_msg.stores import Stores
 from rmi_runtime import errors
 from tests.hazelcast import Members

@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from rmi_msg.hazelcast.cluster import QUEUE, Cluster
 from rmi_msg.hazelcast.link import Link
-from rmi_msg.hazelcast.stores import QUEUE, Cluster, stores_on
+from rmi_msg.hazelcast.stores import stores_on
 from rmi_msg.stores import Claim, Stores
 from rmi_runtime import errors
 from tests.hazelcast import Members

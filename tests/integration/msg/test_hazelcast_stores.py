@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import gather_map_statistics
-from rmi_msg.hazelcast.stores import Cluster, stores_on
+from rmi_msg.hazelcast.stores import stores_on
 from rmi_msg.stores import Consumed, Message, Stores
 from rmi_runtime import errors
 from tests.hazelcast import Members

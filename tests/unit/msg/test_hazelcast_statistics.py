@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hazelcast.metrics import MetricDescriptor, MetricsCompressor, ProbeUnit
 
+from rmi_msg.hazelcast.cluster import FILL_MAX, Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import (
     MapStatistics,
@@ -13,7 +14,7 @@ from rmi_msg.hazelcast.map_stats import (
     map_statistics,
 )
 from rmi_msg.hazelcast.statistics import Metric, decode_metrics
-from rmi_msg.hazelcast.stores import FILL_MAX, Cluster, HazelcastMessageStore
+from rmi_msg.hazelcast.stores import HazelcastMessageStore
 from rmi_runtime import errors
 
 
