@@ -107,9 +107,9 @@ class Cluster:
         """
         if (fill := self._fill()) > FILL_MAX:
             raise errors.Overloaded(
-                f"entries occupy {fill:.0%} of a Hazelcast member's heap; past "
-                f"{FILL_MAX:.0%} nothing new is taken, since nothing is ever thrown out; give the members more with "
-                "--hazelcast-heap-mib",
+                f"entries occupy {fill:.0%} of a Hazelcast member's heap; past {FILL_MAX:.0%} "
+                "nothing new is taken, since nothing is ever thrown out; give the members more "
+                "with --hazelcast-heap-mib",
                 fill=round(fill, 4),
             )
 
