@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+import uuid
+from typing import Final
 
 _lock = threading.Lock()
 _last = [0, 0]  # milliseconds, counter within them
 
 _COUNTER_MAX = 0xFFF
+_BATCH_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "batch-key.rmi_bank")
 
 
 def new_request_id() -> str:
@@ -32,3 +35,18 @@ def new_request_id() -> str:
     stamp = f"{now_ms:012x}"
     tail = f"{int.from_bytes(os.urandom(8), 'big') & 0x3FFF_FFFF_FFFF_FFFF | 1 << 63:016x}"
     return f"{stamp[:8]}-{stamp[8:]}-7{counter:03x}-{tail[:4]}-{tail[4:]}"
+
+
+def keyed_request_id(key: str, place: int) -> str:
+    """Return the request id of an operation in a batch that has one key for all of it.
+
+    The same batch sent again under its key is then the same operations.
+
+    Args:
+        key: the batch's ``Idempotency-Key``.
+        place: of the operation in the batch, from 0.
+
+    Returns:
+        The 36 characters of a uuid5.
+    """
+    return str(uuid.uuid5(_BATCH_NAMESPACE, f"{place} {key}"))

@@ -40,7 +40,7 @@ from rmi_bank.operations import (
     Transfer,
     Withdrawal,
 )
-from rmi_bank.request_ids import new_request_id
+from rmi_bank.request_ids import keyed_request_id, new_request_id
 from rmi_runtime import Identity, errors
 from rmi_runtime.http import (
     HttpProblem,
@@ -198,16 +198,19 @@ class Batches(_BankResource):
         body=BatchBody,
         status=200,
         answer=BatchAnswer,
+        keyed=True,
         token=True,
         problems=(415, 422),
         text="If one operation is malformed (400) or out of range (422), none is done. Otherwise "
-        "each one happens, or is refused, by itself: look at each outcome's status.",
+        "each one happens, or is refused, by itself: look at each outcome's status. An operation "
+        "without a request_id gets one from the Idempotency-Key and its place in the batch.",
     )
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Do a batch."""
         identity = await self._caller(req)
+        key = idempotency_key(req)
         body = await self._body.read(req)
-        operations = [_operation(place, item) for place, item in enumerate(body.operations)]
+        operations = [_operation(place, item, key) for place, item in enumerate(body.operations)]
         try:
             outcomes = await self._bank.execute_many(identity, operations)
         except errors.RmiError as error:
@@ -326,13 +329,13 @@ def bank_routes(bank: Bank) -> list[Route]:
     ]
 
 
-def _operation(place: int, item: BatchItem) -> Operation:
-    """Return the operation that *item* of a batch asks for."""
+def _operation(place: int, item: BatchItem, key: str | None) -> Operation:
+    """Return the operation that *item* of a batch asks for; *key* is the batch's."""
     if isinstance(item, BatchBalance):
         return BalanceQuery(item.account)
     given = item.request_id
     if given is msgspec.UNSET:
-        request_id = new_request_id()
+        request_id = new_request_id() if key is None else keyed_request_id(key, place)
     elif given.isascii() and given.isprintable():
         request_id = given
     else:

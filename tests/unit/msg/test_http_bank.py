@@ -377,6 +377,28 @@ async def test_a_batch_has_an_outcome_per_operation() -> None:
         assert isinstance(g.bank.operations[0], Deposit)
 
 
+async def test_a_batch_sent_again_under_its_key_is_done_once() -> None:
+    async with gateway() as g:
+        operations = [
+            {"type": "deposit", "account": 1, "amount": 5},
+            {"type": "balance", "account": 2},
+            {"type": "deposit", "account": 1, "amount": 5},
+            {"type": "deposit", "account": 1, "amount": 5, "request_id": "own"},
+        ]
+        batch = {"operations": operations}
+        first, again = [
+            await g.post("/bank/batches", batch, headers={"Idempotency-Key": "k"}) for _ in "12"
+        ]
+        ids = [outcome["request_id"] for outcome in first.json()["outcomes"]]
+        assert first.json() == again.json()
+        assert ids[3] == "own"
+        assert len(set(ids)) == 4
+        other = await g.post("/bank/batches", batch, headers={"Idempotency-Key": "l"})
+        assert other.json()["outcomes"][0]["request_id"] != ids[0]
+        refused = await g.post("/bank/batches", batch, headers={"Idempotency-Key": "x" * 201})
+        assert_problem(refused, 422, "invalid")
+
+
 @pytest.mark.parametrize(
     ("item", "status", "field"),
     [

@@ -74,7 +74,7 @@ async def test_every_change_takes_an_idempotency_key() -> None:
         }
         assert keyed == {
             *("/messages", "/bank/accounts", "/bank/deposits"),
-            *("/bank/withdrawals", "/bank/transfers"),
+            *("/bank/withdrawals", "/bank/transfers", "/bank/batches"),
         }
 
 
