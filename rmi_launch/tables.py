@@ -1,4 +1,4 @@
-"""Tables on stdout: in colour on a terminal, whole (never cut off) elsewhere."""
+"""Tables on stdout: in colour on a terminal, and never cut off."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def show(table: Table) -> None:
-    """Print *table*."""
+    """Print *table*: as wide as it is, unless its text can go on in the next line."""
     console = Console()
-    if not console.is_terminal:
-        # A file or a pipe has no edge at which to cut.
+    if not console.is_terminal or all(column.no_wrap for column in table.columns):
+        # A file or a pipe has no edge at which to cut, and a terminal goes on below its edge:
+        # half a name or number is of no use to anybody.
         endless = console.options.update(max_width=10_000)
         console.width = max(console.width, console.measure(table, options=endless).maximum)
     console.print(table, highlight=False)

@@ -53,3 +53,17 @@ def test_a_table_in_a_pipe_is_never_cut_off(capsys: pytest.CaptureFixture[str]) 
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["name", "number"]
     assert row.split() == ["x" * 300, "1"]
+
+
+def test_a_table_on_a_narrow_terminal_is_never_cut_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    table = new_table("name", "state")
+    table.add_row("bank.business.1", "draining")
+    show(table)
+    printed = capsys.readouterr().out
+    assert "bank.business.1" in printed
+    assert "draining" in printed
