@@ -5,6 +5,7 @@
 #   make check    format, lint, types, import directions
 #   make torture  faults against a system of its own: ten minutes, all kinds, all planted bugs
 #   make setup    only the environment, with everything that the tests need
+#   make bench    measures the promises about speed; ARGS="--only batches"
 
 # Override on the command line: make run STORE=hazelcast ARGS="--http 127.0.0.1:8000"
 STORE ?= sqlite
@@ -19,7 +20,7 @@ DECLARED := setup.cfg pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test torture setup check clean
+.PHONY: run test torture setup check bench clean
 
 ifeq ($(STORE),hazelcast)
 run: $(VENV)/.stamp-hazelcast
@@ -46,6 +47,9 @@ check: $(VENV)/.stamp-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/.stamp-bench
+	$(BIN)/rmi bench $(ARGS)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .coverage
@@ -64,6 +68,10 @@ $(VENV)/.stamp-run: $(DECLARED) | $(BIN)/python
 $(VENV)/.stamp-hazelcast: $(DECLARED) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[hazelcast]'
 	@touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-bench: $(DECLARED) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench,hazelcast]'
+	@touch $@ $(VENV)/.stamp-run $(VENV)/.stamp-hazelcast
 
 $(VENV)/.stamp-test: $(DECLARED) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,hazelcast]'

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "account": "rmi_launch.accounts:account",
     "certs": "rmi_launch.certs:certs",
     "config": "rmi_launch.config:config",
+    "bench": "rmi_launch.bench:bench",
     "torture": "rmi_launch.torture:torture",
     "map-stats": "rmi_launch.map_stats:map_stats",
     "hazelcast": "rmi_launch.hazelcast:hazelcast",
