@@ -169,14 +169,14 @@ def _container(opener: str, values: list[Any], marks: list[str]) -> Any:
             or not _separated(marks[1::2], len(keys))
         ):
             raise SerializeError("the text is no serpent literal: a dictionary is key: value, …")
-        _check_keys(keys)
+        check_keys(keys)
         return dict(zip(keys, values[1::2], strict=True))
     if not _separated(marks, count):
         raise SerializeError("the text is no serpent literal: a comma is missing, or too many")
     if opener == "[":
         return values
     if opener == "{":
-        _check_keys(values)
+        check_keys(values)
         return set(values)
     return values[0] if count == 1 and not marks[0] else tuple(values)
 
@@ -186,8 +186,12 @@ def _separated(marks: list[str], count: int) -> bool:
     return commas == count or (commas == count - 1 and not marks[-1])
 
 
-def _check_keys(keys: list[Any]) -> None:
-    """Refuse keys chosen to collide: a dictionary of those takes quadratic time to fill."""
+def check_keys(keys: list[Any]) -> None:
+    """Refuse keys chosen to collide: a dictionary of those takes quadratic time to fill.
+
+    Raises:
+        SerializeError: many of *keys* have the same hash.
+    """
     if len(keys) > _KEYS_CHECKED_ABOVE and len(set(map(hash, keys))) <= len(keys) // 2:
         raise SerializeError("refused: the keys of a dictionary or set have equal hashes")
 

@@ -17,6 +17,7 @@ marshal is not here: it is not made for untrusted bytes.
 from __future__ import annotations
 
 import builtins
+import re
 import sqlite3
 import struct
 from collections.abc import Callable, Mapping
@@ -44,6 +45,8 @@ _SERPENT_HEAD: Final = b"# serpent utf-8 python3.2\n"
 _SCALARS: Final = frozenset({type(None), bool, int, str})
 # One packer does for values that need no hook: nothing else runs in the middle of packing them.
 _HOOKLESS: Final = frozenset({type(None), bool, bytes, str})
+# Long integers and complex numbers travel as msgpack's extension types, which begin so.
+_extension: Final = re.compile(rb"[\xc7-\xc9\xd4-\xd8]").search
 _pack_hookless: Final = msgpack.Packer(use_bin_type=True).pack
 _NOTES: Final = "__notes__"  # the one special attribute of exceptions that may travel (PEP 678)
 
@@ -237,15 +240,25 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
 
     def _load_bounded(self, payload: bytes, elements_max: int | None) -> Any:
         bound = len(payload) if elements_max is None else elements_max
+        hook = self.object_hook if _TAG in payload else None
+        pairs_hook = None
+        if elements_max is not None and _extension(payload):
+            hook, pairs_hook = None, self._checked_dict
         return msgpack.unpackb(
             payload,
             raw=False,
             strict_map_key=False,
             max_array_len=bound,
             max_map_len=bound,
-            object_hook=self.object_hook if _TAG in payload else None,
+            object_hook=hook,
+            object_pairs_hook=pairs_hook,
             ext_hook=self.ext_hook,
         )
+
+    def _checked_dict(self, pairs: list[tuple[Any, Any]]) -> Any:
+        """Make a dictionary whose keys may be of the types whose hashes a stranger can choose."""
+        literals.check_keys([key for key, _ in pairs])
+        return self.object_hook(dict(pairs))
 
 
 Serializer = SerpentSerializer | JsonSerializer | MsgpackSerializer

@@ -279,6 +279,14 @@ def _nested(serializer: int) -> bytes:
     return message(wire.MSG_INVOKE, b"\x94\xa6target\xa4echo" + b"\x91" * depth + b"\x80", MSGPACK)
 
 
+def _colliding(count: int) -> bytes:
+    keys = b"".join(
+        dumps(MSGPACK, msgpack.ExtType(0x31, b"%d" % (_modulus * n))) + b"\0"
+        for n in range(1, count + 1)
+    )
+    return b"\x94\xa6target\xa4echo\x91\xde" + struct.pack("!H", count) + keys + b"\x80"
+
+
 ATTACKS = [
     Attack("HTTP text", _ungreeted(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"), CLOSED),
     Attack("random bytes", _ungreeted(_random.randbytes(4096)), CLOSED),
@@ -367,6 +375,9 @@ ATTACKS = [
     Attack("a list of a million", _greeted(raw_call(b"([" + b"1," * 1_000_000 + b"],)")), ERROR),
     Attack("keys that collide in serpent", _greeted(
         raw_call(b"({" + b",".join(b"%d:0" % (_modulus * i) for i in range(1, 20_000)) + b"},)")
+    ), ERROR),
+    Attack("keys that collide in msgpack", _greeted(
+        message(wire.MSG_INVOKE, _colliding(20_000), MSGPACK), MSGPACK
     ), ERROR),
     Attack("a compressed bomb in the handshake", _ungreeted(
         message(wire.MSG_CONNECT, _bomb[:16_000], flags=_compressed)
