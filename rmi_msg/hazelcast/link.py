@@ -11,22 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final
 
 from hazelcast.asyncio import HazelcastClient, Map
 from hazelcast.config import IntType
 from hazelcast.core import MemberInfo
-from hazelcast.errors import HazelcastError
 from hazelcast.lifecycle import LifecycleState
 
 from rmi_runtime import errors
 
 log = logging.getLogger(__name__)
 
-CONNECT_S_MAX: Final = 10.0
-"""Longest attempt to connect, in seconds; a member that is busy starting may need some."""
+STEP_S_MAX: Final = 10.0
+"""Longest attempt to connect, or to end, in seconds; a member that is busy may need some."""
 
 RETRY_S_MAX: Final = 1.0
 """Longest pause between two attempts to connect, in seconds."""
@@ -78,7 +77,7 @@ class Link:
                 await self._keeper
         client, self._client = self._client, None
         if client:
-            await _end(client)
+            await _apart(client.shutdown())
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -148,25 +147,21 @@ class Link:
             self._client = None
             log.warning("the connection to the cluster is lost, connecting anew")
             self._on_members(())
-            await _end(client)
+            await _apart(client.shutdown())
 
     async def _connect(self) -> HazelcastClient | None:
         client = HazelcastClient(**self._configuration())
+        # Not create_and_start(): that leaves a half-started client behind when it is cancelled.
         try:
-            # Not create_and_start(): that leaves a half-started client behind when it is cancelled.
-            async with asyncio.timeout(CONNECT_S_MAX):
-                await client._start()
-        except (HazelcastError, OSError, TimeoutError, BaseExceptionGroup) as error:
-            log.debug("no connection to the cluster: %s", _say(error))
-            await _end(client)
-            return None
+            why = await _apart(client._start())
         except BaseException:
-            await _end(client)
+            await _apart(client.shutdown())
             raise
-        if self._ended.is_set():  # connected, and lost again at once
-            await _end(client)
-            return None
-        return client
+        if why is None and not self._ended.is_set():
+            return client
+        log.debug("no connection to the cluster: %s", why or "it was lost again at once")
+        await _apart(client.shutdown())
+        return None
 
     def _configuration(self) -> dict[str, Any]:
         """Return the client's settings; ``docs/hazelcast.md`` says why each is as it is."""
@@ -200,12 +195,25 @@ class Link:
             self._on_members(members)
 
 
-async def _end(client: HazelcastClient) -> None:
+async def _apart(step: Coroutine[Any, Any, Any]) -> str | None:
+    """Run one of the client's own steps in a task of its own, for a bounded time.
+
+    The client uses TaskGroups. Until Python 3.13 one that fails may leave a cancellation behind,
+    which would hit whatever its caller awaits next.
+
+    Returns:
+        None if it came to its end; if not, what became of it.
+    """
+    task = asyncio.create_task(step)
     try:
-        async with asyncio.timeout(CONNECT_S_MAX):
-            await client.shutdown()
-    except Exception as error:  # whatever it still had to say, it is over
-        log.debug("a client ended with %s", _say(error))
+        await asyncio.wait({task}, timeout=STEP_S_MAX)
+    finally:
+        task.cancel()
+    await asyncio.wait({task}, timeout=STEP_S_MAX)
+    if not task.done() or task.cancelled():
+        return f"it did not end within {STEP_S_MAX:g} s"
+    error = task.exception()
+    return None if error is None else _say(error)
 
 
 def _address(member: MemberInfo) -> str:

@@ -97,10 +97,12 @@ async def in_flight(
         for place in places:
             results[place] = await step(items[place])
 
+    # No TaskGroup: until Python 3.13, one that fails may leave a cancellation behind in its parent.
+    workers = [asyncio.create_task(work()) for _ in range(min(count, len(items)))]
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(count, len(items))):
-                group.create_task(work())
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
     return results

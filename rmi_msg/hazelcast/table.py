@@ -71,7 +71,9 @@ class HazelcastTable(Table[Key]):
 
     async def get_all(self, keys: Iterable[Key]) -> dict[Key, str]:
         wanted = list(keys)
-        values = await self._persist(lambda m: m.get_all(wanted))
+        # In a task of its own: it uses a TaskGroup, which, until Python 3.13, may leave a
+        # cancellation behind when it fails; that would hit whatever we await next.
+        values = await self._persist(lambda m: asyncio.ensure_future(m.get_all(wanted)))
         return {key: value.to_string() for key, value in values.items()}
 
     async def put_if_absent(self, key: Key, value: str) -> str | None:
