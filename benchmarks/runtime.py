@@ -141,6 +141,7 @@ def show(chosen: list[Case], idle: dict[str, Any] | None) -> None:
             f"{case.ratio_min:g}" if case.ratio_min else "",
         )
     console = Console()
+    console = Console(width=max(console.width, 130))  # the table needs that much
     console.print(table)
     if idle:
         console.print(
