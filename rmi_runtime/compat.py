@@ -53,8 +53,8 @@ from Pyro5.api import (
 from Pyro5.errors import PyroError
 
 from rmi_runtime.compat_config import configured_limits, configured_ssl, nat_address
-from rmi_runtime.compat_serving import Serving
-from rmi_runtime.context import ANONYMOUS
+from rmi_runtime.compat_serving import Serving, on_interrupt
+from rmi_runtime.context import ANONYMOUS, current
 from rmi_runtime.daemon import BACKLOG
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.limits import DaemonLimits
@@ -89,6 +89,7 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_S: Final = 2.0  # about as often as stock
 CONDITION_S: Final = 0.1  # how often the condition of a request loop is asked
 SHUTDOWN_S: Final = 5.0
+DRAIN_S: Final = 1.0
 
 
 class Daemon:
@@ -262,10 +263,18 @@ class Daemon:
         self._loop_thread = threading.get_ident()
         serving = self._loop.create_task(self._serve(loopCondition))
         try:
-            with contextlib.suppress(KeyboardInterrupt):
+            with on_interrupt(self._interrupt), contextlib.suppress(KeyboardInterrupt):
                 self._loop.run_until_complete(serving)
         finally:
             self._end(serving)
+
+    def _interrupt(self) -> bool:
+        """End the request loop at Ctrl-C; False if that has been tried, or it has not begun."""
+        loop, stopping = self._loop, self._stopping
+        if loop is None or stopping is None or stopping.is_set():
+            return False
+        loop.call_soon_threadsafe(stopping.set)
+        return True
 
     def _end(self, serving: asyncio.Task[None]) -> None:
         """Leave the loop in order; close what shall be closed."""
@@ -312,8 +321,8 @@ class Daemon:
         if loop is not None and stopping is not None:
             with contextlib.suppress(RuntimeError):  # it has just been closed
                 loop.call_soon_threadsafe(stopping.set)
-        if self._loop_thread != threading.get_ident():
-            self._loop_ended.wait(SHUTDOWN_S)
+        if current.get(None) is None and self._loop_thread != threading.get_ident():
+            self._loop_ended.wait(SHUTDOWN_S)  # not within a remote call, which ends before it
 
     def close(self) -> None:
         """Close the sockets; end the request loop, if there is one."""
@@ -326,9 +335,13 @@ class Daemon:
             self._closed = True
             loop = self._loop or uvloop.new_event_loop()
             try:
-                loop.run_until_complete(self._serving.close())
+                loop.run_until_complete(self._leave())
             finally:
                 loop.close()
+
+    async def _leave(self) -> None:
+        await self._serving.drain(DRAIN_S)  # whoever called shutdown remotely shall be answered
+        await self._serving.close()
 
     def __enter__(self) -> Daemon:
         if self._closed:
@@ -352,18 +365,6 @@ class Daemon:
     def combine(self, daemon: Any) -> None:
         """Refuse: run each daemon's request loop in a thread of its own."""
         raise TypeError("daemons are not combined here: run each request loop in its own thread")
-
-    @staticmethod
-    def serveSimple(
-        objects: Mapping[Any, str | None],
-        host: object = None,
-        port: int = 0,
-        daemon: Daemon | None = None,
-        ns: bool = True,
-        verbose: bool = True,
-    ) -> None:
-        """The same as :func:`serve`."""
-        serve(objects, host, port, daemon, ns, verbose)
 
 
 def serve(

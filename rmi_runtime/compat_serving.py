@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -19,6 +22,31 @@ from rmi_runtime.daemon import Daemon
 from rmi_runtime.serializers import MakeProxy, Serializer, make_serializers
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def on_interrupt(act: Callable[[], bool]) -> Iterator[None]:
+    """Call *act* at Ctrl-C in this block, if this is the main thread and nobody else does.
+
+    An interrupt in the midst of a loop's callback would be taken for that callback's own error.
+
+    Args:
+        act: returns False to have ``KeyboardInterrupt`` raised after all.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if not act():
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Facade(Protocol):
