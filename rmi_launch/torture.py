@@ -16,10 +16,13 @@ from rmi_runtime.errors import RmiError
 from rmi_torture.campaign import Catch, hunt
 from rmi_torture.faults.setup import missing_means, possible_kinds
 from rmi_torture.planted import BUGS
+from rmi_torture.recovery import measure_recovery
 from rmi_torture.report import print_catches, print_result, write_html
 from rmi_torture.run import Plan, Result, run
 from rmi_torture.steps import check_steps
 from rmi_torture.targets import KINDS, WORKLOADS
+
+RECOVERY_TRIES = 15
 
 
 class TortureFound(RmiError):
@@ -98,6 +101,14 @@ class TortureFound(RmiError):
 @click.option(
     "--steps", is_flag=True, help="Cut the power and fail the disk at every step of a commit."
 )
+@click.option(
+    "--recovery",
+    "lines",
+    type=click.IntRange(0, 10**8),
+    default=0,
+    metavar="LINES",
+    help="Kill the data object with so many lines in its journal, and time its return.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--out",
@@ -112,6 +123,7 @@ def torture(
     seed: int,
     bugs: tuple[str, ...],
     steps: bool,
+    lines: int,
     as_json: bool,
     out: Path | None,
     **numbers: Any,
@@ -122,6 +134,8 @@ def torture(
     out_dir.mkdir(parents=True, exist_ok=True)
     if steps:
         _steps(seed, as_json, console)
+    elif lines:
+        _recovery(lines, out_dir, as_json, console)
     elif bugs:
         _hunt(bugs, seed, out_dir, as_json, console)
     else:
@@ -180,6 +194,18 @@ def _hunt(bugs: tuple[str, ...], seed: int, out_dir: Path, as_json: bool, consol
     missed = [catch.bug.name for catch in catches if not catch.caught]
     if missed:
         raise TortureFound(f"not caught: {', '.join(missed)}")
+
+
+def _recovery(lines: int, out_dir: Path, as_json: bool, console: Console) -> None:
+    told = asyncio.run(measure_recovery(_fresh(out_dir), lines, RECOVERY_TRIES)).as_dict()
+    if as_json:
+        click.echo(json.dumps(told))
+    console.print(
+        f"{told['lines']:,} journal lines: a deposit is acknowledged {told['median_s']:.2f} s "
+        f"after SIGKILL to the data object (median of {told['tries']}; worst "
+        f"{told['worst_s']:.2f} s)",
+        highlight=False,
+    )
 
 
 def _steps(seed: int, as_json: bool, console: Console) -> None:

@@ -47,6 +47,11 @@ def test_delays_double_up_to_the_longest() -> None:
     assert max(delays) == LONGEST_S
 
 
+def test_a_service_that_was_killed_often_does_not_stay_away_for_two_seconds() -> None:
+    backoff = Backoff()
+    assert max(backoff.delay_s(ready_for_s=0.3) for _ in range(20)) <= 1.0
+
+
 def test_a_healthy_time_makes_the_next_delay_short_again() -> None:
     backoff = Backoff()
     for _ in range(5):
