@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.segment import Segments
 from rich.table import Table
 
 
@@ -19,12 +20,20 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def show(table: Table) -> None:
-    """Print *table*: as wide as it is, unless its text can go on in the next line."""
-    console = Console()
+def show(table: Table, console: Console | None = None) -> None:
+    """Print *table*: as wide as it is, unless its text can go on in the next line.
+
+    Args:
+        table: the table.
+        console: where it is printed. [default: stdout]
+    """
+    console = console or Console()
+    width = console.width
     if not console.is_terminal or all(column.no_wrap for column in table.columns):
         # A file or a pipe has no edge at which to cut, and a terminal goes on below its edge:
         # half a name or number is of no use to anybody.
         endless = console.options.update(max_width=10_000)
-        console.width = max(console.width, console.measure(table, options=endless).maximum)
-    console.print(table, highlight=False)
+        width = max(width, console.measure(table, options=endless).maximum)
+    # console.print(width=) can only make it narrower, so it is rendered first.
+    lines = console.render(table, console.options.update(width=width, highlight=False))
+    console.print(Segments(lines), crop=False, end="")

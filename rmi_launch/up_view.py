@@ -22,7 +22,7 @@ from rich.table import Table
 
 from rmi_launch.failures import forget_stdout
 from rmi_launch.supervisor import Service, State
-from rmi_launch.tables import new_table
+from rmi_launch.tables import new_table, show
 from rmi_runtime import Settings
 
 
@@ -221,6 +221,8 @@ class TerminalView:
         took = f"{len(services)} services in {_since(self._began)}"
         self._console.print(f"[bold green]ready[/] [dim]({took})[/]", highlight=False)
         here = Table.grid(padding=(0, 2))
+        here.add_column(no_wrap=True)
+        here.add_column(no_wrap=True)
         for what, where in places(settings):
             here.add_row(f"  [dim]{what}[/]", where)
         table = new_table("  name", "address", "pid", "state", right=("pid",))
@@ -228,9 +230,9 @@ class TerminalView:
             state = f"[green]{service.state.value}[/]"
             table.add_row(f"  {service.name}", service.address, pid_of(service), state)
         self._console.print()
-        self._console.print(here, highlight=False)
+        show(here, self._console)
         self._console.print()
-        self._console.print(table, highlight=False)
+        show(table, self._console)
         self._console.print("\n  [dim]to try:[/]")
         for line in examples(settings):
             # Never wrapped or marked up: it is there to be copied.

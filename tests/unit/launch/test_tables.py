@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rmi_launch.status import duration
 from rmi_launch.tables import new_table, show
 from rmi_launch.tokens import token_state
+from rmi_launch.up_view import TerminalView
+from rmi_runtime import Settings
 
 
 @pytest.mark.parametrize(
@@ -67,3 +72,10 @@ def test_a_table_on_a_narrow_terminal_is_never_cut_off(
     printed = capsys.readouterr().out
     assert "bank.business.1" in printed
     assert "draining" in printed
+
+
+def test_what_rmi_up_shows_on_a_narrow_terminal_is_whole_too(tmp_path: Path) -> None:
+    printed = io.StringIO()
+    console = Console(file=printed, force_terminal=True, width=20)
+    TerminalView(console, began=0.0).ready(Settings(data_dir=tmp_path), [])
+    assert f"http://{Settings().http}/openapi.json" in printed.getvalue()
