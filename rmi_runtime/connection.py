@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 import time
 import uuid
@@ -24,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
+from rmi_runtime.sparse_log import sparse_logger
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
 
-log = logging.getLogger(__name__)
+log = sparse_logger(__name__)
 
 BURST: Final = 64
 

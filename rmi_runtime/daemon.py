@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import ssl as tls
 import time
@@ -29,10 +28,11 @@ from rmi_runtime.listening import bind
 from rmi_runtime.objects import ObjectTable
 from rmi_runtime.serializers import Call, Serializer
 from rmi_runtime.setting_rules import is_loopback
+from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.streams import StreamTable
 from rmi_runtime.tls_listener import Listener, listen_on
 
-log = logging.getLogger(__name__)
+log = sparse_logger(__name__)
 
 Authenticate = Callable[[object, object], Identity | Awaitable[Identity]]
 

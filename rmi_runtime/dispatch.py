@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from traceback import format_exception_only
@@ -19,12 +18,13 @@ from rmi_runtime import errors, wire
 from rmi_runtime.context import Call, current
 from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
+from rmi_runtime.sparse_log import sparse_logger
 
 if TYPE_CHECKING:
     from rmi_runtime.connection import ServerConnection
     from rmi_runtime.daemon import Daemon
 
-log = logging.getLogger(__name__)
+log = sparse_logger(__name__)
 
 BATCH_TURN: Final = 64
 

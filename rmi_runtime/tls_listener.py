@@ -8,16 +8,16 @@ counted from the first moment, and the one that has waited for longest makes way
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
+from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.tls import SHUTDOWN_S
 
-log = logging.getLogger(__name__)
+log = sparse_logger(__name__)
 
 WAITING_MAX: Final = 1024
 """Most handshakes under way. A willing client needs its place for two turns on the network."""
