@@ -38,6 +38,10 @@ from rmi_runtime import (
 _OWN_SHARE: Final = 0.9
 """How much of a caller's patience we use up: our answer says more than a timeout would."""
 
+TOKEN_REMEMBERED_S: Final = 0.25
+"""How long it is remembered here: the business object that was asked remembers too, and a revoked
+token shall be refused within two seconds."""
+
 ASK_BANK_S: Final = 3.0
 """How long a business object may take to say whose token it is."""
 
@@ -331,7 +335,8 @@ async def run_facade(
             services("msg.messages.") as messages,
             services("bank.business.") as bank,
         ):
-            context.identify = Identities(partial(_ask_bank, bank)).find
+            identities = Identities(partial(_ask_bank, bank), remembered_s=TOKEN_REMEMBERED_S)
+            context.identify = identities.find
             with LineLog(context.log_path) as log:
                 yield FacadeObject(
                     loggers,

@@ -173,24 +173,29 @@ def _load_ca(context: ssl.SSLContext, ca: Path) -> None:
 
 def _check_validity(cert: Path, ca: Path, now: datetime) -> None:
     """Find what every peer would refuse, before any does."""
-    chain, authorities = _read(cert), _read(ca)
-    for path, certificate in ((cert, chain[0]), (ca, authorities[0])):
-        until = certificate.not_valid_after_utc
-        if not certificate.not_valid_before_utc <= now < until:
-            raise TlsUnusable(
-                f"{path} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
-                f"{until:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}: make a new one "
-                "(see 'rmi certs'), or set the clock",
-                path=str(path),
-            )
-        if until - now < EXPIRES_SOON:
-            log.warning("%s expires on %s: make a new one soon", path, f"{until:%Y-%m-%d}")
-    if not any(_issued(chain[0], issuer) for issuer in (*chain[1:], *authorities)):
+    own, *between = _read(cert)
+    issuers = [issuer for issuer in (*between, *_read(ca)) if _issued(own, issuer)]
+    if not issuers:
         raise TlsUnusable(
             f"{cert} was not signed by the CA in {ca}: nobody would believe it. Use the CA that "
             "signed it, or have this CA sign another (rmi certs host)",
             path=str(cert),
         )
+    _check_time(cert, own, now)
+    # While a CA is being replaced, both are in the file.
+    _check_time(ca, max(issuers, key=lambda issuer: issuer.not_valid_after_utc), now)
+
+
+def _check_time(path: Path, certificate: Certificate, now: datetime) -> None:
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not since <= now < until:
+        raise TlsUnusable(
+            f"{path} is valid from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC, and it is "
+            f"{now:%Y-%m-%d %H:%M}: make a new one (see 'rmi certs'), or set the clock",
+            path=str(path),
+        )
+    if until - now < EXPIRES_SOON:
+        log.warning("%s expires on %s: make a new one soon", path, f"{until:%Y-%m-%d}")
 
 
 def _read(path: Path) -> list[Certificate]:

@@ -104,6 +104,24 @@ def test_a_certificate_out_of_its_time_is_refused(
         )
 
 
+def test_while_a_ca_is_replaced_the_file_holds_both(settings: Settings, tmp_path: Path) -> None:
+    create_authority(tmp_path / "old", NOW - timedelta(days=4000))
+    bundle = tmp_path / "both.crt"
+    parts = [tmp_path / "old" / "ca.crt", Path(settings.tls_ca)]
+    bundle.write_text("".join(part.read_text() for part in parts))
+    tls = load_tls(dataclasses.replace(settings, tls_ca=str(bundle)))
+    assert tls is not None
+    assert len(tls.client.get_ca_certs()) == 2
+
+
+def test_an_expired_ca_is_refused(settings: Settings, tmp_path: Path) -> None:
+    create_authority(tmp_path / "old", NOW - timedelta(days=3660))
+    made = create_certificate(tmp_path / "old", ["node1"], NOW)
+    old = {"tls_cert": made.certificate, "tls_key": made.key, "tls_ca": tmp_path / "old" / "ca.crt"}
+    with pytest.raises(TlsUnusable, match=r"ca\.crt is valid from"):
+        load_tls(dataclasses.replace(settings, **{name: str(path) for name, path in old.items()}))
+
+
 def test_one_that_expires_soon_is_warned_of(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
