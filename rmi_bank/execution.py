@@ -19,6 +19,7 @@ from rmi_bank import rules
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
 from rmi_bank.operations import Done, Outcome, Refused, Request
 from rmi_runtime.errors import (
+    CallTimeout,
     Conflict,
     DeadlinePassed,
     Draining,
@@ -33,6 +34,13 @@ PAUSE_S_MIN = 0.002
 PAUSE_S_MAX = 0.1
 
 _REPLY_S = 0.5  # how much longer than the lock itself may wait its reply may take
+
+LATE_S = 5.0
+"""How long after the deadline a lease may still come that has to be given back."""
+
+UNLOCK_S = 1.0
+"""Longest wait for an unlock, also when the deadline has passed: else accounts would stay locked
+until the lease ends by itself."""
 
 _PASSING = (StaleLease, LockTimeout, Overloaded, Unavailable, Draining, DeadlinePassed, StoreFull)
 """Definite failures that another try may not meet."""
@@ -77,6 +85,7 @@ class Execution:
         self._business_id = business_id
         self._lock_wait_s = lock_wait_s
         self._clock = clock
+        self._giving_back: set[asyncio.Future[None]] = set()
 
     async def change(
         self, requests: Sequence[Request], deadline_s: float
@@ -159,12 +168,33 @@ class Execution:
         self, accounts: list[int], request_ids: list[str], deadline_s: float
     ) -> dict[str, Any]:
         left_s = self._left_s(deadline_s)
-        # The reply must find us waiting, or the lease it brings would be nobody's.
         wait_s = min(self._lock_wait_s, max(left_s - _REPLY_S, left_s / 2))
-        grant: dict[str, Any] = await self._data.call(
-            "lock", self._business_id, accounts, request_ids, wait_s, timeout_s=left_s
+        asked = asyncio.ensure_future(
+            self._data.call(
+                "lock", self._business_id, accounts, request_ids, wait_s, timeout_s=left_s + LATE_S
+            )
         )
-        return grant
+        try:
+            async with asyncio.timeout(left_s):
+                grant: dict[str, Any] = await asyncio.shield(asked)
+                return grant
+        except TimeoutError:
+            asked.add_done_callback(self._give_back)
+            raise CallTimeout(f"no answer to a lock in {left_s:.3f} s") from None
+        except asyncio.CancelledError:
+            asked.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, asked: asyncio.Future[dict[str, Any]]) -> None:
+        """Unlock what was granted when nobody waited for it any more.
+
+        The connection lives on, so nothing else would end such a lease before its time.
+        """
+        if asked.cancelled() or asked.exception() is not None:
+            return
+        task = asyncio.ensure_future(self._unlock(asked.result()["lease"]))
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
 
     async def _decide(
         self,
@@ -177,10 +207,10 @@ class Execution:
         try:
             decision = rules.decide(requests, _books(accounts, grant))
             if not decision.changes:
-                await self._unlock(lease, deadline_s)
+                await self._unlock(lease)
                 return decision.results, decision.done
         except Exception:
-            await self._unlock(lease, deadline_s)
+            await self._unlock(lease)
             raise
         try:
             number = await self._data.call(
@@ -195,16 +225,15 @@ class Execution:
             raise
         except RmiError as error:
             if error.definite:
-                await self._unlock(lease, deadline_s)
+                await self._unlock(lease)
             raise
         decision.settle(number)
         return decision.results, decision.done
 
-    async def _unlock(self, lease: int, deadline_s: float) -> None:
+    async def _unlock(self, lease: int) -> None:
         """Free what was locked. If that fails, the lease ends by itself."""
         with contextlib.suppress(RmiError):
-            timeout_s = min(1.0, self._left_s(deadline_s))
-            await self._data.call("unlock", lease, timeout_s=timeout_s)
+            await self._data.call("unlock", lease, timeout_s=UNLOCK_S)
 
     def _left_s(self, deadline_s: float) -> float:
         return max(0.001, deadline_s - self._clock())

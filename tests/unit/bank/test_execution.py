@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -198,6 +199,67 @@ async def test_reads_take_no_lock_and_a_lost_answer_is_no_doubt() -> None:
     assert data.calls == ["balances"]
     with pytest.raises(Unavailable):
         await Data(balances=[CallTimeout("?")]).execution().read(READ, 10.0)
+
+
+class SlowData(Data):
+    """Its locks are granted when the test lets them be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+        self.unlocked = asyncio.Event()
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        if method == "lock":
+            await self.let.wait()
+        result = await super().call(method, *args, **options)
+        if method == "unlock":
+            self.unlocked.set()
+        return result
+
+
+async def test_a_lease_that_comes_after_the_deadline_is_given_back() -> None:
+    data = SlowData()
+    with pytest.raises(Unavailable):
+        await Execution(data, 1).change(DEPOSIT, time.monotonic() + 0.02)
+    data.let.set()
+    async with asyncio.timeout(5):
+        await data.unlocked.wait()
+    assert data.leases == set()
+    assert data.balance == 100
+
+
+async def test_a_lease_that_comes_to_a_cancelled_round_is_given_back() -> None:
+    data = SlowData()
+    task = asyncio.ensure_future(data.execution().change(DEPOSIT, 10.0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    data.let.set()
+    async with asyncio.timeout(5):
+        await data.unlocked.wait()
+    assert data.leases == set()
+
+
+async def test_an_unlock_has_time_also_when_the_deadline_has_come() -> None:
+    data = Data()
+    given: list[float] = []
+    call = data.call
+
+    async def timed(method: str, *args: Any, timeout_s: float = 0.0, **options: Any) -> Any:
+        if method == "commit":
+            data.now_s = 100.0
+            raise Conflict("no")
+        if method == "unlock":
+            given.append(timeout_s)
+        return await call(method, *args, timeout_s=timeout_s, **options)
+
+    data.call = timed  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await data.execution().change(DEPOSIT, 10.0)
+    assert given[0] >= 0.5
 
 
 async def test_a_round_can_be_given_up_by_its_caller() -> None:
