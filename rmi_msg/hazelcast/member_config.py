@@ -67,6 +67,11 @@ hazelcast:
     # A member that is silent for 10 s is taken to be dead.
     hazelcast.heartbeat.interval.seconds: "1"
     hazelcast.max.no.heartbeat.seconds: "10"
+    # A write whose backups do not acknowledge it fails: nobody is told that it is safe.
+    hazelcast.operation.fail.on.indeterminate.state: "true"
+    hazelcast.operation.backup.timeout.millis: "1000"
+    # What meets a member that has just died is tried again this soon.
+    hazelcast.invocation.retry.pause.millis: "100"
     # One that was not dead after all comes back as soon as it notices.
     hazelcast.merge.first.run.delay.seconds: "5"
     hazelcast.merge.next.run.delay.seconds: "5"

@@ -151,11 +151,14 @@ async def test_a_queue_survives_its_owner_and_a_service_killed_half_way(
     members.signal(signal.SIGKILL, members.addresses.index(owner) + 1)
     new: Counter[str] = Counter()
     again = 0
+    died = asyncio.Event()
 
     async def consume(one: Stores, by: str, claims: int) -> None:
         """Consume until all is done, or, after so many claims, die before the last is done."""
         nonlocal again
         while sum(new.values()) < 1000 or again < CLAIM:
+            if sum(new.values()) >= 500 and by == "M1":
+                await died.wait()  # half-way: the other one has had its turns
             await one.queue.sweep()
             claim: Claim | None = await one.queue.claim(by, CLAIM, 2.0)
             if claim is None:
@@ -166,6 +169,7 @@ async def test_a_queue_survives_its_owner_and_a_service_killed_half_way(
             again += entered.count(False)
             claims -= 1
             if not claims:
+                died.set()
                 return
             await one.queue.done(claim)
 
