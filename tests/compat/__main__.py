@@ -13,9 +13,12 @@ from rich.table import Table
 
 from tests.compat.page import page
 from tests.compat.run import FAILED, NOT_RUN, PASSED, SKIPPED, run_all
-from tests.compat.table import DIRECTIONS, SAME, Row
+from tests.compat.table import DIRECTIONS, SAME, Direction, Row
 
+PLAIN_WIDTH = 150
 SIGNS = {PASSED: "[green]✓[/]", FAILED: "[red]✗[/]", SKIPPED: "·", NOT_RUN: "[dim]–[/]"}
+
+STOCKS_WAY = "[yellow]≠[/]"
 
 
 def main() -> int:
@@ -27,12 +30,15 @@ def main() -> int:
     if "--markdown" in sys.argv[1:]:
         print(page(), end="")
         return 0
-    logging.disable(logging.CRITICAL)
+    logging.getLogger().addHandler(logging.NullHandler())  # no last resort: errors are expected
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
     table = Table(title="Compatibility with Pyro5: who calls whom", title_justify="left")
     table.add_column("")
     for direction in DIRECTIONS:
-        table.add_column(f"{direction.client}\n→ {direction.server}", justify="center")
+        heading = f"{direction.client}\n→ {direction.server}"
+        table.add_column(heading, justify="center", no_wrap=True)
     table.add_column("ours is")
     group, count, rows, problems = "", dict.fromkeys(SIGNS, 0), [], []
     with console.status("trying every feature in every direction …"):
@@ -42,7 +48,8 @@ def main() -> int:
                 table.add_section()
                 table.add_row(f"[bold]{group}[/]")
             verdict = "" if row.verdict == SAME else row.verdict
-            table.add_row(row.name, *(SIGNS[outcome] for outcome in outcomes.values()), verdict)
+            signs = [_sign(row, direction, outcome) for direction, outcome in outcomes.items()]
+            table.add_row(row.name, *signs, verdict)
             for outcome in outcomes.values():
                 count[outcome] += 1
             rows.append(row)
@@ -51,11 +58,17 @@ def main() -> int:
     _print_differences(console, rows)
     console.print(
         f"\n{len(rows)} features, {count[PASSED]} passed, {count[FAILED]} failed, "
-        f"{count[SKIPPED]} skipped"
+        f"{count[SKIPPED]} skipped. ✓ as the row says; ≠ stock's other way, shown as well"
     )
     for problem in problems:
         console.print(problem, style="red", markup=False)
     return 1 if problems else 0
+
+
+def _sign(row: Row, direction: Direction, outcome: str) -> str:
+    if outcome == PASSED and row.is_stocks_way(direction):
+        return STOCKS_WAY
+    return SIGNS[outcome]
 
 
 def _print_differences(console: Console, rows: list[Row]) -> None:

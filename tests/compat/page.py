@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import tests.compat.rows  # noqa: F401  (adds the rows)
-from tests.compat.table import DIRECTIONS, ROWS, SAME, Row
+from tests.compat.table import DIRECTIONS, ROWS, SAME, Direction, Row
 
 HEAD = """# Compatibility with Pyro5
 
@@ -16,8 +16,10 @@ all and prints the table with what came of it. The clients are Pyro5's own `Prox
 (`rmi_runtime.Proxy`) and the one for plain scripts (`rmi_runtime.SyncProxy`, sync); the servers are
 Pyro5's own `Daemon` (stock), ours (`rmi_runtime.Daemon`) and the one that takes its place in
 programs written for Pyro5 (`rmi_runtime.compat.Daemon`, dropin). The first column is the reference:
-there the same check shows that stock does what the row says, or, if ours is different, what it does
-instead.
+it shows that the expectations are those of Pyro5.
+
+✓ it is as the row says · ≠ stock's other way, which is shown by a test as well · empty: there is no
+such thing in this direction
 
 """
 
@@ -57,6 +59,12 @@ def page() -> str:
     return "".join(parts)
 
 
+def _mark(row: Row, direction: Direction) -> str:
+    if row.check_for(direction) is None:
+        return ""
+    return "≠" if row.is_stocks_way(direction) else "✓"
+
+
 def _line(row: Row) -> str:
-    marks = " | ".join("✓" if row.check_for(direction) else "" for direction in DIRECTIONS)
+    marks = " | ".join(_mark(row, direction) for direction in DIRECTIONS)
     return f"| {row.name} | {marks} | {row.verdict} |\n"

@@ -65,10 +65,14 @@ class Row:
         """Return what to run in this direction, or None if it makes no sense there."""
         if direction.client not in self.clients or direction.server not in self.servers:
             return None
+        return self.stock if self.is_stocks_way(direction) else self.check
+
+    def is_stocks_way(self, direction: Direction) -> bool:
+        """Tell whether it is stock's other behaviour that is shown in this direction."""
         if self.verdict == SAME:
-            return self.check
+            return False
         peer = direction.client if self.side == "client" else direction.server
-        return self.stock if peer == "stock" else self.check
+        return peer == "stock"
 
 
 ROWS: list[Row] = []
