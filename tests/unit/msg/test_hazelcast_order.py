@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 from unittest import mock
 
 import pytest
@@ -191,3 +192,55 @@ def test_no_id_is_lost_doubled_or_slipped_in_before_a_reader(
     # Small blocks, so that many are begun and closed.
     with mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6):
         asyncio.run(run())
+
+
+class StaleOnce(LossyMap):
+    """A map whose next reading of several keys mixes moments: old values, then a change, then new.
+
+    Args:
+        old: what is read of some keys, as it was a moment ago.
+    """
+
+    def __init__(self, old: dict[int, str]) -> None:
+        super().__init__(random.Random(0))
+        self.old = old
+
+    async def get_all(self, keys: Iterable[int]) -> dict[int, str]:
+        found = await super().get_all(keys)
+        old, self.old = self.old, {}
+        return found | {key: text for key, text in old.items() if key in found}
+
+
+async def test_a_block_that_was_read_before_its_last_change_is_read_again() -> None:
+    # Closed by one writer, whose step was lost; grown and closed by another, then succeeded.
+    lost = Block(0, ("a",)).shut()
+    final = Block(0, ("a", "b")).shut()
+    blocks = StaleOnce({0: pack(lost)})
+    blocks._seen = {0: pack(final), 1: pack(final.successor(["c"]))}
+    assert [one.id for one in await Order(blocks).read(START, 10)] == ["a", "b", "c"]
+
+
+class LostMeanwhile(LossyMap):
+    """A map that loses what was last seen of a key when somebody first tries to replace it."""
+
+    def __init__(self, key: int, back_to: str) -> None:
+        super().__init__(random.Random(0))
+        self.key, self.back_to = key, back_to
+
+    async def replace(self, key: int, old: str, new: str) -> bool:
+        if key == self.key and self.back_to:
+            self._seen[key], self.back_to = self.back_to, ""
+        return await super().replace(key, old, new)
+
+
+async def test_an_id_that_was_only_seen_and_then_lost_is_added_after_all() -> None:
+    blocks = LostMeanwhile(0, pack(Block(0, ("a",))))
+    blocks._seen = {0: pack(Block(0, ("a", "b")))}
+    await Order(blocks).add(["b", "c"], 0)
+    assert sorted(one.id for one in await Order(blocks).read(START, 10)) == ["a", "b", "c"]
+
+
+async def test_an_id_that_was_only_seen_and_then_lost_is_missing() -> None:
+    blocks = LostMeanwhile(0, pack(Block(0, ("a",))))
+    blocks._seen = {0: pack(Block(0, ("a", "b")))}
+    assert await Order(blocks).missing({"a": 0, "b": 0}) == {"b": 0}
