@@ -209,7 +209,7 @@ class BusinessObject:
         if not isinstance(operations, (list, tuple)):
             raise InvalidRequest("operations must be a list", field="operations")
         op.check_size(len(operations))
-        requests = [(principal, _parsed(place, data)) for place, data in enumerate(operations)]
+        requests = [(principal, operation) for operation in _parsed(operations)]
         outcomes = await self._submit(requests)
         return [
             op.outcome_dict(operation, outcome)
@@ -381,7 +381,15 @@ async def run_business(
     await run_service(f"bank.business.{business_id}", build, settings, stop=stop)
 
 
-def _parsed(place: int, data: Mapping[str, Any]) -> op.Operation:
+def _parsed(operations: Sequence[Mapping[str, Any]]) -> list[op.Operation]:
+    try:
+        return op.parse_operations(list(operations))  # type: ignore[arg-type]
+    except InvalidRequest:
+        return [_parsed_alone(place, data) for place, data in enumerate(operations)]
+
+
+def _parsed_alone(place: int, data: Mapping[str, Any]) -> op.Operation:
+    """Parse one operation, and say which one it is if it cannot be."""
     try:
         return op.parse_operation(data)
     except InvalidRequest as error:

@@ -161,6 +161,14 @@ class Refused(msgspec.Struct, array_like=True, tag=1):
 Outcome = Done | Refused
 
 _SAME_ACCOUNT = "source and target are the same account; a transfer needs two different ones"
+
+
+class _Operations(NamedTuple):
+    """A class, because msgspec works a bare type out anew for every conversion."""
+
+    operations: list[Operation]
+
+
 _requests = msgspec.msgpack.Decoder(list[tuple[Client, str, Operation]])
 _outcomes = msgspec.msgpack.Decoder(list[Outcome])
 _encode = msgspec.msgpack.Encoder().encode
@@ -218,9 +226,17 @@ def parse_operation(data: Mapping[str, Any]) -> Operation:
     """
     if not isinstance(data, Mapping):
         raise InvalidRequest(f"an operation is a dictionary, not {type(data).__name__}")
+    return parse_operations([dict(data)])[0]
+
+
+def parse_operations(data: list[dict[str, Any]]) -> list[Operation]:
+    """Make operations from dictionaries.
+
+    Raises:
+        InvalidRequest, MalformedRequest: as :func:`parse_operation`; it does not tell which one.
+    """
     try:
-        operation: Operation = msgspec.convert(dict(data), Operation)
-        return operation
+        return msgspec.convert((data,), _Operations).operations
     except msgspec.ValidationError as error:
         raise invalid(error) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -20,9 +20,20 @@ PAGE_LIMIT_MAX = 1000
 
 
 _Size = msgspec.Meta(max_length=KEYS_MAX)
-_Accounts = Annotated[list[op.Account], _Size]
-_AnyAccounts = Annotated[list[op.AnyAccount], _Size]
-_RequestIds = Annotated[list[ScopedId], _Size]
+
+# Each in a class: msgspec remembers how to check a class, and works a bare type out every time.
+
+
+class _Accounts(NamedTuple):
+    value: Annotated[list[op.Account], _Size]
+
+
+class _AnyAccounts(NamedTuple):
+    value: Annotated[list[op.AnyAccount], _Size]
+
+
+class _RequestIds(NamedTuple):
+    value: Annotated[list[ScopedId], _Size]
 
 
 class _RecordArguments(msgspec.Struct):
@@ -78,7 +89,8 @@ def accounts_of(value: object, *, cash: bool = False) -> list[int]:
     Raises:
         InvalidRequest: it is not.
     """
-    accounts: list[int] = _converted(value, _AnyAccounts if cash else _Accounts, "accounts")
+    accounts: list[int]
+    (accounts,) = _converted((value,), _AnyAccounts if cash else _Accounts, "accounts")
     return accounts
 
 
@@ -88,7 +100,8 @@ def request_ids_of(value: object) -> list[str]:
     Raises:
         InvalidRequest: it is not.
     """
-    request_ids: list[str] = _converted(value, _RequestIds, "request_ids")
+    request_ids: list[str]
+    (request_ids,) = _converted((value,), _RequestIds, "request_ids")
     return request_ids
 
 
