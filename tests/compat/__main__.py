@@ -1,6 +1,7 @@
 """``python -m tests.compat``: run every row in every direction and print the table.
 
-``--markdown`` prints what ``docs/compatibility.md`` holds, without running anything.
+Without running anything, ``--markdown`` prints what ``docs/compatibility.md`` holds, and
+``--differences`` the table in ``docs/runtime.md``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from tests.compat.page import page
+from tests.compat.page import differences, page
 from tests.compat.run import FAILED, NOT_RUN, PASSED, SKIPPED, run_all
 from tests.compat.table import DIRECTIONS, SAME, Direction, Row
 
@@ -29,6 +30,9 @@ def main() -> int:
     """
     if "--markdown" in sys.argv[1:]:
         print(page(), end="")
+        return 0
+    if "--differences" in sys.argv[1:]:
+        print(differences(), end="")
         return 0
     logging.getLogger().addHandler(logging.NullHandler())  # no last resort: errors are expected
     console = Console()

@@ -51,12 +51,17 @@ def page() -> str:
         parts.append("|---|" + ":-:|" * len(DIRECTIONS) + "---|\n")
         parts += [_line(row) for row in rows]
         parts.append("\n")
-    parts.append("## Where ours differs, and why\n\n| | ours is | why |\n|---|---|---|\n")
-    different = [row for row in ROWS if row.verdict != SAME]
-    parts += [f"| {row.name} | {row.verdict} | {row.why} |\n" for row in different]
+    parts.append("## Where ours differs, and why\n\n" + differences())
     parts.append("\n## Not offered\n\n| of Pyro5 | instead |\n|---|---|\n")
     parts += [f"| {what} | {instead} |\n" for what, instead in NOT_OFFERED.items()]
     return "".join(parts)
+
+
+def differences() -> str:
+    """Return the table of what is better or different, as Markdown."""
+    rows = [row for row in ROWS if row.verdict != SAME]
+    lines = [f"| {row.name} | {row.verdict} | {row.why} |\n" for row in rows]
+    return "".join(["| | ours is | why |\n|---|---|---|\n", *lines])
 
 
 def _mark(row: Row, direction: Direction) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.compat.page import page
+import rmi_runtime
+from tests.compat.page import differences, page
 from tests.compat.run import cases, run
 from tests.compat.table import Direction, Row
 from tests.compat.world import Servers
@@ -31,8 +33,29 @@ def test_it_is_as_the_table_says(
     run(row, direction, servers, tmp_path)
 
 
-def test_the_page_is_up_to_date() -> None:
-    written = Path(__file__).parents[3] / "docs" / "compatibility.md"
-    assert written.read_text(encoding="utf-8") == page(), (
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_page_of_compatibility_is_up_to_date() -> None:
+    assert (DOCS / "compatibility.md").read_text(encoding="utf-8") == page(), (
         "run: python -m tests.compat --markdown > docs/compatibility.md"
     )
+
+
+def test_the_page_of_the_runtime_tells_every_difference() -> None:
+    text = (DOCS / "runtime.md").read_text(encoding="utf-8")
+    between = text.partition("--differences -->\n")[2].partition("<!-- end of differences")[0]
+    assert between == differences(), "put in there what python -m tests.compat --differences prints"
+
+
+def test_the_reference_of_the_runtime_is_up_to_date() -> None:
+    generate = runpy.run_path(str(DOCS / "generate_api.py"))
+    written = (DOCS / "runtime-api.md").read_text(encoding="utf-8")
+    assert written == generate["page"](), "run: python docs/generate_api.py"
+
+
+def test_everything_that_the_runtime_shows_is_documented() -> None:
+    text = (DOCS / "runtime-api.md").read_text(encoding="utf-8")
+    things = [name for name in rmi_runtime.__all__ if callable(getattr(rmi_runtime, name))]
+    pyro5 = {"URI", "behavior", "callback", "expose", "oneway"}
+    assert [name for name in things if name not in pyro5 and f"### {name}\n" not in text] == []
