@@ -211,9 +211,9 @@ def _was_seen(
     held = history.balances[place - 1] if place else 0
     if held == balance:
         return True
-    for commit, later in zip(history.commits[place:], history.balances[place:], strict=True):
-        if begun.get(commit, 0) > ended_ns:
+    for later in range(place, len(history.commits)):
+        if begun.get(history.commits[later], 0) > ended_ns:
             return False
-        if later == balance:
+        if history.balances[later] == balance:
             return True
     return False
