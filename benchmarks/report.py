@@ -61,8 +61,8 @@ def _head(figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "Both sides of a row run in turn on the same machine,"
     yield f"{figures['rounds']} rounds of {figures['seconds']:g} s each. Figures are medians,"
-    yield "ratios the median of each round's ratio, beside the smallest and the largest. A ratio says"
-    yield "what an absolute figure cannot: it holds on another machine too, more or less."
+    yield "ratios the median of each round's ratio, beside the smallest and the largest. A ratio"
+    yield "says what an absolute figure cannot: it holds on another machine too, more or less."
     yield ""
 
 
