@@ -20,7 +20,7 @@ from rmi_torture.recovery import measure_recovery
 from rmi_torture.report import print_catches, print_result, write_html
 from rmi_torture.run import Plan, Result, run
 from rmi_torture.steps import check_steps
-from rmi_torture.targets import KINDS, WORKLOADS
+from rmi_torture.targets import KINDS, MEMBERS, WORKLOADS
 
 RECOVERY_TRIES = 15
 
@@ -91,6 +91,13 @@ class TortureFound(RmiError):
     help="Operations in a batch; in the messages' workloads, posts under way.",
 )
 @click.option(
+    "--store",
+    type=click.Choice(("sqlite", "hazelcast")),
+    default="sqlite",
+    show_default=True,
+    help="Where messages are kept.",
+)
+@click.option(
     "--bug",
     "bugs",
     multiple=True,
@@ -126,7 +133,7 @@ def torture(
     lines: int,
     as_json: bool,
     out: Path | None,
-    **numbers: Any,
+    **others: Any,
 ) -> None:
     """Run a system under faults, and check that it lost, doubled and mixed up nothing."""
     console = Console(stderr=as_json)
@@ -139,22 +146,24 @@ def torture(
     elif bugs:
         _hunt(bugs, seed, out_dir, as_json, console)
     else:
-        kinds = _kinds(faults, console)
-        plan = Plan(workload, kinds, minutes * 60, seed, **numbers)
+        kinds = _kinds(faults, others["store"], console)
+        plan = Plan(workload, kinds, minutes * 60, seed, **others)
         _run(plan, out_dir, as_json, console)
 
 
-def _kinds(faults: str, console: Console) -> tuple[str, ...]:
+def _kinds(faults: str, store: str, console: Console) -> tuple[str, ...]:
     if faults == "all":
         for kind, why in missing_means().items():
             console.print(f"without the fault {kind!r}: it {why}", markup=False)
-        return possible_kinds()
+        return possible_kinds(store)
     kinds = tuple(kind for kind in faults.split(",") if kind and kind != "none")
     for kind in kinds:
         if kind not in KINDS:
             raise click.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}, all, none")
         if kind in missing_means():
             raise click.BadParameter(f"{kind!r} {missing_means()[kind]}")
+        if kind in MEMBERS and store != "hazelcast":
+            raise click.BadParameter(f"{kind!r} needs --store hazelcast")
     return kinds
 
 

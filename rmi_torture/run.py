@@ -41,6 +41,7 @@ class Plan:
         concurrency: clients of each kind.
         batch: operations in a batch.
         timeout_s: how long clients wait.
+        store: where messages are kept, ``sqlite`` or ``hazelcast``.
         bug: name of a planted bug, or nothing.
         environment: more variables for the system, such as settings.
         arguments: more arguments for ``rmi up``.
@@ -56,6 +57,7 @@ class Plan:
     concurrency: int = 4
     batch: int = 32
     timeout_s: float = 5.0
+    store: str = "sqlite"
     bug: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
@@ -155,7 +157,7 @@ async def run(plan: Plan, out_dir: Path) -> Result:
     with _new_file(path) as file:
         recorder = Recorder(file)
         async with AsyncExitStack() as stack:
-            surroundings = Surroundings(out_dir, plan.faults, plan.seed, plan.bug)
+            surroundings = Surroundings(out_dir, plan.faults, plan.seed, plan.store, plan.bug)
             await stack.enter_async_context(surroundings)
             system = surroundings.system(plan.environment, plan.arguments)
             await stack.enter_async_context(system)

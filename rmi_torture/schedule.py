@@ -71,5 +71,5 @@ def plan_faults(
     return steps
 
 
-SUDDEN = frozenset(("kill", "nameserver", "power"))
+SUDDEN = frozenset(("kill", "nameserver", "power", "member", "members"))
 """Faults that are over at once: what follows is the system's own recovery."""

@@ -21,8 +21,8 @@ from typing import Any
 
 from rmi_runtime.errors import Unavailable
 
-START_S = 60.0
-STOP_S = 40.0
+START_S = 120.0
+STOP_S = 60.0
 POLL_S = 0.02
 LINES_KEPT = 200
 

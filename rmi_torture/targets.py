@@ -43,8 +43,13 @@ KINDS: Mapping[str, str] = {
     "full": "the disk is full",
     "clock": "the time of day jumps, for everybody, there and back",
     "power": "SIGKILL to the data object, and what it had not synced is lost",
+    "member": "SIGKILL to a Hazelcast member, when the cluster is safe",
+    "members": "SIGKILL to two of three Hazelcast members at once, when the cluster is safe",
 }
 """Kinds of faults, and what each does."""
+
+MEMBERS = frozenset(("member", "members"))
+"""Kinds that need the Hazelcast store."""
 
 NETWORK = frozenset(("partition", "deaf", "mute", "delay", "loss"))
 
@@ -63,6 +68,8 @@ def targets_of(kinds: Sequence[str], workload: str) -> dict[str, Sequence[str]]:
             found[kind] = (NAME_SERVER,)
         elif kind == "power":
             found[kind] = (DATA,)
+        elif kind in MEMBERS:
+            found[kind] = ("hazelcast",)
         elif kind in ("full", "clock"):
             found[kind] = ("everybody",)
         else:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
+from rmi_runtime.errors import Unavailable
 from rmi_torture import hook
 from rmi_torture.faults.base import Fault
+from rmi_torture.faults.hazelcast import KillMembers
 from rmi_torture.faults.machine import (
     ClockJump,
     DiskFull,
@@ -21,7 +26,9 @@ from rmi_torture.faults.machine import (
 from rmi_torture.faults.network import NetworkFault, NetworkProxy
 from rmi_torture.faults.processes import Kill, Pause
 from rmi_torture.system_under_test import SystemUnderTest
-from rmi_torture.targets import KINDS, NETWORK
+from rmi_torture.targets import KINDS, MEMBERS, NETWORK
+
+MEMBER_PORT = 17_701
 
 
 def missing_means() -> dict[str, str]:
@@ -32,10 +39,27 @@ def missing_means() -> dict[str, str]:
     return missing
 
 
-def possible_kinds() -> tuple[str, ...]:
-    """Return all kinds of faults that this machine has the means for."""
-    missing = missing_means()
+def possible_kinds(store: str = "sqlite") -> tuple[str, ...]:
+    """Return all kinds of faults that this machine has the means for, with that store."""
+    missing = missing_means().keys() | (MEMBERS if store == "sqlite" else set())
     return tuple(kind for kind in KINDS if kind not in missing)
+
+
+async def _install_hazelcast(data_dir: Path) -> None:
+    """Fetch Hazelcast, as a user does it.
+
+    Raises:
+        Unavailable: it cannot be had.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).with_name("rmi")), "hazelcast", "install"),
+        *("--data-dir", str(data_dir)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    if process.returncode:
+        raise Unavailable(f"Hazelcast cannot be fetched: {said.decode(errors='replace')}")
 
 
 class Surroundings:
@@ -45,14 +69,23 @@ class Surroundings:
         out_dir: of the run; the system's own directory is ``data`` in it.
         kinds: of faults.
         seed: of what the means leave to chance.
+        store: where messages are kept, ``sqlite`` or ``hazelcast``.
         bug: name of a planted bug, or nothing.
     """
 
-    def __init__(self, out_dir: Path, kinds: Sequence[str], seed: int, bug: str = "") -> None:
+    def __init__(
+        self,
+        out_dir: Path,
+        kinds: Sequence[str],
+        seed: int,
+        store: str = "sqlite",
+        bug: str = "",
+    ) -> None:
         self._out_dir = out_dir
         self._data_dir = out_dir / "data"
         self._kinds = kinds
         self._seed = seed
+        self._store = store
         self._bug = bug
         self._stack = AsyncExitStack()
         self._proxy: NetworkProxy | None = None
@@ -63,6 +96,8 @@ class Surroundings:
         if "full" in self._kinds:
             own_mounts()
             mount_small_disk(self._data_dir)
+        if self._store == "hazelcast":
+            await _install_hazelcast(self._data_dir)
         if "clock" in self._kinds:
             self._clock = ClockJump(self._out_dir / "clock", self._seed)
         if NETWORK & set(self._kinds):
@@ -96,6 +131,11 @@ class Surroundings:
             clock=None if self._clock is None else self._out_dir / "clock",
             forgetful="power" in self._kinds,
         )
+        if self._store == "hazelcast":
+            # A name and ports of its own: it must not join anybody else's cluster.
+            variables["RMI_HAZELCAST_CLUSTER"] = f"torture-{os.getpid()}"
+            variables["RMI_HAZELCAST_PORT"] = str(MEMBER_PORT)
+            arguments = (*arguments, "--store", "hazelcast")
         return SystemUnderTest(self._data_dir, arguments, variables)
 
     def faults(self, system: SystemUnderTest) -> dict[str, Fault]:
@@ -106,6 +146,8 @@ class Surroundings:
             "pause": Pause(system),
             "power": PowerCut(system),
             "full": DiskFull(self._data_dir),
+            "member": KillMembers(self._data_dir, 1, self._seed),
+            "members": KillMembers(self._data_dir, 2, self._seed),
         }
         if self._clock is not None:
             made["clock"] = self._clock

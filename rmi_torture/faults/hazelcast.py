@@ -1,0 +1,83 @@
+"""Hazelcast members die: one, or two of three at once. What two backups must survive.
+
+The third copy may only be lost when the first two are there again, so a fault waits until
+``rmi map-stats`` says that the cluster is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from random import Random
+
+from rmi_torture.faults.base import Value
+
+SAFE_S = 40.0
+LOOK_PAUSE_S = 0.3
+
+
+class KillMembers:
+    """SIGKILL to members; their loggers start them again.
+
+    Args:
+        data_dir: of the system.
+        count: how many die at once.
+        seed: of the choice.
+    """
+
+    def __init__(self, data_dir: Path, count: int, seed: int) -> None:
+        self._data_dir = data_dir
+        self._count = count
+        self._rng = Random(f"members/{count}/{seed}")  # noqa: S311 (repeatable on purpose)
+
+    async def begin(self, target: str) -> Value | None:
+        """Kill, once the cluster is safe."""
+        if not await self._safe():
+            return None
+        pids = members(self._data_dir)
+        struck = self._rng.sample(sorted(pids), min(self._count, len(pids)))
+        for number in struck:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[number], signal.SIGKILL)
+        return {"members": struck}
+
+    async def end(self, target: str) -> Value | None:
+        """Nothing: their loggers start them again."""
+        return None
+
+    async def heal(self) -> None:
+        """Nothing."""
+
+    async def _safe(self) -> bool:
+        """Wait until all copies are there; return whether they were in time."""
+        deadline_s = asyncio.get_running_loop().time() + SAFE_S
+        while asyncio.get_running_loop().time() < deadline_s:
+            process = await asyncio.create_subprocess_exec(
+                *(str(Path(sys.executable).with_name("rmi")), "map-stats", "--json"),
+                *("--data-dir", str(self._data_dir)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            told, _ = await process.communicate()
+            with contextlib.suppress(ValueError, KeyError):
+                cluster = json.loads(told)["cluster"]
+                if cluster["losses"] >= self._count and cluster["members"] > self._count:
+                    return True
+            await asyncio.sleep(LOOK_PAUSE_S)
+        return False
+
+
+def members(data_dir: Path) -> dict[int, int]:
+    """Return the processes of the members that live, by number."""
+    found = {}
+    for path in (data_dir / "hazelcast").glob("member-*.lock"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            pid = int(json.loads(path.read_text())["member"])
+            os.kill(pid, 0)
+            found[int(path.stem.removeprefix("member-"))] = pid
+    return found
