@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rmi_torture.checkers import (
     Ledger,
+    Line,
     Step,
     check_bank_order,
     check_books,
@@ -171,3 +172,41 @@ def test_the_search_lets_an_operation_of_unknown_end_happen_or_not() -> None:
 def test_the_search_gives_up_after_so_many_steps() -> None:
     steps = [Step(0, 100, change=n) for n in range(1, 12)] + [Step(0, 100, after=-1)]
     assert search(steps, 0, steps_max=50) == "unknown"
+
+
+def test_a_read_among_the_changes_of_its_commit_may_see_any_moment_between_them() -> None:
+    lines = [Line(1, 1, 0, 1, 50, "a"), Line(2, 2, 0, 1, 5, "b"), Line(3, 2, 0, 1, 7, "c")]
+    for seen, valid in ((50, True), (55, True), (62, True), (57, False)):
+        got = {"balance": seen, "commit": 2}
+        read = Operation(9, 1, "balance", {"account": 1}, 10, 20, OK, got)
+        assert check_bank_order([read], Ledger(lines)).valid is valid
+    full = {"balances": {"1": 55}, "commit": 2}
+    read = Operation(9, 1, "balances", {"accounts": [1]}, 10, 20, OK, full)
+    assert not check_bank_order([read], Ledger(lines)).valid
+
+
+def test_books_count_each_request_once_however_often_it_was_tried() -> None:
+    lines = [Line(1, 1, 0, 1, 50, "")]
+    tries = [
+        Operation(
+            n, n, "deposit", {"account": 1, "amount": 5, "request_id": "r"}, n, n + 1, outcome
+        )
+        for n, outcome in enumerate(("info", "ok", "ok"))
+    ]
+    done = Ledger([*lines, Line(2, 2, 0, 1, 5, "r")])
+    assert check_books(tries, done, 50).valid
+    assert not check_books(tries, Ledger(lines), 50).valid
+    # Without any answer it may be there or not.
+    assert check_books(tries[:1], done, 50).valid
+    assert check_books(tries[:1], Ledger(lines), 50).valid
+
+
+def test_the_search_of_a_long_history_looks_at_its_beginning_only() -> None:
+    simulation = Simulation(3, 4).run(1500)
+    history = simulation.operations()
+    verdict = check_by_search(history, INITIAL, 30)
+    assert verdict.valid
+    assert verdict.checked
+    first = next(op for op in history if op.f == "balance" and op.outcome == OK)
+    first.got = {**first.got, "balance": 123_456}
+    assert not check_by_search(history, INITIAL, 30).valid

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from rmi_torture.checkers import Verdict, all_valid, check_locks, check_messages, check_queue
+from rmi_torture.checkers import (
+    Ledger,
+    Line,
+    Verdict,
+    all_valid,
+    check_locks,
+    check_messages,
+    check_queue,
+    check_raw_commits,
+)
 from rmi_torture.history import Operation, Recorder, operations, read_history
 
 
@@ -144,3 +153,35 @@ def test_a_broken_history_is_refused(tmp_path: Path) -> None:
     recorder.ok(1, "post", {})
     with pytest.raises(ValueError, match="ends nothing"):
         operations(recorder.events)
+
+
+def test_a_commit_from_another_connection_after_a_hang_up_is_caught() -> None:
+    gone = Operation(1, 0, "hang_up", {"lease": 1}, 2, 3, "ok")
+    history = [lock(0, 1, 0, 1, 7), gone, commit(2, 1, 4, 5)]
+    assert check_locks(history).counts["foreign commit"] == 1
+    refused = Operation(2, 2, "commit", {"lease": 1}, 4, 5, "fail")
+    assert check_locks([history[0], gone, refused]).valid
+
+
+@pytest.mark.parametrize(
+    ("outcome", "lines", "kind"),
+    [
+        ("ok", [], "lost"),
+        ("ok", [Line(1, 9, 1, 2, 1, "r")], "lost"),
+        ("ok", [Line(1, 5, 1, 2, 1, "r"), Line(2, 6, 1, 2, 1, "r")], "doubled"),
+        ("fail", [Line(1, 5, 1, 2, 1, "r")], "refused but done"),
+    ],
+)
+def test_each_wrong_raw_commit_is_caught(outcome: Any, lines: list[Line], kind: str) -> None:
+    asked = {"lease": 1, "request_id": "0:r"}
+    tried = Operation(3, 0, "commit", asked, 0, 1, outcome, {"commit": 5})
+    verdict = check_raw_commits([tried], Ledger(lines))
+    assert verdict.counts[kind] == 1
+    assert verdict.first == 3
+
+
+def test_raw_commits_that_are_there_once_are_valid() -> None:
+    asked = {"lease": 1, "request_id": "0:r"}
+    done = Operation(0, 0, "commit", asked, 0, 1, "ok", {"commit": 5})
+    unknown = Operation(1, 1, "commit", {**asked, "request_id": "0:u"}, 0)
+    assert check_raw_commits([done, unknown], Ledger([Line(1, 5, 1, 2, 1, "r")])).valid
