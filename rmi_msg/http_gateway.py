@@ -65,7 +65,8 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
         async with server:
             await server.start(sock, tls.web if tls else None)
             pages.server = server
-            location = f"{host}:{server.address[1]}"
+            shown_host = f"[{host}]" if ":" in host else host
+            location = f"{shown_host}:{server.address[1]}"
             collect_rarely()
             signal_ready(NAME, {"location": location, "uri": f"{server.scheme}://{location}"})
             log.info("the gateway listens at %s", location)

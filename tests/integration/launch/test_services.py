@@ -15,6 +15,8 @@ from pathlib import Path
 import Pyro5.api
 import pytest
 
+from rmi_runtime import split_address
+
 RMI = [sys.executable, "-P", "-c", "from rmi_launch.cli import main; main()"]
 
 
@@ -123,3 +125,10 @@ def test_a_taken_port_is_one_line_and_not_a_traceback(stock_ns: str, tmp_path: P
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "in use" in line
+
+
+def test_the_gateway_on_ipv6_tells_an_address_that_can_be_used(tmp_path: Path) -> None:
+    command = [*RMI, "gateway", "--ns", "127.0.0.1:1", "--http", "[::1]:0"]
+    with started([*command, "--data-dir", str(tmp_path)], "gateway ready at ") as (_, address):
+        host, port = split_address(address)
+        assert (host, int(port) > 0) == ("::1", True)
