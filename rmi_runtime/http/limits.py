@@ -23,6 +23,8 @@ class HttpLimits:
             end of the headers; past it, 408.
         body_wait_s: from the end of the headers to the end of the body; past it, 408.
         idle_wait_s: a connection without a request for so long is closed.
+        unread_size_bytes_max: all answers that were written and that their clients have not read
+            yet; above it, those that have not read for longest are cut off.
         write_wait_s: a client that does not read its answer for so long is cut off.
     """
 
@@ -31,6 +33,7 @@ class HttpLimits:
     headers_max: int = 100
     body_size_bytes_max: int = 1024 * 1024
     bodies_size_bytes_max: int = 128 * 1024 * 1024
+    unread_size_bytes_max: int = 256 * 1024 * 1024
     connections_max: int = 10_000
     pipelined_max: int = 128
     head_wait_s: float = 10.0

@@ -124,7 +124,7 @@ class HttpProtocol(FlowProtocol):
 
     def eof_received(self) -> bool:
         """The client will send no more: finish what is under way, drop what is incomplete."""
-        if self._current is None or self._lingering:
+        if (self._current is None and not self._waiting) or self._lingering:
             return False
         self._deaf = self.closing = True
         return True
@@ -194,7 +194,7 @@ class HttpProtocol(FlowProtocol):
         self._phase = _IDLE
         self._first = self._owes_continue = False
         exchange = Exchange(self, self._scope(), body, self._keep_alive())
-        if self._current is None:
+        if self._current is None and not self._waiting:
             self._start(exchange)
         else:
             self._waiting.append(exchange)
@@ -210,7 +210,7 @@ class HttpProtocol(FlowProtocol):
         elif self.ends_here or not exchange.keep_alive:
             self._close_gently()
         elif self._waiting:
-            self._start(self._waiting.popleft())
+            self._start_next()
         else:
             self.since_s = self.clock()
             if self._owes_continue:
@@ -231,6 +231,12 @@ class HttpProtocol(FlowProtocol):
         self._write_problem(problem)
         self._deaf = True
         self._close_gently()
+
+    def resume_writing(self) -> None:
+        """Go on with the next request; called by the event loop."""
+        super().resume_writing()
+        if self._current is None and self._waiting:
+            self._start_next()
 
     def wants_to_read(self) -> bool:
         """Not while a request waits for the answer before."""
@@ -329,6 +335,11 @@ class HttpProtocol(FlowProtocol):
         self._current = exchange
         self.server.under_way += 1
         exchange.task = self.server.loop.create_task(exchange.run(self.server.app))
+
+    def _start_next(self) -> None:
+        """Answer the next request, but not to a client that has not read the answers before."""
+        if not self.writing_paused:
+            self._start(self._waiting.popleft())
 
     def _say_continue(self) -> None:
         self._owes_continue = False

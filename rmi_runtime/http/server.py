@@ -184,7 +184,19 @@ class HttpServer:
         now_s = self.clock()
         for connection in tuple(self.connections):
             connection.sweep(now_s)
+        self._cut_off_slow_readers()
         self.common_head = f"date: {formatdate(usegmt=True)}\r\n{self._headers}\r\n".encode()
+
+    def _cut_off_slow_readers(self) -> None:
+        slow = [connection for connection in self.connections if connection.writing_paused]
+        slow.sort(key=lambda connection: connection.since_s)
+        unread = [connection.transport.get_write_buffer_size() for connection in slow]
+        excess_bytes = sum(unread) - self.limits.unread_size_bytes_max
+        for connection, size_bytes in zip(slow, unread, strict=True):
+            if excess_bytes <= 0:
+                return
+            connection.transport.abort()
+            excess_bytes -= size_bytes
 
     def _keep_sweeping(self) -> None:
         self.sweep()

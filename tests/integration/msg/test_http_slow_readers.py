@@ -1,0 +1,81 @@
+"""Clients that ask for much and do not read it: what they may make the HTTP server hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvloop
+
+from rmi_runtime.http import HttpLimits
+from tests.integration.msg.http_raw import Place, Raw, head, serving
+from tests.support import eventually
+
+GOOD = head("GET", "/good")
+SIZE_BYTES = 20_000_000  # more than two sockets' buffers take
+
+
+@pytest.fixture(scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy])
+def event_loop_policy(request):
+    """Every test here runs on both event loops: their transports differ where it matters."""
+    return request.param()
+
+
+async def much(scope, receive, send) -> None:
+    """Answer with one large body, named by the request's path."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    body = scope["path"].encode() + bytes(SIZE_BYTES)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def deaf(place: Place) -> Raw:
+    """Connect and read nothing."""
+    connection = await place.connect()
+    connection.writer.transport.pause_reading()
+    return connection
+
+
+def unread_bytes(place: Place) -> int:
+    return sum(c.transport.get_write_buffer_size() for c in place.server.connections)
+
+
+def paused(place: Place) -> int:
+    return sum(c.writing_paused for c in place.server.connections)
+
+
+async def test_pipelined_requests_wait_while_their_client_reads_nothing() -> None:
+    async with serving() as place:
+        begun = []
+
+        async def app(scope, receive, send) -> None:
+            begun.append(scope["path"])
+            await much(scope, receive, send)
+
+        place.server.app = app
+        connection = await deaf(place)
+        await connection.send(*(head("GET", f"/{n}") for n in range(3)))
+        await eventually(lambda: paused(place) == 1)
+        await eventually(lambda: place.server.under_way == 0)
+        assert begun == ["/0"]
+        assert unread_bytes(place) <= SIZE_BYTES + 1000
+        connection.writer.transport.resume_reading()
+        for n in range(3):
+            assert (await connection.answer()).body.startswith(b"/%d\0" % n)
+        assert (await (await connection.send(GOOD)).answer()).status == 200
+
+
+async def test_what_all_clients_leave_unread_has_a_bound_and_the_slowest_make_way() -> None:
+    async with serving() as place:
+        place.server.app = much
+        slow = []
+        for _ in range(4):
+            slow.append(await (await deaf(place)).send(GOOD))
+            asked = len(slow)
+            await eventually(lambda asked=asked: paused(place) == asked)
+        place.server.limits = HttpLimits(unread_size_bytes_max=2 * SIZE_BYTES)
+        place.server.sweep()
+        await eventually(lambda: 0 < unread_bytes(place) <= 2 * SIZE_BYTES)
+        late = slow[-1]
+        late.writer.transport.resume_reading()
+        assert (await late.answer()).body.startswith(b"/good")
