@@ -69,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser = wire.Parser(REPLY_SIZE_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._greeting: asyncio.Future[wire.Message] = self.loop.create_future()
+        self._usual_timeout_s, self._usual_patience = -1.0, 0  # the latter is sent for the former
         self._seq = 0
         self._pending: dict[int, Pending] = {}
         self._abandoned: set[int] = set()  # timed out; their replies may still come
@@ -87,8 +88,7 @@ class ClientConnection(asyncio.Protocol):
 
     def transport_fileno(self) -> int:
         """Return the file descriptor of the socket, for those who watch it while no loop runs."""
-        fileno: int = self._transport.get_extra_info("socket").fileno() if self._transport else -1
-        return fileno
+        return int(self._transport.get_extra_info("socket").fileno()) if self._transport else -1
 
     async def greet(self, object_id: str, handshake: object, timeout_s: float) -> dict[str, Any]:
         """Exchange the handshake.
@@ -217,13 +217,14 @@ class ClientConnection(asyncio.Protocol):
                 f"{len(self._pending)} calls are in flight on this connection: "
                 "await some before making more"
             )
-        serializer_id = self._serializer.serializer_id
+        serializer = self._serializer
+        serializer_id = serializer.serializer_id
         if args and isinstance(args[0], SerializedBlob):
             payload, serializer_id, note = self._serialize_blob(object_id, method, args, kwargs)
             annotations = {**(annotations or {}), ANNOTATION_BLOB: note}
             flags |= wire.FLAG_KEEP_SERIALIZED
         else:
-            payload = self._serializer.dumpsCall(object_id, method, args, kwargs or {})
+            payload = serializer.dumpsCall(object_id, method, args, kwargs or {})
         if len(payload) > self._request_size_bytes_max:
             raise errors.InvalidRequest(
                 f"the request has {len(payload)} bytes, the server takes at most "
@@ -233,17 +234,18 @@ class ClientConnection(asyncio.Protocol):
         seq = (self._seq + 1) & _SEQ_MASK
         while seq in self._pending or seq in self._abandoned:
             seq = (seq + 1) & _SEQ_MASK
-        data = wire.encode(
-            wire.MSG_INVOKE,
-            serializer_id,
-            flags,
-            seq,
-            payload,
-            annotations,
-            correlation_id,
-            compress=self._compress,
-            patience=wire.patience(timeout_s) if self.pipelining else 0,
-        )
+        if timeout_s is not self._usual_timeout_s:
+            self._usual_timeout_s = timeout_s
+            self._usual_patience = wire.patience(timeout_s) if self.pipelining else 0
+        wait = self._usual_patience
+        if annotations or correlation_id or self._compress:
+            data = wire.encode(
+                *(wire.MSG_INVOKE, serializer_id, flags, seq, payload, annotations, correlation_id),
+                compress=self._compress,
+                patience=wait,
+            )
+        else:
+            data = wire.encode_plain(wire.MSG_INVOKE, serializer_id, flags, seq, payload, wait)
         self._seq = seq
         future: asyncio.Future[Any] = self.loop.create_future()
         self._send(data)

@@ -20,7 +20,7 @@ import builtins
 import re
 import sqlite3
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -45,6 +45,7 @@ _SERPENT_HEAD: Final = b"# serpent utf-8 python3.2\n"
 _SCALARS: Final = frozenset({type(None), bool, int, str})
 # One packer does for values that need no hook: nothing else runs in the middle of packing them.
 _HOOKLESS: Final = frozenset({type(None), bool, bytes, str})
+_NUMBERS_TOO: Final = _HOOKLESS | {int, float}
 # Long integers and complex numbers travel as msgpack's extension types, which begin so.
 _extension: Final = re.compile(rb"[\xc7-\xc9\xd4-\xd8]").search
 _pack_hookless: Final = msgpack.Packer(use_bin_type=True).pack
@@ -225,9 +226,27 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
         packed: bytes = msgpack.packb(data, use_bin_type=True, default=self.default)
         return packed
 
+    def dumpsCall(
+        self, obj: str, method: str, vargs: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> bytes:
+        """Return a call as msgpack."""
+        call = (obj, method, vargs, kwargs)
+        if not kwargs and _NUMBERS_TOO.issuperset(map(type, vargs)):
+            try:
+                plain: bytes = _pack_hookless(call)
+            except OverflowError:
+                pass  # an integer for the hook
+            else:
+                return plain
+        packed: bytes = msgpack.packb(call, use_bin_type=True, default=self.default)
+        return packed
+
     def loads(self, data: bytes) -> Any:
         """Read a value."""
-        return self._load_bounded(data, None)
+        hook = self.object_hook if _TAG in data else None
+        return msgpack.unpackb(
+            data, raw=False, strict_map_key=False, object_hook=hook, ext_hook=self.ext_hook
+        )
 
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""

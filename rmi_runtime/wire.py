@@ -346,6 +346,28 @@ def encode(
     return b"".join((header, notes, payload)) if notes else header + payload
 
 
+def encode_plain(
+    type_: int, serializer_id: int, flags: int, seq: int, payload: bytes, patience: int
+) -> bytes:
+    """Return one message as bytes: as :func:`encode`, with nothing but the payload, and quicker."""
+    return (
+        _header.pack(
+            _TAG,
+            PROTOCOL_VERSION,
+            type_,
+            serializer_id,
+            flags,
+            seq,
+            len(payload),
+            0,
+            _NO_CORRELATION,
+            patience,
+            _MAGIC,
+        )
+        + payload
+    )
+
+
 def _encode_annotations(annotations: Mapping[str, bytes]) -> bytes:
     chunks: list[bytes] = []
     for name, value in annotations.items():
