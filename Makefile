@@ -10,6 +10,7 @@
 # Override on the command line: make run STORE=hazelcast ARGS="--http 127.0.0.1:8000"
 STORE ?= sqlite
 ARGS ?=
+JOBS ?= auto
 SEED ?= 1
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
@@ -28,8 +29,9 @@ endif
 run: $(VENV)/.stamp-run
 	@$(BIN)/rmi up --demo --store $(STORE) $(ARGS)
 
+# In parallel, a file at a time; JOBS=0 runs them one after the other.
 test: $(VENV)/.stamp-test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 # Each step first; then the planted bugs, which must all be caught; then what must hold.
 torture: $(VENV)/.stamp-run
