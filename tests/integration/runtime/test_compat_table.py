@@ -24,6 +24,8 @@ def servers() -> Iterator[Servers]:
     ordinary.close()
 
 
+# What a stock daemon does about SystemExit is part of the table.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
     ("row", "direction"), CASES, ids=[f"{row.group}-{d}-{row.name}" for row, d in CASES]
 )
