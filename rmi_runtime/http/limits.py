@@ -33,7 +33,7 @@ class HttpLimits:
     headers_max: int = 100
     body_size_bytes_max: int = 1024 * 1024
     bodies_size_bytes_max: int = 128 * 1024 * 1024
-    unread_size_bytes_max: int = 256 * 1024 * 1024
+    unread_size_bytes_max: int = 128 * 1024 * 1024
     connections_max: int = 10_000
     pipelined_max: int = 128
     head_wait_s: float = 10.0
