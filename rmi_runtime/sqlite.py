@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from rmi_runtime.errors import Unavailable
+from rmi_runtime.errors import Conflict, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,6 +104,7 @@ class SqliteThread:
 
         Raises:
             sqlite3.Error: the file cannot be opened or set up.
+            Conflict: it is no sound database.
         """
         if self._thread is not None:
             raise RuntimeError("this SqliteThread has been started already")
@@ -180,7 +181,7 @@ class SqliteThread:
         except BaseException as error:
             if connection is not None:
                 connection.close()
-            _tell(loop, opened, None, error)
+            _tell(loop, opened, None, self._damaged(error) or error)
             return
         _tell(loop, opened, None, None)
         while (job := jobs.get()) is not None:
@@ -194,6 +195,15 @@ class SqliteThread:
                 _tell(asker, done, result, None)
             del job, function, args, done
         connection.close()
+
+    def _damaged(self, error: BaseException) -> Conflict | None:
+        """Return the error that says what to do, if the file is not a sound database."""
+        if type(error) is not sqlite3.DatabaseError:  # its subclasses are other troubles
+            return None
+        return Conflict(
+            f"{self._path} is damaged, or no SQLite database ({error}); put a good copy in its "
+            "place, or move it and its -wal file away to begin anew"
+        )
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -199,3 +199,10 @@ async def test_a_start_that_is_cancelled_leaves_no_thread(tmp_path: Path) -> Non
 async def test_it_starts_once(store: SqliteThread) -> None:
     with pytest.raises(RuntimeError, match="already"):
         await store.start()
+
+
+async def test_a_file_that_is_no_database_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "bank.sqlite"
+    path.write_bytes(b"no database " * 1000)
+    with pytest.raises(errors.Conflict, match=r"bank\.sqlite is damaged, .*good copy"):
+        await SqliteThread(path, _set_up).start()
