@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from hazelcast.asyncio import HazelcastClient, Map
 from hazelcast.config import IntType
-from hazelcast.core import MemberInfo
+from hazelcast.core import HazelcastJsonValue, MemberInfo
 from hazelcast.lifecycle import LifecycleState
 
+from rmi_msg.hazelcast import acknowledged
 from rmi_runtime import errors
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,22 @@ class Link:
             if client is self._client:
                 self._maps[name] = found
         return found
+
+    async def put_if_absent(
+        self, table: Map[Any, Any], key: object, value: HazelcastJsonValue
+    ) -> HazelcastJsonValue | None:
+        """Put, if absent; see :mod:`~rmi_msg.hazelcast.acknowledged`."""
+        return await acknowledged.put_if_absent(await self.client(), table, key, value)
+
+    async def replace(
+        self,
+        table: Map[Any, Any],
+        key: object,
+        old: HazelcastJsonValue,
+        new: HazelcastJsonValue,
+    ) -> bool:
+        """Compare and set; see :mod:`~rmi_msg.hazelcast.acknowledged`."""
+        return await acknowledged.replace(await self.client(), table, key, old, new)
 
     def doubt(self, why: BaseException) -> None:
         """Take note that a step failed and is repeated; said once per trouble."""

@@ -188,6 +188,17 @@ async def gather_map_statistics(
     Raises:
         Unavailable: a member did not answer.
     """
+    deadline = asyncio.get_running_loop().time() + fresh_s
+    while True:
+        found = await _gather(client, name, fresh_s)
+        # Members do not count at the same moment: a copy made in between is missing once only.
+        if not found.safety.backups_missing or found.safety.migrating:
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            return found
+
+
+async def _gather(client: HazelcastClient, name: str, fresh_s: float) -> MapStatistics:
     members = client.cluster_service.get_members()
     if not members:
         raise errors.Unavailable("the cluster has no members; start a logger")

@@ -77,7 +77,8 @@ class HazelcastTable(Table[Key]):
         return {key: value.to_string() for key, value in values.items()}
 
     async def put_if_absent(self, key: Key, value: str) -> str | None:
-        step = _Step(lambda m: m.put_if_absent(key, HazelcastJsonValue(value)))
+        json = HazelcastJsonValue(value)
+        step = _Step(lambda m: self._link.put_if_absent(m, key, json))
         existing = _text(await self._persist(step))
         if existing == value and step.attempts > 1 and await self.replace(key, value, value):
             # Ours, from an attempt whose answer was lost; now its backups are sure.
@@ -86,7 +87,7 @@ class HazelcastTable(Table[Key]):
 
     async def replace(self, key: Key, old: str, new: str) -> bool:
         before, after = HazelcastJsonValue(old), HazelcastJsonValue(new)
-        return cast(bool, await self._persist(lambda m: m.replace_if_same(key, before, after)))
+        return cast(bool, await self._persist(lambda m: self._link.replace(m, key, before, after)))
 
     async def _persist(self, step: Callable[[Map[Any, Any]], Awaitable[Result]]) -> Result:
         while True:

@@ -100,7 +100,7 @@ def assert_statistics(system: System) -> None:
     statistics = json.loads(said.stdout)
     assert len(statistics["members"]) == 3
     assert (statistics["total"]["entries"], statistics["total"]["backups"]) == (10, 20)
-    assert statistics["total"]["puts"] == 10
+    assert statistics["total"]["puts"] >= 10  # more if a backup was slow, and a put repeated
     assert statistics["cluster"]["safe"] is True
     table = system.rmi("map-stats").stdout.splitlines()
     heading = (

@@ -13,6 +13,7 @@ from hazelcast.errors import (
     TargetDisconnectedError,
 )
 
+from rmi_msg.hazelcast import acknowledged
 from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.records import in_flight
@@ -74,6 +75,15 @@ class OneMap(Link):
 
     async def map(self, name: str) -> Any:
         return self._one
+
+    async def put_if_absent(self, table: Any, key: object, value: HazelcastJsonValue) -> Any:
+        return await table.put_if_absent(key, value)
+
+    async def replace(
+        self, table: Any, key: object, old: HazelcastJsonValue, new: HazelcastJsonValue
+    ) -> bool:
+        found: bool = await table.replace_if_same(key, old, new)
+        return found
 
     def doubt(self, why: BaseException) -> None:
         self.doubts.append(why)
@@ -171,3 +181,39 @@ async def test_one_failed_step_ends_the_others_and_is_the_error() -> None:
     with pytest.raises(errors.Unavailable):
         await in_flight(step, range(10), 4)
     assert sorted(ended) == [0, 1, 3]
+
+
+class Answer:
+    """A response's header."""
+
+    def __init__(self, backups: int) -> None:
+        self._backups = backups
+
+    def get_number_of_backup_acks(self) -> int:
+        return self._backups
+
+
+class Knows:
+    """A client that knows of some members."""
+
+    def __init__(self, members: int) -> None:
+        self.cluster_service = self
+        self._members = members
+
+    def get_members(self) -> list[int]:
+        return [0] * self._members
+
+
+@pytest.mark.parametrize(
+    ("members", "backups", "counts"),
+    [(3, 2, True), (3, 1, True), (3, 0, False), (2, 0, False), (2, 1, True), (1, 0, True)],
+)
+def test_a_change_that_no_other_member_knows_of_does_not_count(
+    members: int, backups: int, counts: bool
+) -> None:
+    client: Any = Knows(members)
+    if counts:
+        acknowledged._check_backups(client, Answer(backups))
+    else:
+        with pytest.raises(acknowledged.NoBackup):
+            acknowledged._check_backups(client, Answer(backups))
