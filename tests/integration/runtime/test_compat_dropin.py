@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,14 @@ class Thing:
     @oneway
     def wait(self) -> None:
         self.began.set()
-        self.go.wait(10)
+        self.go.wait(30)
 
-    def stop(self) -> None:
-        self._pyroDaemon.shutdown()  # type: ignore[attr-defined]
+    def stop(self) -> str:
+        daemon: Any = self._pyroDaemon  # type: ignore[attr-defined]
+        daemon.shutdown()
+        while not daemon._serving.draining:
+            time.sleep(0.001)
+        return "stopped"
 
 
 @pytest.fixture
@@ -95,7 +100,7 @@ def test_shutdown_from_a_remote_method_ends_the_loop(run: Any) -> None:
     uri = daemon.register(Thing())
     thread = run(daemon)
     with Proxy(uri) as proxy:
-        assert proxy.stop() is None
+        assert proxy.stop() == "stopped"
     thread.join(10)
     assert not thread.is_alive()
 
@@ -191,6 +196,7 @@ def test_a_oneway_method_that_blocks_does_not_hold_up_the_next_call(run: Any) ->
     uri = daemon.register(thing)
     run(daemon)
     with Proxy(uri) as proxy:
+        proxy._pyroTimeout = 10.0
         proxy.wait()
         assert thing.began.wait(10)
         assert proxy.ping() == "pong"
