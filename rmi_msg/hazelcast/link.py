@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
@@ -55,6 +56,7 @@ class Link:
         self._on_members = on_members
         self._client: HazelcastClient | None = None
         self._maps: dict[str, Map[Any, Any]] = {}
+        self._making: dict[str, asyncio.Task[Map[Any, Any]]] = {}
         self._connected = asyncio.Event()
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -114,13 +116,22 @@ class Link:
         Raises:
             Unavailable: there is no connection.
         """
-        if (found := self._maps.get(name)) is None or not self._connected.is_set():
-            client = await self.client()
-            # Local: the members make the map when it is first used.
-            found = await client.get_map(name)
-            if client is self._client:
-                self._maps[name] = found
-        return found
+        if (found := self._maps.get(name)) is not None and self._connected.is_set():
+            return found
+        client = await self.client()
+        if (making := self._making.get(name)) is None:
+            # A member is asked. In a task that no caller's cancellation ends: the client would pass
+            # that on to all who ask for the same map.
+            making = self._making[name] = asyncio.create_task(client.get_map(name))
+            making.add_done_callback(functools.partial(self._made, name))
+        return await asyncio.shield(making)
+
+    def _made(self, name: str, making: asyncio.Task[Map[Any, Any]]) -> None:
+        if self._making.get(name) is not making:
+            return  # for a client that is no more
+        del self._making[name]
+        if not making.cancelled() and making.exception() is None:
+            self._maps[name] = making.result()
 
     async def put_if_absent(
         self, table: Map[Any, Any], key: object, value: HazelcastJsonValue
@@ -155,7 +166,7 @@ class Link:
                 continue
             pause_s = 0.1
             self._client = client
-            self._maps = {}
+            self._maps, self._making = {}, {}
             self._doubted = False
             self._connected.set()
             self._changed()

@@ -95,6 +95,12 @@ class HazelcastTable(Table[Key]):
                 return await step(await self._link.map(self._name))
             except (HazelcastError, OSError) as error:
                 why: BaseException = error
+            except asyncio.CancelledError as error:
+                # The client lets several callers wait for one thing: if the one among them that
+                # does it is cancelled, so are all. Only what was meant for us ends us.
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                why = error
             except BaseExceptionGroup as group:  # get_all asks many members at once
                 why = group
                 if group.split((HazelcastError, OSError))[1] is not None:

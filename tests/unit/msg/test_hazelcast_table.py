@@ -128,6 +128,25 @@ async def test_a_cancellation_that_the_client_leaves_behind_does_not_hit_us() ->
         await asyncio.sleep(0)
 
 
+async def test_another_callers_cancellation_is_only_a_failed_attempt() -> None:
+    steps, _ = table(("before", asyncio.CancelledError()))
+    assert await steps.put_if_absent("a", "x") is None
+
+
+async def test_our_own_cancellation_ends_the_step() -> None:
+    steps, one = table()
+    one.values["a"] = "x"
+
+    async def forever(keys: Iterable[Any]) -> dict[Any, HazelcastJsonValue]:
+        await asyncio.Event().wait()
+        return {}
+
+    one.get_all = forever  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await steps.get_all(["a"])
+
+
 async def test_an_error_that_is_no_trouble_of_the_cluster_is_not_repeated() -> None:
     steps, _ = table(("before", BaseExceptionGroup("g", [OSError("x"), KeyError("bug")])))
     with pytest.raises(BaseExceptionGroup):
