@@ -19,6 +19,7 @@ from rmi_torture.faults.base import Value
 
 SAFE_S = 40.0
 LOOK_PAUSE_S = 0.3
+MEMBERS = 3
 
 
 class KillMembers:
@@ -28,17 +29,28 @@ class KillMembers:
         data_dir: of the system.
         count: how many die at once.
         seed: of the choice.
+        turn: shared by all that kill members: one at a time.
     """
 
-    def __init__(self, data_dir: Path, count: int, seed: int) -> None:
+    def __init__(self, data_dir: Path, count: int, seed: int, turn: asyncio.Lock) -> None:
         self._data_dir = data_dir
         self._count = count
+        self._turn = turn
+        self._waiting = False
         self._rng = Random(f"members/{count}/{seed}")  # noqa: S311 (repeatable on purpose)
 
     async def begin(self, target: str) -> Value | None:
-        """Kill, once the cluster is safe."""
-        if not await self._safe():
+        """Kill, once the cluster is safe; not if another such order is still waiting."""
+        if self._waiting:
             return None
+        self._waiting = True
+        try:
+            async with self._turn:
+                return await self._kill() if await self._safe() else None
+        finally:
+            self._waiting = False
+
+    async def _kill(self) -> Value:
         pids = members(self._data_dir)
         struck = self._rng.sample(sorted(pids), min(self._count, len(pids)))
         for number in struck:
@@ -66,7 +78,7 @@ class KillMembers:
             told, _ = await process.communicate()
             with contextlib.suppress(ValueError, KeyError):
                 cluster = json.loads(told)["cluster"]
-                if cluster["losses"] >= self._count and cluster["members"] > self._count:
+                if cluster["losses"] >= 2 and len(members(self._data_dir)) == MEMBERS:
                     return True
             await asyncio.sleep(LOOK_PAUSE_S)
         return False

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 from rmi_torture.faults.base import Fault
 from rmi_torture.history import NEMESIS, Recorder
 from rmi_torture.schedule import Step
+from rmi_torture.targets import MEMBERS
+
+ENDINGS_S = 5.0
 
 
 class Nemesis:
@@ -36,12 +40,17 @@ class Nemesis:
             for step in steps:
                 if await _waited(stop, began_s + step.at_s - time.monotonic()):
                     break
-                await self._begin(step, stop)
+                if step.kind in MEMBERS:
+                    # It waits until the cluster is safe; the other faults need not wait for it.
+                    self._in_background(self._begin(step, stop))
+                else:
+                    await self._begin(step, stop)
             if self._endings:
-                await asyncio.wait(self._endings)
+                await asyncio.wait(self._endings, timeout=ENDINGS_S)
         finally:
-            for ending in self._endings:
+            for ending in list(self._endings):
                 ending.cancel()
+            await asyncio.gather(*self._endings, return_exceptions=True)
             for fault in self._faults.values():
                 await fault.heal()
 
@@ -53,9 +62,12 @@ class Nemesis:
         note = {"target": step.target, "phase": "begin", "lasts_s": step.duration_s}
         self._recorder.info(NEMESIS, step.kind, {**note, **done})
         if step.duration_s:
-            ending = asyncio.create_task(self._end(step, stop))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._in_background(self._end(step, stop))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     async def _end(self, step: Step, stop: asyncio.Event) -> None:
         await _waited(stop, step.duration_s)

@@ -140,14 +140,15 @@ class Surroundings:
 
     def faults(self, system: SystemUnderTest) -> dict[str, Fault]:
         """Return the faults, by kind."""
+        turn = asyncio.Lock()
         made: dict[str, Fault] = {
             "kill": Kill(system),
             "nameserver": Kill(system),
             "pause": Pause(system),
             "power": PowerCut(system),
             "full": DiskFull(self._data_dir),
-            "member": KillMembers(self._data_dir, 1, self._seed),
-            "members": KillMembers(self._data_dir, 2, self._seed),
+            "member": KillMembers(self._data_dir, 1, self._seed, turn),
+            "members": KillMembers(self._data_dir, 2, self._seed, turn),
         }
         if self._clock is not None:
             made["clock"] = self._clock
