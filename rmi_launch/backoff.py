@@ -5,8 +5,8 @@ from __future__ import annotations
 FIRST_S = 0.1
 
 LONGEST_S = 1.0
-"""A start is a fork, so trying once a second costs little; and whoever was killed several times in a
-row is back within two seconds of the last."""
+"""A start is a fork, so trying once a second costs little; and whoever was killed several times in
+a row is back within two seconds of the last."""
 
 HEALTHY_S = 2.0
 
