@@ -100,8 +100,16 @@ def _machine(figures: dict[str, Any]) -> Iterator[str]:
     yield f"- {about['cores']} cores, {about['processor']}, {about['memory_gb']} GB"
     yield f"- {about['system']}, Python {about['python']}"
     yield f"- a small write with `fdatasync` takes {about['fdatasync_us']:,.0f} µs (median)"
-    yield f"- measured {figures['at']}; load average before: {about['load_before']:.1f}"
+    yield f"- measured {figures['at']}"
     yield ""
+    if about["load_before"] > about["cores"] / 4:
+        yield (
+            f"**Other programs were at work on it** (load average {about['load_before']:.1f} on "
+            f"{about['cores']} cores before the first figure): absolute figures are too low, the "
+            "ratios favour whoever has more processes, and latencies and starts are mostly waiting "
+            "for a turn. Measure again on an idle machine before you rely on them."
+        )
+        yield ""
 
 
 def _concurrency(found: dict[str, Any]) -> Iterator[str]:
