@@ -10,9 +10,6 @@ from collections.abc import Mapping
 
 import click
 
-from rmi_launch.failures import run
-from rmi_runtime import __version__
-
 COMMANDS: Mapping[str, str] = {
     "up": "rmi_launch.up:up",
     "status": "rmi_launch.status:status",
@@ -50,7 +47,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="rmi")
+@click.version_option(package_name="rmi-bank-msg", prog_name="rmi")
 def rmi() -> None:
     """A bank and a message log made of Pyro5 objects, and what runs them.
 
@@ -63,6 +60,11 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     os.umask(0o077)  # whatever is written is its owner's: books, logs, keys
     raise_file_limit()
+    try:
+        # Loaded here, so that Ctrl-C during the half second this takes ends as quietly as later.
+        from rmi_launch.failures import run  # noqa: PLC0415
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run(lambda: rmi.main(standalone_mode=False)))
 
 
