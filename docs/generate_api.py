@@ -48,7 +48,7 @@ OFFERED = {
 }
 DEFAULT_LENGTH_MAX = 50
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
-_ITEM = re.compile(r"([*\w, ]+): (.*)$")
+_ITEM = re.compile(r"([*\w., ]+): (.*)$")
 
 
 def page() -> str:

@@ -101,7 +101,9 @@ class _ThreadedServer:
         """Close the clients' connections, which a stock daemon serves on after its end."""
         if isinstance(self._daemon, Pyro5.api.Daemon):
             for worker in list(self._daemon.transportServer.pool.busy):
-                worker.job.csock.close()
+                job = worker.job  # None if it has just ended
+                if job is not None:
+                    job.csock.close()
 
 
 class _OurDaemon(Daemon):
