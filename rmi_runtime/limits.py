@@ -34,7 +34,7 @@ class DaemonLimits:
     connections_max: int = 20_000
     message_size_bytes_max: int = 8 * 1024 * 1024
     stranger_size_bytes_max: int = 64 * 1024
-    stranger_elements_max: int = 2_048
+    stranger_elements_max: int = 4_096
     handshake_size_bytes_max: int = 16 * 1024
     reply_size_bytes_max: int = 64 * 1024 * 1024
     elements_max: int = 65_536

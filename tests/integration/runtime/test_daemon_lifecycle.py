@@ -369,7 +369,7 @@ async def test_strangers_may_send_less_than_those_who_are_known() -> None:
             assert len(await known.echo([1] * 5000)) == 5000
             with pytest.raises(errors.RmiError):
                 await stranger.echo(text)
-            with pytest.raises(Pyro5.errors.SerializeError, match="more than 2048 elements"):
+            with pytest.raises(Pyro5.errors.SerializeError, match="more than 4096 elements"):
                 await stranger.echo([1] * 5000)
 
 
