@@ -370,7 +370,7 @@ async def test_strangers_may_send_less_than_those_who_are_known() -> None:
             with pytest.raises(errors.RmiError):
                 await stranger.echo(text)
             with pytest.raises(Pyro5.errors.SerializeError, match="more than 4096 elements"):
-                await stranger.echo([1] * 5000)
+                await stranger.echo([1] * 10_000)
 
 
 async def test_a_reply_that_is_too_large_is_an_error_that_does_not_claim_nothing_happened(
