@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ BUSINESS_ID_MAX = 2**31 - 1
 
 @expose
 @allow("service")
-class AccountDesk:
+class AccountDesk(ABC):
     """The part of the data object that reads accounts."""
 
     _ledger: Ledger
@@ -110,10 +111,10 @@ class AccountDesk:
             "leases_expired": self._desk.expired,
         }
 
+    @abstractmethod
     def _check_open(self) -> None:
         """Refuse while nobody knows what the store holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _log(self, entries: Iterable[DataEntry]) -> None:
         """Write lines of the operation log."""
-        raise NotImplementedError

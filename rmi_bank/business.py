@@ -209,7 +209,7 @@ class BusinessObject:
         if not isinstance(operations, (list, tuple)):
             raise InvalidRequest("operations must be a list", field="operations")
         op.check_size(len(operations))
-        requests = [(principal, operation) for operation in _parsed(operations)]
+        requests = [(principal, operation) for operation in op.parse_batch(operations)]
         outcomes = await self._submit(requests)
         return [
             op.outcome_dict(operation, outcome)
@@ -379,23 +379,6 @@ async def run_business(
                 yield business
 
     await run_service(f"bank.business.{business_id}", build, settings, stop=stop)
-
-
-def _parsed(operations: Sequence[Mapping[str, Any]]) -> list[op.Operation]:
-    try:
-        return op.parse_operations(list(operations))  # type: ignore[arg-type]
-    except InvalidRequest:
-        return [_parsed_alone(place, data) for place, data in enumerate(operations)]
-
-
-def _parsed_alone(place: int, data: Mapping[str, Any]) -> op.Operation:
-    """Parse one operation, and say which one it is if it cannot be."""
-    try:
-        return op.parse_operation(data)
-    except InvalidRequest as error:
-        field = error.fields.get("field")
-        where = f"operations[{place}]" + (f".{field}" if field else "")
-        raise type(error)(f"{where}: {error.message}", field=where) from error
 
 
 def _done(outcome: Outcome) -> Done:

@@ -241,6 +241,28 @@ def parse_operations(data: list[dict[str, Any]]) -> list[Operation]:
         raise invalid(error) from error
 
 
+def parse_batch(batch: Sequence[Mapping[str, Any]]) -> list[Operation]:
+    """Make the operations of a batch; all are good, or the batch is refused.
+
+    Raises:
+        InvalidRequest, MalformedRequest: as :func:`parse_operation`; the field is named with its
+            place in the batch, such as ``operations[3].amount``.
+    """
+    try:
+        return parse_operations(list(batch))  # type: ignore[arg-type]
+    except InvalidRequest:
+        return [_parse_at(place, data) for place, data in enumerate(batch)]
+
+
+def _parse_at(place: int, data: Mapping[str, Any]) -> Operation:
+    try:
+        return parse_operation(data)
+    except InvalidRequest as error:
+        field = error.fields.get("field")
+        where = f"operations[{place}]" + (f".{field}" if field else "")
+        raise type(error)(f"{where}: {error.message}", field=where) from error
+
+
 def invalid(error: Exception) -> InvalidRequest:
     """Say in this project's errors what msgspec found wrong.
 
