@@ -7,15 +7,20 @@ counts only if at least one backup has it, as long as the client knows of a seco
 
 The steps are those of the client's own ``Map``, built from the same codecs, since the number is in
 the answer's header. This module is the only one that knows the requests.
+
+Each call is one attempt. The client would repeat by itself what a member refused, and count the
+acknowledgements of its first attempt for the second: here every repetition is the caller's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from hazelcast.asyncio import HazelcastClient, Map
 from hazelcast.core import HazelcastJsonValue
 from hazelcast.errors import HazelcastError
+from hazelcast.internal.asyncio_invocation import Invocation
 from hazelcast.protocol.codec import map_put_if_absent_codec, map_replace_if_same_codec
 
 _THREAD: Final = 1
@@ -23,6 +28,9 @@ _THREAD: Final = 1
 
 _TTL_MS: Final = -1
 """As the map is configured: for ever."""
+
+_LONG_AGO_S: Final = 1.0
+"""Until when the client may repeat an attempt, in seconds since 1970."""
 
 
 class NoBackup(HazelcastError):
@@ -51,7 +59,7 @@ async def put_if_absent(
     request = map_put_if_absent_codec.encode_request(
         table.name, key_data, table._to_data(value), _THREAD, _TTL_MS
     )
-    found: HazelcastJsonValue | None = await table._invoke_on_key(request, key_data, answer)
+    found: HazelcastJsonValue | None = await _once(table, request, key_data, answer)
     return found
 
 
@@ -79,7 +87,18 @@ async def replace(
     request = map_replace_if_same_codec.encode_request(
         table.name, key_data, table._to_data(old), table._to_data(new), _THREAD
     )
-    return bool(await table._invoke_on_key(request, key_data, answer))
+    return bool(await _once(table, request, key_data, answer))
+
+
+async def _once(
+    table: Map[Any, Any], request: Any, key_data: Any, answer: Callable[[Any], Any]
+) -> Any:
+    """Send *request* to the owner of a key, once."""
+    partition = table._partition_service.get_partition_id(key_data)
+    invocation = Invocation(
+        request, partition_id=partition, response_handler=answer, timeout=_LONG_AGO_S
+    )
+    return await table._invocation_service.ainvoke(invocation)
 
 
 def _check_backups(client: HazelcastClient, message: Any) -> None:

@@ -22,6 +22,7 @@ from hazelcast.core import HazelcastJsonValue, MemberInfo
 from hazelcast.lifecycle import LifecycleState
 
 from rmi_msg.hazelcast import acknowledged
+from rmi_msg.hazelcast.others import Others, enough
 from rmi_runtime import errors
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Link:
     """A client of the cluster, for as long as the process needs one.
 
     Args:
-        members: ``host:port`` of all members; those that do not answer are left out.
+        members: ``host:port`` of all members to be expected; those that do not answer are left out.
         cluster: name of the cluster.
         on_members: called with the addresses of the present members whenever they change; with
             none when the connection is lost.
@@ -61,6 +62,7 @@ class Link:
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._doubted = False
+        self._others = Others(members)
 
     async def __aenter__(self) -> Link:
         # It reports every failed attempt with a traceback; what matters is reported here.
@@ -78,6 +80,7 @@ class Link:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
+        self._others.rest()
         client, self._client = self._client, None
         if client:
             await _apart(client.shutdown())
@@ -136,8 +139,16 @@ class Link:
     async def put_if_absent(
         self, table: Map[Any, Any], key: object, value: HazelcastJsonValue
     ) -> HazelcastJsonValue | None:
-        """Put, if absent; see :mod:`~rmi_msg.hazelcast.acknowledged`."""
-        return await acknowledged.put_if_absent(await self.client(), table, key, value)
+        """Put, if absent; see :mod:`~rmi_msg.hazelcast.acknowledged`.
+
+        Raises:
+            NoBackup: it was put in a part of the cluster that may have to give way to another.
+        """
+        client = await self.client()
+        found = await acknowledged.put_if_absent(client, table, key, value)
+        if found is None:
+            await self._check_part(client)
+        return found
 
     async def replace(
         self,
@@ -146,8 +157,28 @@ class Link:
         old: HazelcastJsonValue,
         new: HazelcastJsonValue,
     ) -> bool:
-        """Compare and set; see :mod:`~rmi_msg.hazelcast.acknowledged`."""
-        return await acknowledged.replace(await self.client(), table, key, old, new)
+        """Compare and set; see :mod:`~rmi_msg.hazelcast.acknowledged`.
+
+        Raises:
+            NoBackup: it was set in a part of the cluster that may have to give way to another.
+        """
+        client = await self.client()
+        replaced = await acknowledged.replace(client, table, key, old, new)
+        if replaced:
+            await self._check_part(client)
+        return replaced
+
+    async def _check_part(self, client: HazelcastClient) -> None:
+        """See that no other part of the cluster can be going on without the one we know."""
+        members = client.cluster_service.get_members()
+        if enough(len(members), self._others.expected):
+            return
+        if living := await self._others.living([_address(member) for member in members]):
+            raise acknowledged.NoBackup(
+                f"{len(members)} of {self._others.expected} members are together, and "
+                f"{', '.join(living)} lives without them: nothing is acknowledged until it has "
+                "joined, or is gone"
+            )
 
     def doubt(self, why: BaseException) -> None:
         """Take note that a step failed and is repeated; said once per trouble."""
@@ -220,6 +251,8 @@ class Link:
 
     def _changed(self) -> None:
         if self._connected.is_set() and (members := self.members):
+            if enough(len(members), self._others.expected):
+                self._others.rest()
             self._on_members(members)
 
 
