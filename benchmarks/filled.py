@@ -62,7 +62,10 @@ def fill(directory: Path, accounts: int, lines: int, seed: int = 1) -> None:
         (hash_token(TOKEN), CLIENT),
     )
     total = accounts + transfers
-    connection.execute("UPDATE state SET commit_no = ?, folded_line = ?", (total, total))
+    connection.execute(
+        "UPDATE state SET commit_no = ?, folded_line = ?, indexed_outcome = ?",
+        (total, total, transfers),
+    )
     connection.execute("COMMIT")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -101,7 +104,6 @@ def _write_journal(
 ) -> tuple[array[int], array[int]]:
     """Write the openings and the transfers; return the transfers' sources and targets."""
     at_us = time.time_ns() // 1000
-    stride = _stride(transfers)
     marks: list[tuple[int, int]] = []
     sources, targets = array("i"), array("i")
 
@@ -126,9 +128,8 @@ def _write_journal(
                 target += 1
             sources.append(source)
             targets.append(target)
-            request_id = _request_id(number * stride % transfers, transfers)
             before = chained(source, line, -1)
-            yield line, line, at_us, source, target, 1, request_id, before, chained(target, line, 1)
+            yield line, line, at_us, source, target, 1, number + 1, before, chained(target, line, 1)
 
     _insert(connection, "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
     marks.sort()
@@ -143,20 +144,25 @@ def _write_outcomes(
     transfers = len(sources)
     if not transfers:
         return
-    back = pow(_stride(transfers), -1, transfers) if transfers > 1 else 0
+    stride = _stride(transfers)
+    back = pow(stride, -1, transfers) if transfers > 1 else 0
 
-    def rows(first: bool) -> Iterator[tuple[object, ...]]:
-        for place in range(transfers):
-            if (place % 10 < _FIRST_OF_10) != first:
-                continue
-            number = place * back % transfers
+    def outcomes() -> Iterator[tuple[object, ...]]:
+        for number in range(transfers):
+            request_id = _request_id(number * stride % transfers, transfers)
             print_ = f"transfer {sources[number]} {targets[number]} 1"
-            yield _request_id(place, transfers), accounts + number + 1, print_, str(OPENING)
+            yield number + 1, request_id, accounts + number + 1, print_, str(OPENING)
 
+    def request_ids(first: bool) -> Iterator[tuple[object, ...]]:
+        for place in range(transfers):
+            if (place % 10 < _FIRST_OF_10) == first:
+                yield _request_id(place, transfers), place * back % transfers + 1
+
+    _insert(connection, "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?)", outcomes())
     # In order alone they would fill every page to the brim, which ids that come in any order never
     # do: the second pass leaves the pages as full as those, seven tenths.
     for first in (True, False):
-        _insert(connection, "INSERT INTO outcomes VALUES (?, ?, ?, ?)", rows(first))
+        _insert(connection, "INSERT INTO request_ids VALUES (?, ?)", request_ids(first))
 
 
 def _insert(connection: sqlite3.Connection, sql: str, rows: Iterator[tuple[object, ...]]) -> None:

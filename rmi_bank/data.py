@@ -152,7 +152,8 @@ class DataObject(AccountDesk, TokenDesk):
             StaleLease: the lease is stale, another connection's, or expired. No effect.
             InvalidRequest, InsufficientFunds, UnknownAccount, AccountExists, BalanceLimit: a rule
                 of the books would be broken. No effect; the lease is still held.
-            StoreFull, Conflict: nothing could be written. No effect; the lease is gone.
+            Conflict: a request id has an outcome already. No effect; the lease is still held.
+            StoreFull: nothing could be written. No effect; the lease is gone.
             Interrupted: the store failed; nobody knows. Lock the same request ids again to see.
         """
         ticket = self._desk.held(checked_int("lease", lease, 0, 2**63 - 1), self._caller())
@@ -160,7 +161,7 @@ class DataObject(AccountDesk, TokenDesk):
         if not record:
             self._desk.release(ticket)
             return self._ledger.commit_no
-        self._ledger.check(record, ticket.keys)
+        self._ledger.check(record, ticket.keys, ticket.settled)
         return _shielded(self._write(ticket, record))
 
     def unlock(self, lease: int) -> None:
@@ -279,11 +280,12 @@ class DataObject(AccountDesk, TokenDesk):
     ) -> dict[str, Any]:
         ledger = self._ledger
         try:
+            known = ticket.settled = ledger.known(request_ids)
             answer = {
                 "lease": ticket.lease,
                 "balances": ledger.balances(accounts),
                 "owners": ledger.owners(accounts),
-                "outcomes": ledger.known(request_ids),
+                "outcomes": known,
                 "cash": ledger.balances([op.CASH])[0],
                 "commit": ledger.commit_no,
             }

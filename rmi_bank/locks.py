@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import heapq
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from rmi_bank.errors import StaleLease
@@ -59,6 +59,7 @@ class Ticket:
         blocked: on how many of its keys somebody stands in front of it.
         serial: order of arrival.
         business_id: for whom the owner asks; only told, never compared.
+        settled: those of its request ids that had an outcome when it was granted.
     """
 
     owner: Hashable
@@ -69,6 +70,7 @@ class Ticket:
     lease: int = 0
     state: State = State.WAITING
     blocked: int = 0
+    settled: Collection[str] = ()
 
 
 @dataclass(slots=True)

@@ -117,8 +117,13 @@ class Ledger(Protocol):
     def known(self, request_ids: Sequence[str]) -> dict[str, Known]:
         """Return what is stored for those of *request_ids* that are known."""
 
-    def check(self, record: Record, locked: Collection[int | str]) -> None:
-        """Refuse a record that breaks a rule of the books, or touches what is not *locked*."""
+    def check(
+        self, record: Record, locked: Collection[int | str], settled: Collection[str] = ()
+    ) -> None:
+        """Refuse a record that breaks a rule of the books, or touches what is not *locked*.
+
+        It may hold no outcome for a request id that is *settled*: that has one already.
+        """
 
     def commit(self, record: Record) -> asyncio.Future[int]:
         """Write a record that was checked; the future gives its commit number once on disk."""

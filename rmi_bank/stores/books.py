@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from rmi_bank.errors import AccountExists, BalanceLimit, InsufficientFunds, UnknownAccount
 from rmi_bank.operations import BALANCE_END, CASH
 from rmi_bank.stores import Record
+from rmi_bank.stores.request_index import IndexRow, RequestIndex
 from rmi_runtime.errors import Conflict, InvalidRequest
 
 MARK_EVERY = 64
@@ -42,7 +43,7 @@ _MARKED_BELOW = 2**32 // MARK_EVERY
 _FOLD_LEAST = 64  # accounts folded with a transaction, at least, while a pass is on
 _BUCKET_BITS = 8  # neighbours: accounts that differ in their last 8 bits only
 
-JournalRow = tuple[int, int, int, int, int, int, str | None, int, int]
+JournalRow = tuple[int, int, int, int, int, int, int | None, int, int]
 
 
 def is_marked(account: int, line: int) -> bool:
@@ -56,9 +57,10 @@ class Plan:
 
     Attributes:
         commits: the commit number of each record, in order.
-        journal: (line, commit, at_us, debit, credit, amount, request id, line before on debit,
+        journal: (line, commit, at_us, debit, credit, amount, outcome, line before on debit,
             line before on credit).
-        outcomes: (request id, commit, fingerprint, result).
+        outcomes: (outcome, request id, commit, fingerprint, result).
+        index: (request id, outcome), of outcomes from before.
         opened: (account, owner).
         marks: (account, line).
         folds: (account, balance, last line).
@@ -67,11 +69,13 @@ class Plan:
         line: last line after.
         commit_no: last commit after.
         folded_line: the mark of the folding after.
+        indexed_outcome: the mark of the indexing after.
     """
 
     commits: list[int] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
-    outcomes: list[tuple[str, int, str, str]] = field(default_factory=list)
+    outcomes: list[tuple[int, str, int, str, str]] = field(default_factory=list)
+    index: Sequence[IndexRow] = ()
     opened: list[tuple[int, int | None]] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
     folds: list[tuple[int, int, int]] = field(default_factory=list)
@@ -81,6 +85,7 @@ class Plan:
     line: int = 0
     commit_no: int = 0
     folded_line: int = 0
+    indexed_outcome: int = 0
 
 
 class Books:
@@ -92,6 +97,7 @@ class Books:
         owners: account -> client, for accounts somebody owns.
         commit_no: number of the last commit.
         folded_line: every line up to this one is in *balances*.
+        index: the latest request ids.
     """
 
     def __init__(
@@ -102,11 +108,13 @@ class Books:
         *,
         commit_no: int = 0,
         folded_line: int = 0,
+        index: RequestIndex | None = None,
     ) -> None:
         self.balances = balances
         self.owners = owners
         self.commit_no = commit_no
         self.line = folded_line
+        self.index = index or RequestIndex()
         self._last_lines = last_lines
         self._folded_line = folded_line
         self._touched: dict[int, set[int]] = {}  # accounts to fold in the next pass, by bucket
@@ -141,14 +149,18 @@ class Books:
                 "not 0; the store was damaged or edited, so restore a copy of it"
             )
 
-    def check(self, record: Record, locked: Collection[int | str]) -> None:
+    def check(
+        self, record: Record, locked: Collection[int | str], settled: Collection[str] = ()
+    ) -> None:
         """Refuse a record that breaks a rule of the books. Nothing is changed.
 
         Args:
             record: of valid types and ranges.
             locked: accounts and request ids that the record may touch.
+            settled: request ids that have an outcome already.
 
         Raises:
+            Conflict: it holds an outcome for one of those.
             InvalidRequest: it touches what is not locked, or contradicts itself.
             UnknownAccount, AccountExists, InsufficientFunds, BalanceLimit: as they say.
         """
@@ -177,6 +189,13 @@ class Books:
         for request_id in request_ids:
             if request_id not in locked:
                 raise _not_locked(request_id)
+        if settled and not request_ids.isdisjoint(settled):
+            request_id = request_ids.intersection(settled).pop()
+            raise Conflict(
+                f"request id {request_id!r} has an outcome already, which stands; see what the "
+                "lock has told",
+                request_id=request_id,
+            )
 
     def _move(
         self, moved: dict[int, int], locked: Collection[int | str], account: int, change: int
@@ -223,23 +242,25 @@ class Books:
             at_us: the time to write into the journal.
         """
         plan = Plan(line=self.line, commit_no=self.commit_no, folded_line=self._folded_line)
+        number = self.index.last
         for record in records:
             commit = plan.commit_no = plan.commit_no + 1
             plan.commits.append(commit)
             plan.opened.extend(record.opened)
             plan.balances.update((account, 0) for account, _ in record.opened)
-            for outcome in record.outcomes:
-                plan.outcomes.append((outcome[0], commit, outcome[1], outcome[2]))
+            first = number + 1
+            for request_id, operation, result in record.outcomes:
+                number += 1
+                plan.outcomes.append((number, request_id, commit, operation, result))
             for debit, credit, amount, cause in record.postings:
                 plan.line += 1
-                before_debit = self._chain(plan, debit, -amount)
-                before_credit = self._chain(plan, credit, amount)
-                request_id = record.outcomes[cause][0] if cause >= 0 else None
-                accounts = debit, credit
-                chain = before_debit, before_credit
+                chain = self._chain(plan, debit, -amount), self._chain(plan, credit, amount)
+                outcome = first + cause if cause >= 0 else None
                 plan.journal.append(
-                    (plan.line, commit, at_us, *accounts, amount, request_id, *chain)
+                    (plan.line, commit, at_us, debit, credit, amount, outcome, *chain)
                 )
+        plan.index = self.index.plan(len(plan.outcomes))
+        plan.indexed_outcome = self.index.mark()
         self._plan_folds(plan)
         return plan
 
@@ -278,6 +299,7 @@ class Books:
         self.owners.update((a, owner) for a, owner in plan.opened if owner is not None)
         self.line = plan.line
         self.commit_no = plan.commit_no
+        self.index.apply([(request_id, number) for number, request_id, *_ in plan.outcomes])
         self._touch(plan.last_lines)
         if plan.fold_buckets:
             del self._folding[-plan.fold_buckets :]

@@ -1,21 +1,22 @@
-"""The SQLite schema of the books, and the one statement that writes them.
+"""The SQLite schema of the books, and the statements that write and read them.
 
-A group of commits is written by inserting one row into the view ``commit_group``, whose trigger
-unfolds the JSON arrays in it into the tables. SQLite runs that as one statement in one transaction:
-the whole of it, up to the disk's answer, is a single call into the library, during which Python's
-interpreter lock is free. (With a statement per row the store thread has to win that lock back
-after every row, from a loop that is busy with other connections: measured at 100 rows, that takes
-up to a thousand times as long as the rows do.)
+A group of commits is one transaction of a few statements that insert many rows each: see
+:func:`insert_rows`. A statement is a single call into the library, during which Python's
+interpreter lock is free. (With a statement per row the store's thread has to win that lock back
+after every row, from a loop that is busy with other connections.)
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 from rmi_bank.operations import ACCOUNT_MAX, BALANCE_END
 from rmi_runtime.errors import Conflict
 
-FORMAT = 1
+FORMAT = 2
 """Version of the schema, kept in ``PRAGMA user_version``."""
 
 CACHE_KIB = 65536
@@ -26,19 +27,16 @@ LOG_PAGES_MAX = 8192
 touch a page before it is written there once, and the sync that this takes is rare."""
 
 
-def _columns(count: int) -> str:
-    return ", ".join(f"json_extract(value, '$[{i}]')" for i in range(count))
-
-
 _SCHEMA = f"""
 CREATE TABLE state (               -- one row
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch INTEGER NOT NULL,        -- how often the store has been opened
     commit_no INTEGER NOT NULL,    -- the last commit
     folded_line INTEGER NOT NULL,  -- every journal line up to here is in accounts
+    indexed_outcome INTEGER NOT NULL,  -- every outcome up to here is in request_ids
     transactions INTEGER NOT NULL  -- how many transactions the commits took
 );
-INSERT INTO state VALUES (1, 0, 0, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
 
 CREATE TABLE accounts (            -- as of last_line; the view balances shows the present
     account INTEGER PRIMARY KEY CHECK (account BETWEEN 0 AND {ACCOUNT_MAX}),
@@ -56,7 +54,7 @@ CREATE TABLE journal (             -- append only
     debit INTEGER NOT NULL,        -- the amount is taken from here
     credit INTEGER NOT NULL,       -- and given to here
     amount INTEGER NOT NULL CHECK (amount > 0),
-    request_id TEXT,
+    outcome INTEGER,               -- of the request that caused it, if one did
     debit_before INTEGER NOT NULL, -- the line before this one on the debited account, or 0
     credit_before INTEGER NOT NULL,
     CHECK (debit <> credit)
@@ -68,11 +66,17 @@ CREATE TABLE marks (               -- sign-posts in the chains of journal lines
     PRIMARY KEY (account, line)
 ) WITHOUT ROWID;
 
-CREATE TABLE outcomes (
-    request_id TEXT PRIMARY KEY,   -- 'client:id'
+CREATE TABLE outcomes (            -- append only
+    outcome INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,      -- 'client:id'
     commit_no INTEGER NOT NULL,
     operation TEXT NOT NULL,       -- what was asked: 'transfer 1 2 50'
     result TEXT NOT NULL           -- the balance it led to, or the refusal as JSON
+);
+
+CREATE TABLE request_ids (         -- of the outcomes up to indexed_outcome, and some above
+    request_id TEXT PRIMARY KEY,
+    outcome INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE tokens (
@@ -95,29 +99,49 @@ SELECT account, sum(change) AS balance FROM (
     SELECT credit, amount FROM journal JOIN accounts ON account = credit
     WHERE line > (SELECT folded_line FROM state) AND line > last_line
 ) GROUP BY account;
-
-CREATE VIEW commit_group AS
-SELECT '' AS journal, '' AS outcomes, '' AS opened, '' AS marks, '' AS folds,
-       0 AS commit_no, 0 AS folded_line;
-
-CREATE TRIGGER write_commit_group INSTEAD OF INSERT ON commit_group BEGIN
-    INSERT INTO accounts (account, balance, owner, last_line)
-        SELECT json_extract(value, '$[0]'), 0, json_extract(value, '$[1]'), 0
-        FROM json_each(NEW.opened);
-    INSERT INTO journal SELECT {_columns(9)} FROM json_each(NEW.journal);
-    INSERT INTO outcomes SELECT {_columns(4)} FROM json_each(NEW.outcomes);
-    INSERT INTO marks SELECT {_columns(2)} FROM json_each(NEW.marks);
-    INSERT INTO accounts (account, balance, last_line)
-        SELECT {_columns(3)} FROM json_each(NEW.folds) WHERE true
-        ON CONFLICT (account) DO UPDATE
-        SET balance = excluded.balance, last_line = excluded.last_line;
-    UPDATE state SET commit_no = NEW.commit_no, folded_line = NEW.folded_line,
-        transactions = transactions + 1;
-END;
 """  # noqa: S608 (what is put in are constants of this program)
 
-WRITE_GROUP = "INSERT INTO commit_group VALUES (?, ?, ?, ?, ?, ?, ?)"
-"""Writes a group of commits; see the columns of ``commit_group``."""
+_ROWS = (1024, 256, 64, 16, 4, 1)  # of one statement; 32,766 values are SQLite's bound
+_FOLD = (
+    "ON CONFLICT (account) DO UPDATE SET balance = excluded.balance, last_line = excluded.last_line"
+)
+
+
+def _inserts(table: str, columns: int, after: str = "", verb: str = "INSERT") -> dict[int, str]:
+    row = f"({', '.join('?' * columns)})"
+    return {rows: f"{verb} INTO {table} VALUES {', '.join([row] * rows)} {after}" for rows in _ROWS}
+
+
+OPEN = _inserts("accounts (account, balance, owner, last_line)", 4)
+JOURNAL = _inserts("journal", 9)
+OUTCOMES = _inserts("outcomes", 5)
+INDEX = _inserts("request_ids", 2, verb="INSERT OR IGNORE")
+MARKS = _inserts("marks", 2)
+FOLD = _inserts("accounts (account, balance, last_line)", 3, _FOLD)
+
+STATE = """
+UPDATE state SET commit_no = ?, folded_line = ?, indexed_outcome = ?,
+    transactions = transactions + 1
+"""
+
+
+def insert_rows(
+    connection: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert *rows*, as many with each statement as it takes.
+
+    Args:
+        connection: in a transaction.
+        statements: number of rows -> statement, from the largest down to 1: :data:`JOURNAL` and
+            its like.
+        rows: what to insert.
+    """
+    at = 0
+    for count, statement in statements.items():
+        while len(rows) - at >= count:
+            connection.execute(statement, tuple(chain.from_iterable(rows[at : at + count])))
+            at += count
+
 
 ACCOUNTS = """
 SELECT json_group_array(account), json_group_array(balance), json_group_array(last_line),
@@ -125,11 +149,19 @@ SELECT json_group_array(account), json_group_array(balance), json_group_array(la
 """
 """All accounts, one JSON array per column, in the same order."""
 
-KNOWN = """
-SELECT request_id, operation, result, commit_no FROM outcomes
-WHERE request_id IN (SELECT value FROM json_each(?))
+INDEXED = """
+SELECT outcome FROM json_each(?) CROSS JOIN request_ids ON request_id = value
 """
-"""Outcomes of the request ids in a JSON array."""
+"""Numbers of the outcomes of the request ids in a JSON array, those that are in the table."""
+
+KNOWN = """
+SELECT request_id, operation, result, commit_no
+FROM json_each(?) CROSS JOIN outcomes ON outcome = value
+"""
+"""Outcomes by their numbers, in a JSON array."""
+
+RECENT = "SELECT request_id, outcome FROM outcomes WHERE outcome > ? ORDER BY outcome"
+"""The outcomes above a mark."""
 
 MARK = "SELECT line FROM marks WHERE account = ? AND line > ? ORDER BY line LIMIT 1 OFFSET ?"
 """A sign-post of an account, some marks above a line."""
@@ -143,8 +175,9 @@ WITH RECURSIVE chain (line, before) AS (
     FROM chain JOIN journal AS j ON j.line = chain.before
     WHERE chain.before > :after
 )
-SELECT j.line, commit_no, at, debit, credit, amount, request_id
-FROM chain JOIN journal AS j USING (line) ORDER BY line LIMIT :limit
+SELECT j.line, j.commit_no, at, debit, credit, amount, request_id
+FROM chain JOIN journal AS j USING (line) LEFT JOIN outcomes AS o ON o.outcome = j.outcome
+ORDER BY line LIMIT :limit
 """
 """The first lines of an account above :after, by walking its chain back from :last."""
 

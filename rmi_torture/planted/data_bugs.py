@@ -79,9 +79,8 @@ def acknowledged_before_written() -> None:
 
     async def write_later(self: Any, records: Any) -> Any:
         plan = self._books.plan(records, self._clock_us())
-        parameters = sqlite._parameters(plan)
         self._books.apply(plan)
-        task = asyncio.ensure_future(self._writer.run(sqlite._write, parameters))
+        task = asyncio.ensure_future(self._writer.run(sqlite._write, plan))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return plan.commits
@@ -109,10 +108,9 @@ def seen_before_written() -> None:
 
     async def show_then_write(self: Any, records: Any) -> Any:
         plan = self._books.plan(records, self._clock_us())
-        parameters = sqlite._parameters(plan)
         self._books.apply(plan)
         await asyncio.sleep(0.05)
-        await self._writer.run(sqlite._write, parameters)
+        await self._writer.run(sqlite._write, plan)
         return plan.commits
 
     ledger._write_group = show_then_write
@@ -155,12 +153,8 @@ def transfer_in_two_halves() -> None:
 
 
 def no_request_id_check() -> None:
-    """What is known of a request id is not looked up, and overwritten."""
+    """What is known of a request id is not looked up."""
     part("rmi_bank.stores.sqlite:SqliteLedger").known = lambda self, request_ids: {}
-    schema = part("rmi_bank.stores.schema")
-    schema._SCHEMA = schema._SCHEMA.replace(
-        "INSERT INTO outcomes", "INSERT OR REPLACE INTO outcomes"
-    )
 
 
 def stale_read() -> None:

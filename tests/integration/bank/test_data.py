@@ -13,6 +13,7 @@ import pytest
 from rmi_bank.errors import InsufficientFunds, LockTimeout, StaleLease, UnknownAccount
 from rmi_runtime import Proxy
 from rmi_runtime.errors import (
+    Conflict,
     DeadlinePassed,
     Forbidden,
     Indefinite,
@@ -105,6 +106,18 @@ async def test_a_lock_on_a_request_id_alone_makes_others_of_that_id_wait(
     await waiting(bank, 2)
     number = await one.commit(first["lease"], [], [["7:a", "op", "1"]])
     assert (await second)["outcomes"] == {"7:a": ["op", "1", number]}
+
+
+async def test_an_outcome_is_not_written_over(bank: BankCluster, one: Proxy) -> None:
+    first = await one.lock(1, [1, 2], ["7:a"])
+    number = await one.commit(first["lease"], [[1, 2, 5, 0]], [["7:a", "op", "1"]])
+    second = await one.lock(1, [1, 2], ["7:a"])
+    with pytest.raises(Conflict):
+        await one.commit(second["lease"], [[1, 2, 7, 0]], [["7:a", "other", "2"]])
+    await one.unlock(second["lease"])
+    third = await one.lock(1, [1, 2], ["7:a"])
+    assert third["balances"] == [995, 1005]
+    assert third["outcomes"] == {"7:a": ["op", "1", number]}
 
 
 async def test_a_lock_that_takes_too_long_is_refused_definitely(

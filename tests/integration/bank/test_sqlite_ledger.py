@@ -116,12 +116,13 @@ async def test_memory_shows_nothing_that_is_not_on_disk(ledger: SqliteLedger) ->
 
 
 async def test_a_commit_that_the_store_refuses_does_not_spoil_the_others_of_its_group(
-    ledger: SqliteLedger,
+    ledger: SqliteLedger, path: Path
 ) -> None:
-    await ledger.commit(transfer(1, 2, 5, "taken"))
+    with sqlite3.connect(path) as behind_its_back:
+        behind_its_back.execute("INSERT INTO accounts VALUES (99, 0, NULL, 0)")
     good, bad, other = await asyncio.gather(
         ledger.commit(transfer(3, 4, 5, "a")),
-        ledger.commit(transfer(5, 6, 5, "taken")),
+        ledger.commit(Record([Posting(5, 6, 5)], opened=[(99, None)])),
         ledger.commit(transfer(7, 8, 5, "b")),
         return_exceptions=True,
     )
@@ -375,7 +376,7 @@ async def test_kill_9_loses_nothing_acknowledged_and_leaves_nothing_half_done(pa
         known = ledger.known(list(acknowledged))
         assert {key: found.commit for key, found in known.items()} == acknowledged
         assert sum(balance or 0 for balance in ledger.balances(range(9))) == 0
-    lines = query(path, "SELECT line, commit_no, request_id FROM journal ORDER BY line")
+    lines = query(path, "SELECT line, commit_no, outcome FROM journal ORDER BY line")
     assert [line for line, _, _ in lines] == list(range(1, len(lines) + 1))
-    outcomes = query(path, "SELECT commit_no, request_id FROM outcomes ORDER BY commit_no")
-    assert [(commit, key) for _, commit, key in lines if key] == outcomes
+    outcomes = query(path, "SELECT commit_no, outcome FROM outcomes ORDER BY commit_no")
+    assert [(commit, number) for _, commit, number in lines if number] == outcomes

@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 
 from rmi_torture.planted.parts import part
-from rmi_torture.power import check_power_cuts
+from rmi_torture.power_bank import check_bank_power_cuts
+from rmi_torture.power_messages import check_message_power_cuts
 from rmi_torture.steps import check_steps
 
 GROUPS = 4
 
 
 async def test_a_power_cut_or_a_failing_disk_at_any_step_of_a_commit_loses_nothing() -> None:
-    cuts, failures = await check_steps(seed=1, groups=GROUPS)
-    assert cuts.examples == []
-    assert cuts.checked > 200
+    bank, messages, failures = await check_steps(seed=1, groups=GROUPS)
+    assert bank.examples == []
+    assert bank.checked > 200
+    assert messages.examples == []
+    assert messages.checked > 200
     assert failures.examples == []
     assert failures.checked > 50
 
@@ -49,10 +52,12 @@ async def test_a_commit_in_two_transactions_is_found_half_done(
     module = part("rmi_bank.stores.sqlite")
     write = module._write
 
-    def write_in_two(connection: sqlite3.Connection, parameters: tuple[Any, ...]) -> None:
-        journal, outcomes, *others = parameters
-        write(connection, (journal, "[]", *others))
-        write(connection, ("[]", outcomes, "[]", "[]", "[]", *others[3:]))
+    def write_in_two(connection: sqlite3.Connection, plan: Any) -> None:
+        outcomes, plan.outcomes = plan.outcomes, []
+        write(connection, plan)
+        connection.execute("BEGIN")
+        module.schema.insert_rows(connection, module.schema.OUTCOMES, outcomes)
+        connection.execute("COMMIT")
 
     monkeypatch.setattr(module, "_write", write_in_two)
     verdict = await check_power_cuts(seed=1, groups=2)

@@ -142,8 +142,8 @@ def test_a_posting_names_the_request_that_caused_it() -> None:
     outcomes = [NewOutcome("1:a", "x", "1"), NewOutcome("1:b", "y", "2")]
     record = Record([Posting(1, 2, 5, 1), Posting(1, 2, 5)], outcomes)
     plan = books.plan([record], 9)
-    assert [row[6] for row in plan.journal] == ["1:b", None]
-    assert plan.outcomes == [("1:a", 2, "x", "1"), ("1:b", 2, "y", "2")]
+    assert [row[6] for row in plan.journal] == [2, None]
+    assert plan.outcomes == [(1, "1:a", 2, "x", "1"), (2, "1:b", 2, "y", "2")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""The index of request ids: what memory holds, what is written behind, what a start finds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from rmi_bank.stores import request_index
+from rmi_bank.stores.request_index import IndexRow, RequestIndex
+
+
+class Table:
+    """What would be on disk."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[IndexRow] = []
+        self.ids: dict[str, int] = {}
+        self.mark = 0
+        self.most = 0
+
+    def write(self, index: RequestIndex, request_ids: Sequence[str]) -> None:
+        planned = index.plan(len(request_ids))
+        assert index.plan(len(request_ids)) == planned, "a plan that failed is planned again"
+        mark = index.mark()
+        rows = [(one, index.last + place) for place, one in enumerate(request_ids, 1)]
+        self.outcomes += rows
+        for request_id, outcome in planned:
+            self.ids.setdefault(request_id, outcome)
+        self.mark = mark
+        self.most = max(self.most, len(planned))
+        index.apply(rows)
+
+    def restarted(self) -> RequestIndex:
+        return RequestIndex(self.outcomes[self.mark :], self.mark)
+
+    def look_up(self, index: RequestIndex, request_id: str) -> int | None:
+        found, others = index.find([request_id])
+        if found:
+            return found[0]
+        return self.ids.get(request_id) if others else None
+
+
+@pytest.fixture(autouse=True)
+def small_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_index, "PASS_IDS", 300)
+
+
+def test_every_id_is_found_at_every_moment_and_after_every_restart() -> None:
+    chance = random.Random(5)
+    table, index = Table(), RequestIndex()
+    for step in range(400):
+        table.write(index, [f"1:{chance.getrandbits(64):x}" for _ in range(chance.randrange(9))])
+        if step % 7 == 0:
+            index = table.restarted()
+        for request_id, outcome in chance.sample(table.outcomes, min(20, len(table.outcomes))):
+            assert table.look_up(index, request_id) == outcome
+            assert table.look_up(table.restarted(), request_id) == outcome
+        assert table.look_up(index, "1:never") is None
+
+
+def test_memory_and_transactions_stay_small() -> None:
+    table, index = Table(), RequestIndex()
+    for number in range(3000):
+        table.write(index, [f"1:{number * 7919 % 3000:04d}"])
+        assert len(table.outcomes) - table.mark <= 2 * 300 + 64
+    assert table.mark > 2000
+    assert table.most <= 64
+    assert len(index.find([one for one, _ in table.outcomes])[0]) <= 2 * 300 + 64
+
+
+def test_ids_are_written_in_their_order() -> None:
+    table, index = Table(), RequestIndex()
+    chance = random.Random(3)
+    for _ in range(290):
+        table.write(index, [f"1:{chance.random()}"])
+    table.write(index, [f"1:{chance.random()}" for _ in range(10)])
+    for _ in range(4):
+        table.write(index, [f"1:{chance.random()}"])
+    written = list(table.ids)
+    assert len(written) == 4 * 64
+    assert written == sorted(written)
+
+
+def test_an_id_that_stands_twice_keeps_its_first_outcome() -> None:
+    index = RequestIndex([("1:a", 4), ("1:b", 5), ("1:a", 6)], 3)
+    assert index.find(["1:a"]) == ([4], [])
+    assert index.last == 6
