@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from rmi_bank.errors import AccountExists, BalanceLimit, InsufficientFunds, UnknownAccount
 from rmi_bank.operations import BALANCE_END, CASH
+from rmi_bank.rules import Posting
 from rmi_bank.stores import Record
 from rmi_bank.stores.request_index import IndexRow, RequestIndex
 from rmi_runtime.errors import Conflict, InvalidRequest
@@ -248,35 +249,50 @@ class Books:
             plan.commits.append(commit)
             plan.opened.extend(record.opened)
             plan.balances.update((account, 0) for account, _ in record.opened)
-            first = number + 1
             for request_id, operation, result in record.outcomes:
                 number += 1
                 plan.outcomes.append((number, request_id, commit, operation, result))
-            for debit, credit, amount, cause in record.postings:
-                plan.line += 1
-                chain = self._chain(plan, debit, -amount), self._chain(plan, credit, amount)
-                outcome = first + cause if cause >= 0 else None
-                plan.journal.append(
-                    (plan.line, commit, at_us, debit, credit, amount, outcome, *chain)
-                )
+            outcomes = range(number + 1 - len(record.outcomes), number + 1)
+            self._plan_lines(plan, record.postings, commit, at_us, outcomes)
         plan.index = self.index.plan(len(plan.outcomes))
         plan.indexed_outcome = self.index.mark()
         self._plan_folds(plan)
         return plan
 
-    def _chain(self, plan: Plan, account: int, change: int) -> int:
-        """Move an account's balance and the end of its chain; return where its chain ended."""
-        balance = plan.balances.get(account)
-        if balance is None:
-            balance = self.balances[account]
-        plan.balances[account] = balance + change
-        before = plan.last_lines.get(account)
-        if before is None:
-            before = self._last_lines.get(account, 0)
-        plan.last_lines[account] = plan.line
-        if account != CASH and is_marked(account, plan.line):
-            plan.marks.append((account, plan.line))
-        return before
+    def _plan_lines(
+        self,
+        plan: Plan,
+        postings: Sequence[Posting],
+        commit: int,
+        at_us: int,
+        outcomes: Sequence[int],
+    ) -> None:
+        """Plan the journal lines of one commit: move balances and the ends of chains."""
+        balances, last_lines = plan.balances, plan.last_lines
+        balances_before, lines_before = self.balances, self._last_lines
+        line = plan.line
+        for debit, credit, amount, cause in postings:
+            line += 1
+            before_debit = last_lines.get(debit)
+            if before_debit is None:
+                before_debit = lines_before.get(debit, 0)
+                balances.setdefault(debit, balances_before.get(debit, 0))
+            before_credit = last_lines.get(credit)
+            if before_credit is None:
+                before_credit = lines_before.get(credit, 0)
+                balances.setdefault(credit, balances_before.get(credit, 0))
+            balances[debit] -= amount
+            balances[credit] += amount
+            last_lines[debit] = last_lines[credit] = line
+            if debit != CASH and is_marked(debit, line):
+                plan.marks.append((debit, line))
+            if credit != CASH and is_marked(credit, line):
+                plan.marks.append((credit, line))
+            outcome = outcomes[cause] if cause >= 0 else None
+            plan.journal.append(
+                (line, commit, at_us, debit, credit, amount, outcome, before_debit, before_credit)
+            )
+        plan.line = line
 
     def _plan_folds(self, plan: Plan) -> None:
         if not self._folding:

@@ -12,9 +12,7 @@ the table keeps the first.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 
 PASS_IDS = 65_536
 """A pass begins when this many ids have come since the last."""
@@ -44,13 +42,13 @@ class RequestIndex:
         for request_id, outcome in recent:
             self._recent.setdefault(request_id, outcome)
             self.last = outcome
-        # Sorted, to be merged by the next pass.
-        self._runs: list[list[IndexRow]] = [sorted(self._recent.items())]
-        self._came = len(self._recent)  # in those runs
-        self._pass: Iterator[IndexRow] | None = None
+        self._runs: list[list[str]] = []  # ids to write in the next pass, each run sorted
+        self._came = 0  # how many those are
+        self._pass: list[str] = []  # the ids of the present pass, sorted
+        self._written = 0  # how many of them are on disk
+        self._planned = 0  # how many come next
         self._pass_end = indexed_outcome
-        self._planned: list[IndexRow] = []
-        self._planned_end = False
+        self._add(list(self._recent))
 
     def find(self, request_ids: Sequence[str]) -> tuple[list[int], list[str]]:
         """Look for *request_ids* in memory.
@@ -69,34 +67,51 @@ class RequestIndex:
 
         Until :meth:`apply` it is the same again, so that a transaction may fail.
         """
-        if self._pass is None:
+        if not self._pass:
             return []
-        most = max(_INDEX_LEAST, 2 * new)  # a pass ends before the next one is due
-        missing = most - len(self._planned)
-        if missing > 0 and not self._planned_end:
-            self._planned += islice(self._pass, missing)
-            self._planned_end = len(self._planned) < most
-        return self._planned
+        # Twice as many: a pass ends before the next one is due.
+        self._planned = max(_INDEX_LEAST, 2 * new)
+        recent = self._recent
+        ids = self._pass[self._written : self._written + self._planned]
+        return [(request_id, recent[request_id]) for request_id in ids]
 
     def mark(self) -> int:
         """Return ``indexed_outcome`` as it will be when what is planned is on disk."""
-        return self._pass_end if self._planned_end else self.indexed_outcome
+        through = self._pass and self._written + self._planned >= len(self._pass)
+        return self._pass_end if through else self.indexed_outcome
 
     def apply(self, new: Sequence[IndexRow]) -> None:
         """Take in a transaction that is on disk: what was planned is indexed, *new* ids came."""
         recent = self._recent
-        self.indexed_outcome = self.mark()
-        for request_id, _ in self._planned:
-            recent.pop(request_id, None)
-        self._planned = []
-        if self._planned_end:
-            self._pass, self._planned_end = None, False
+        if self._pass:
+            self.indexed_outcome = self.mark()
+            for request_id in self._pass[self._written : self._written + self._planned]:
+                del recent[request_id]
+            self._written += self._planned
+            self._planned = 0
+            if self._written >= len(self._pass):
+                self._pass, self._written = [], 0
         if new:
+            self.last = new[-1][1]
+            # An id that came before keeps its place; the locks see to it that there is none.
+            self._add([request_id for request_id, _ in new if request_id not in recent])
             recent.update(new)
-            self._runs.append(sorted(new))
-            self._came += len(new)
-            self.last += len(new)
-        if self._pass is None and self._came >= PASS_IDS:
-            self._pass = heapq.merge(*self._runs)
+        if self._came >= PASS_IDS and not self._pass:
+            self._pass = _merged(self._runs)
             self._pass_end = self.last
             self._runs, self._came = [], 0
+
+    def _add(self, request_ids: list[str]) -> None:
+        """Keep ids for the next pass, in runs of falling length, so that merging them is cheap."""
+        request_ids.sort()
+        self._came += len(request_ids)
+        runs = self._runs
+        runs.append(request_ids)
+        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+            runs.append(_merged([runs.pop(), runs.pop()]))
+
+
+def _merged(runs: list[list[str]]) -> list[str]:
+    merged = [request_id for run in runs for request_id in run]
+    merged.sort()  # it finds the runs
+    return merged
