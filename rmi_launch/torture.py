@@ -6,19 +6,26 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from rmi_launch.failures import INTERRUPTED
 from rmi_runtime.errors import RmiError
-from rmi_torture.campaign import Catch, hunt
+from rmi_torture.campaign import Catch, bugs_named, estimate_s, hunt
 from rmi_torture.faults.setup import missing_means, possible_kinds
+from rmi_torture.interrupts import Interrupts
+from rmi_torture.judgement import judge
+from rmi_torture.mix import Passed, phases_here
+from rmi_torture.plan import Plan
 from rmi_torture.planted import BUGS
 from rmi_torture.recovery import measure_recovery
-from rmi_torture.report import print_catches, print_result, write_html
-from rmi_torture.run import Plan, Result, run
+from rmi_torture.report import print_catches, print_phases, print_result, write_html
+from rmi_torture.result import Result
+from rmi_torture.run import run
 from rmi_torture.steps import check_steps
 from rmi_torture.targets import KINDS, MEMBERS, WORKLOADS
 
@@ -109,6 +116,18 @@ class TortureFound(RmiError):
     "--steps", is_flag=True, help="Cut the power and fail the disk at every step of a commit."
 )
 @click.option(
+    "--mix",
+    is_flag=True,
+    help="Each workload in turn under all kinds of faults; --minutes is the time of all together.",
+)
+@click.option(
+    "--check",
+    "saved",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Run nothing: judge the files of an earlier run again.",
+)
+@click.option(
     "--recovery",
     "lines",
     type=click.IntRange(0, 10**8),
@@ -130,25 +149,76 @@ def torture(
     seed: int,
     bugs: tuple[str, ...],
     steps: bool,
+    mix: bool,
+    saved: Path | None,
     lines: int,
     as_json: bool,
     out: Path | None,
     **others: Any,
 ) -> None:
-    """Run a system under faults, and check that it lost, doubled and mixed up nothing."""
+    """Run a system under faults, and check that it lost, doubled and mixed up nothing.
+
+    Ctrl-C ends a run early: what was recorded by then is checked. A second one ends it at once.
+    """
     console = Console(stderr=as_json)
-    out_dir = out or Path(tempfile.mkdtemp(prefix="rmi-torture-"))
-    out_dir.mkdir(parents=True, exist_ok=True)
+    if saved is not None:
+        _show(judge(saved), as_json, console)
+        return
     if steps:
         _steps(seed, as_json, console)
-    elif lines:
+        return
+    out_dir = out or Path(tempfile.mkdtemp(prefix="rmi-torture-"))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if lines:
         _recovery(lines, out_dir, as_json, console)
-    elif bugs:
-        _hunt(bugs, seed, out_dir, as_json, console)
+        return
+    runs = _Runs(console)
+    if bugs:
+        _hunt(bugs, seed, _fresh(out_dir), as_json, runs)
+    elif mix:
+        _mix(minutes, seed, _fresh(out_dir), as_json, runs)
     else:
         kinds = _kinds(faults, others["store"], console)
         plan = Plan(workload, kinds, minutes * 60, seed, **others)
-        _run(plan, out_dir, as_json, console)
+        _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
+
+
+class _Runs:
+    """Carries out plans, one after the other, until somebody presses Ctrl-C."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._interrupts = Interrupts(self._told)
+
+    @property
+    def interrupted(self) -> bool:
+        """Somebody wants no more runs."""
+        return self._interrupts.asked
+
+    def _told(self) -> None:
+        self.console.print(
+            "ending early: no more faults, then what was recorded is checked; "
+            "Ctrl-C again ends at once",
+            highlight=False,
+        )
+
+    def perform(self, plan: Plan, out_dir: Path) -> Result:
+        """Carry out a plan, and judge what it left.
+
+        Raises:
+            KeyboardInterrupt: somebody wants an end at once.
+        """
+        try:
+            asyncio.run(self._run(plan, out_dir))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        result = judge(out_dir)
+        write_html(result, out_dir / "report.html")
+        return result
+
+    async def _run(self, plan: Plan, out_dir: Path) -> None:
+        with self._interrupts.watching() as stop:
+            await run(plan, out_dir, stop)
 
 
 def _kinds(faults: str, store: str, console: Console) -> tuple[str, ...]:
@@ -169,40 +239,95 @@ def _kinds(faults: str, store: str, console: Console) -> tuple[str, ...]:
 
 def _fresh(out_dir: Path) -> Path:
     """Return *out_dir*, or a new directory in it if a run was here before."""
-    if not (out_dir / "data").exists():
+    if not any(out_dir.iterdir()):
         return out_dir
-    return out_dir / time.strftime("%Y%m%d-%H%M%S")
+    fresh = out_dir / time.strftime("%Y%m%d-%H%M%S")
+    fresh.mkdir()
+    return fresh
 
 
-def _run(plan: Plan, out_dir: Path, as_json: bool, console: Console) -> None:
-    result: Result = asyncio.run(run(plan, _fresh(out_dir)))
-    page = result.history.with_name("report.html")
-    write_html(result, page)
+def _show(result: Result, as_json: bool, console: Console) -> None:
+    """Tell what came of a run; the exit code is 0 only if it passed, and in full."""
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=1))
     print_result(result, console)
+    page = result.history.with_name("report.html")
     console.print(f"history: {result.history}\nreport: {page}", markup=False, highlight=False)
     if result.verdict != "passed":
         raise TortureFound(f"the run {result.verdict}; see the report")
+    if result.cut_short:
+        raise SystemExit(INTERRUPTED)
 
 
-def _hunt(bugs: tuple[str, ...], seed: int, out_dir: Path, as_json: bool, console: Console) -> None:
+def _hunt(bugs: tuple[str, ...], seed: int, out_dir: Path, as_json: bool, runs: _Runs) -> None:
+    console = runs.console
     names = [] if "all" in bugs else list(bugs)
     for name in names:
         if name not in BUGS:
             raise click.BadParameter(f"no planted bug {name!r}; there are {', '.join(BUGS)}")
-
-    def told(catch: Catch) -> None:
-        word = "caught" if catch.caught else "MISSED"
-        console.print(f"{word}: {catch.bug.name} ({'; '.join(catch.by)})", highlight=False)
-
-    catches = asyncio.run(hunt(names, seed, _fresh(out_dir), told))
+    wanted = bugs_named(names)
+    minutes = sum(map(estimate_s, wanted)) / 60
+    console.print(
+        f"{len(wanted)} planted bugs, about {minutes:.1f} minutes: {out_dir}", highlight=False
+    )
+    catches: list[Catch] = []
+    for number, bug in enumerate(wanted, 1):
+        if runs.interrupted:
+            break
+        catch = hunt(bug, seed, out_dir, runs.perform)
+        catches.append(catch)
+        word = "skipped" if catch.skipped else "caught" if catch.caught else "MISSED"
+        how = catch.skipped or "; ".join(catch.by) or catch.verdict
+        console.print(
+            f"{number}/{len(wanted)} {word}: {bug.name} ({how}), {catch.seconds:.0f} s",
+            highlight=False,
+        )
     if as_json:
         click.echo(json.dumps([catch.as_dict() for catch in catches], indent=1))
     print_catches(catches, console)
-    missed = [catch.bug.name for catch in catches if not catch.caught]
+    missed = [catch.bug.name for catch in catches if not catch.caught and not catch.skipped]
+    if runs.interrupted:
+        console.print(f"cut short after {len(catches)} of {len(wanted)}", highlight=False)
+        raise SystemExit(INTERRUPTED)
     if missed:
         raise TortureFound(f"not caught: {', '.join(missed)}")
+
+
+def _mix(minutes: float, seed: int, out_dir: Path, as_json: bool, runs: _Runs) -> None:
+    console = runs.console
+    wanted, without = phases_here(minutes, seed)
+    for kind, why in missing_means().items():
+        console.print(f"without the fault {kind!r}: it {why}", markup=False)
+    if without:
+        console.print(without, markup=False)
+    estimate = sum(phase.estimate_s for phase in wanted) / 60
+    console.print(f"{len(wanted)} parts, about {estimate:.1f} minutes: {out_dir}", highlight=False)
+    parts: list[Passed] = []
+    for number, phase in enumerate(wanted, 1):
+        if runs.interrupted:
+            break
+        console.print(
+            f"{number}/{len(wanted)} {phase.name}: {phase.plan.seconds:.0f} s of work, "
+            f"faults {', '.join(phase.plan.faults)}",
+            highlight=False,
+        )
+        began_s = time.monotonic()
+        result = runs.perform(phase.plan, out_dir / phase.name.replace(" ", "-").lower())
+        parts.append(Passed.of(phase, result, time.monotonic() - began_s))
+        print_result(result, console)
+    if as_json:
+        click.echo(json.dumps([part.as_dict() for part in parts], indent=1))
+    print_phases(parts, console)
+    _end_of_mix(parts, len(wanted), runs)
+
+
+def _end_of_mix(parts: Sequence[Passed], wanted: int, runs: _Runs) -> None:
+    bad = [part.phase.name for part in parts if part.verdict != "passed"]
+    if bad:
+        raise TortureFound(f"not passed: {', '.join(bad)}")
+    if runs.interrupted:
+        runs.console.print(f"cut short in part {len(parts)} of {wanted}", highlight=False)
+        raise SystemExit(INTERRUPTED)
 
 
 def _recovery(lines: int, out_dir: Path, as_json: bool, console: Console) -> None:

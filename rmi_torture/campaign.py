@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rmi_runtime.errors import Unavailable
+from rmi_torture.faults.setup import missing_java
+from rmi_torture.plan import Plan
 from rmi_torture.planted import BUGS, Bug
-from rmi_torture.run import Plan, Result, run
+from rmi_torture.result import Result
+
+TRIES = 3
+"""How often a bug is looked for: on a slow machine, the moment in which it shows may not come."""
+
+STRETCH = 1.5
+"""How much longer each further try is."""
+
+ANOTHER_SEED = 1000
+OVERHEAD_S = 9.0
+OVERHEAD_HAZELCAST_S = 35.0
+
+Perform = Callable[[Plan, Path], Result]
+"""Carries a plan out in a directory, and judges what it left."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +37,26 @@ class Catch:
         bug: which.
         by: checkers that found something, and what: ``effects: lost 3``.
         caught: whether one of those that must find it did.
-        operations: how many operations had been asked until the first one that is seen to be wrong;
+        after: how many operations had been asked until the first one that is seen to be wrong;
             None: the checkers cannot tell.
-        result: of the run.
+        of: how many there were.
+        seed: of the run.
+        tries: how many runs it took.
+        seconds: how long they took.
+        verdict: of the run.
+        skipped: why it was not looked for, or nothing.
     """
 
     bug: Bug
-    by: Sequence[str]
-    caught: bool
-    operations: int | None
-    result: Result
+    by: Sequence[str] = ()
+    caught: bool = False
+    after: int | None = None
+    of: int = 0
+    seed: int = 0
+    tries: int = 0
+    seconds: float = 0.0
+    verdict: str = ""
+    skipped: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -40,50 +67,92 @@ class Catch:
             "faults": list(self.bug.faults),
             "caught": self.caught,
             "by": list(self.by),
-            "after_operations": self.operations,
-            "of_operations": len(self.result.operations),
+            "after_operations": self.after,
+            "of_operations": self.of,
+            "seed": self.seed,
+            "tries": self.tries,
+            "seconds": round(self.seconds, 1),
+            "verdict": self.verdict,
+            "skipped": self.skipped,
         }
 
 
-def plan_for(bug: Bug, seed: int) -> Plan:
-    """Return the run in which a bug shows."""
+def plan_for(bug: Bug, seed: int, attempt: int = 0) -> Plan:
+    """Return the run in which a bug shows.
+
+    Args:
+        bug: which.
+        seed: of the first try.
+        attempt: how often it was looked for before, in vain: other seeds, and more time.
+    """
     return Plan(
         workload=bug.workload,
         faults=bug.faults,
-        seconds=bug.seconds,
-        seed=seed,
+        seconds=bug.seconds * STRETCH**attempt,
+        seed=seed + ANOTHER_SEED * attempt,
+        faults_min=min(1, len(bug.faults)),
         every_s=bug.every_s,
         lasting_s=1.5,
         timeout_s=bug.timeout_s,
         bug=bug.name,
+        store=bug.store,
+        backups=bug.backups,
         environment=bug.environment,
     )
 
 
-async def hunt(
-    names: Sequence[str], seed: int, out_dir: Path, told: Callable[[Catch], None]
-) -> list[Catch]:
-    """Run each of the planted bugs.
+def estimate_s(bug: Bug) -> float:
+    """Return about how long one try takes on a quiet machine, in seconds."""
+    return bug.seconds + (OVERHEAD_S if bug.store == "sqlite" else OVERHEAD_HAZELCAST_S)
 
-    Args:
-        names: of bugs; none means all.
-        seed: of all runs.
-        out_dir: gets a directory for each.
-        told: hears of each catch at once.
+
+def reason_to_skip(bug: Bug) -> str:
+    """Say why a bug cannot be looked for on this machine; nothing if it can."""
+    return missing_java() if bug.store == "hazelcast" else ""
+
+
+def bugs_named(names: Sequence[str]) -> list[Bug]:
+    """Return the bugs of those names; none means all.
 
     Raises:
         KeyError: there is no bug of that name.
     """
-    catches = []
-    for bug in [BUGS[name] for name in names] or BUGS.values():
-        result = await run(plan_for(bug, seed), out_dir / bug.name)
-        catch = judge(bug, result)
-        told(catch)
-        catches.append(catch)
-    return catches
+    return [BUGS[name] for name in names] or list(BUGS.values())
 
 
-def judge(bug: Bug, result: Result) -> Catch:
+def hunt(bug: Bug, seed: int, out_dir: Path, perform: Perform) -> Catch:
+    """Plant a bug, and look for it, a few times if need be.
+
+    Args:
+        bug: which.
+        seed: of the first try.
+        out_dir: gets a directory for each try.
+        perform: carries a plan out.
+
+    Returns:
+        What came of it: the try in which it was caught, or else the last one.
+    """
+    if why := reason_to_skip(bug):
+        return Catch(bug, skipped=why)
+    began_s = time.monotonic()
+    catch = Catch(bug)
+    for attempt in range(TRIES):
+        plan = plan_for(bug, seed, attempt)
+        try:
+            result = perform(plan, out_dir / f"{bug.name}-{plan.seed}")
+        except Unavailable as error:  # it did not start in time
+            catch = Catch(bug, verdict=f"did not start: {error.message[-200:]}")
+            result = None
+        if result is not None:
+            catch = judge_catch(bug, result)
+        seconds = time.monotonic() - began_s
+        catch = replace(catch, seed=plan.seed, tries=attempt + 1, seconds=seconds)
+        if catch.caught or (result is not None and result.cut_short):
+            break
+    return catch
+
+
+def judge_catch(bug: Bug, result: Result) -> Catch:
     """Say whether a run found the bug that was planted in it."""
     found = [verdict for verdict in result.verdicts if not verdict.valid]
     by = [
@@ -94,4 +163,4 @@ def judge(bug: Bug, result: Result) -> Catch:
     firsts = [verdict.first for verdict in found if verdict.first is not None]
     indices = [operation.index for operation in result.operations]
     after = bisect_right(indices, min(firsts)) if firsts else None
-    return Catch(bug, by, caught, after, result)
+    return Catch(bug, by, caught, after, len(indices), verdict=result.verdict)

@@ -16,8 +16,9 @@ from rich.table import Table
 from rmi_torture.campaign import Catch
 from rmi_torture.checkers import Verdict
 from rmi_torture.history import NEMESIS, Event, read_history
+from rmi_torture.mix import Passed
 from rmi_torture.plots import bar_plot, line_plot
-from rmi_torture.run import Result
+from rmi_torture.result import Result
 from rmi_torture.series import Series, series_of
 from rmi_torture.targets import KINDS
 
@@ -71,6 +72,12 @@ def _particulars(result: Result) -> list[str]:
         f"operations {len(result.operations):,}, acknowledged {result.acknowledged:,}",
         f"faults {sum(result.faults.values())}: {faults or 'none'}",
     ]
+    if result.cut_short:
+        lines.insert(
+            0,
+            f"cut short after {result.seconds:.0f} of {plan.seconds:.0f} s: "
+            "the verdict is on the part that ran",
+        )
     if plan.bug:
         lines.insert(0, f"planted bug: {plan.bug}")
     if result.missing:
@@ -86,12 +93,53 @@ def _errors(verdict: Verdict) -> str:
 
 def print_catches(catches: Sequence[Catch], console: Console) -> None:
     """Print the table of planted bugs."""
-    table = Table("planted bug", "workload", "faults", "caught by", "after", box=None)
+    table = Table(
+        *("planted bug", "workload", "faults", "caught by", "after", "seed", "tries", "seconds"),
+        box=None,
+        pad_edge=False,
+    )
     for catch in catches:
-        after = "" if catch.operations is None else f"{catch.operations:,} operations"
-        by = "; ".join(catch.by) if catch.caught else f"[red]MISSED[/] {'; '.join(catch.by)}"
         faults = ", ".join(catch.bug.faults) or "none"
-        table.add_row(catch.bug.name, catch.bug.workload, faults, by, after)
+        table.add_row(
+            catch.bug.name,
+            catch.bug.workload,
+            faults,
+            *_how_caught(catch),
+            str(catch.seed),
+            str(catch.tries),
+            f"{catch.seconds:.0f}",
+        )
+    console.print(table)
+    caught = sum(catch.caught for catch in catches)
+    skipped = sum(bool(catch.skipped) for catch in catches)
+    told = f"{caught} of {len(catches)} planted bugs caught"
+    told += f", {skipped} skipped" if skipped else ""
+    console.print(f"{told}, in {sum(catch.seconds for catch in catches):.0f} s", highlight=False)
+
+
+def _how_caught(catch: Catch) -> tuple[str, str]:
+    """Return who caught a bug, and after how many operations."""
+    if catch.skipped:
+        return f"skipped: {catch.skipped}", ""
+    by = "; ".join(catch.by)
+    if not catch.caught:
+        return f"[red]MISSED[/] ({catch.verdict}) {by}", f"{catch.of:,} operations"
+    after = "" if catch.after is None else f"{catch.after:,} of {catch.of:,} operations"
+    return by, after
+
+
+def print_phases(parts: Sequence[Passed], console: Console) -> None:
+    """Print the table of a mix."""
+    table = Table("part", "verdict", "acknowledged", "faults", "seconds", box=None, pad_edge=False)
+    for part in parts:
+        colour = "green" if part.verdict == "passed" else "red"
+        table.add_row(
+            part.phase.name,
+            f"[{colour}]{part.verdict}[/]",
+            f"{part.acknowledged:,}",
+            str(part.faults),
+            f"{part.seconds:.0f}",
+        )
     console.print(table)
 
 
@@ -155,8 +203,6 @@ def _plots_html(result: Result, series: Series) -> str:
                 {"customers": series.books}, shades, seconds, unit="minor units", from_zero=False
             ),
         ]
-    for title, points in result.plots.items():
-        parts += [f"<h2>{escape(title)}</h2>", line_plot({title: points}, (), seconds, unit="")]
     return "".join(parts)
 
 

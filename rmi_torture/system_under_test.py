@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from rmi_runtime.errors import Unavailable
+from rmi_torture import belongings
 
 START_S = 120.0
 STOP_S = 60.0
@@ -67,7 +69,8 @@ class SystemUnderTest:
         self.name_server = ""
         self.output: list[str] = []
         self._arguments = arguments
-        self._environment = environment or {}
+        self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._environment = {**(environment or {}), belongings.VARIABLE: self._mark}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -96,7 +99,7 @@ class SystemUnderTest:
             said = "\n".join(self.output)
             raise Unavailable(f"the system did not become ready; it said:\n{said}") from None
         except BaseException:
-            await self.stop()
+            await self.end()
             raise
         return self
 
@@ -106,7 +109,10 @@ class SystemUnderTest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.stop()
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await self.end()
+        else:
+            await self.stop()
 
     async def _read(self) -> None:
         assert self._process is not None
@@ -118,8 +124,19 @@ class SystemUnderTest:
                 self._ready.set()
         self._ready.set()
 
+    async def end(self) -> None:
+        """Kill all of it, at once."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await belongings.end_all(self._mark)
+            await process.wait()
+            if self._reading is not None:
+                await self._reading
+
     async def stop(self) -> int:
-        """Stop it as Ctrl-C does; if that does not help, end it.
+        """Stop it as Ctrl-C does; if that does not help, or the caller is cancelled, end it.
 
         Returns:
             Its exit code.
@@ -127,6 +144,16 @@ class SystemUnderTest:
         process, self._process = self._process, None
         if process is None:
             return 0
+        try:
+            return await self._stop_gently(process)
+        finally:
+            # Nobody is to be left, however it ended.
+            await belongings.end_all(self._mark)
+            await process.wait()
+            if self._reading is not None:
+                await self._reading
+
+    async def _stop_gently(self, process: asyncio.subprocess.Process) -> int:
         # Whoever is stopped cannot be asked to end.
         for service in self.services().values():
             if service.pid:
@@ -136,13 +163,10 @@ class SystemUnderTest:
             process.send_signal(signal.SIGINT)
         try:
             async with asyncio.timeout(STOP_S):
-                code = await process.wait()
+                return await process.wait()
         except TimeoutError:
             process.kill()
-            code = await process.wait()
-        if self._reading is not None:
-            await self._reading
-        return code
+            return await process.wait()
 
     def _running(self) -> dict[str, Any]:
         try:

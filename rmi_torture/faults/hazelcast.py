@@ -12,8 +12,10 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from rmi_torture.faults.base import Value
 
@@ -30,12 +32,16 @@ class KillMembers:
         count: how many die at once.
         seed: of the choice.
         turn: shared by all that kill members: one at a time.
+        backups: how many each entry has when all is well; 2, but for a planted bug.
     """
 
-    def __init__(self, data_dir: Path, count: int, seed: int, turn: asyncio.Lock) -> None:
+    def __init__(
+        self, data_dir: Path, count: int, seed: int, turn: asyncio.Lock, backups: int = 2
+    ) -> None:
         self._data_dir = data_dir
         self._count = count
         self._turn = turn
+        self._backups = backups
         self._waiting = False
         self._rng = Random(f"members/{count}/{seed}")  # noqa: S311 (repeatable on purpose)
 
@@ -74,14 +80,37 @@ class KillMembers:
                 *("--data-dir", str(self._data_dir)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
-            told, _ = await process.communicate()
+            try:
+                told, _ = await process.communicate()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
             with contextlib.suppress(ValueError, KeyError):
-                cluster = json.loads(told)["cluster"]
-                if cluster["losses"] >= 2 and len(members(self._data_dir)) == MEMBERS:
+                if len(members(self._data_dir)) == MEMBERS and settled(
+                    json.loads(told), self._backups
+                ):
                     return True
             await asyncio.sleep(LOOK_PAUSE_S)
         return False
+
+
+def settled(told: Mapping[str, Any], backups: int) -> bool:
+    """Tell whether all members are there, and all copies that there ought to be.
+
+    Args:
+        told: what ``rmi map-stats --json`` says.
+        backups: how many copies each entry ought to have, besides the first.
+    """
+    cluster, total = told["cluster"], told["total"]
+    if cluster["members"] != MEMBERS or cluster["migrating"]:
+        return False
+    if backups == MEMBERS - 1:
+        return bool(cluster["losses"] >= backups)
+    # With fewer, the product never calls it safe; the map of the messages shows it too.
+    return bool(0 < total["entries"] * backups <= total["backups"])
 
 
 def members(data_dir: Path) -> dict[int, int]:

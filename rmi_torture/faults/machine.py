@@ -44,6 +44,12 @@ def mount_small_disk(directory: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(directory)], check=True)
 
 
+def unmount(directory: Path) -> None:
+    """Take away what :func:`mount_small_disk` mounted, with all that is on it."""
+    # Lazily: somebody may still have a file open there. What is left goes with this process.
+    subprocess.run(["umount", "--lazy", str(directory)], check=False)
+
+
 class DiskFull:
     """The system's disk has no room left, for every process and every file: real ENOSPC.
 

@@ -45,6 +45,7 @@ class Nemesis:
                     self._in_background(self._begin(step, stop))
                 else:
                     await self._begin(step, stop)
+            await self._endings_or(stop)
             if self._endings:
                 await asyncio.wait(self._endings, timeout=ENDINGS_S)
         finally:
@@ -53,6 +54,15 @@ class Nemesis:
             await asyncio.gather(*self._endings, return_exceptions=True)
             for fault in self._faults.values():
                 await fault.heal()
+
+    async def _endings_or(self, stop: asyncio.Event) -> None:
+        """Wait until all that was begun has ended, or for *stop*."""
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while self._endings and not stop.is_set():
+                await asyncio.wait({*self._endings, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
 
     async def _begin(self, step: Step, stop: asyncio.Event) -> None:
         done = await self._faults[step.kind].begin(step.target)

@@ -37,6 +37,8 @@ class NetworkProxy:
             *(str(self.path), str(self._seed)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C on the terminal is the harness' to act on. It ends with its input.
+            start_new_session=True,
         )
         assert self._process.stdout is not None
         try:

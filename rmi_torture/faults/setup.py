@@ -22,6 +22,7 @@ from rmi_torture.faults.machine import (
     may_mount,
     mount_small_disk,
     own_mounts,
+    unmount,
 )
 from rmi_torture.faults.network import NetworkFault, NetworkProxy
 from rmi_torture.faults.processes import Kill, Pause
@@ -37,6 +38,14 @@ def missing_means() -> dict[str, str]:
     if not may_mount():
         missing["full"] = "needs root, to mount a disk of its own"
     return missing
+
+
+def missing_java() -> str:
+    """Say that Hazelcast members cannot run here, as there is no Java; nothing if there is."""
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java") or (home and shutil.which("java", path=str(Path(home) / "bin"))):
+        return ""
+    return "needs Java, for Hazelcast members, and there is none"
 
 
 def possible_kinds(store: str = "sqlite") -> tuple[str, ...]:
@@ -71,6 +80,7 @@ class Surroundings:
         seed: of what the means leave to chance.
         store: where messages are kept, ``sqlite`` or ``hazelcast``.
         bug: name of a planted bug, or nothing.
+        backups: how many the Hazelcast cluster has of each entry when all is well.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class Surroundings:
         seed: int,
         store: str = "sqlite",
         bug: str = "",
+        backups: int = 2,
     ) -> None:
         self._out_dir = out_dir
         self._data_dir = out_dir / "data"
@@ -87,6 +98,7 @@ class Surroundings:
         self._seed = seed
         self._store = store
         self._bug = bug
+        self._backups = backups
         self._stack = AsyncExitStack()
         self._proxy: NetworkProxy | None = None
         self._clock: ClockJump | None = None
@@ -114,11 +126,12 @@ class Surroundings:
     ) -> None:
         await self._stack.aclose()
         if "full" in self._kinds:
-            # The small disk goes with this process; what the services said is worth keeping.
+            # The small disk is taken away again; what the services said is worth keeping.
             outputs = self._out_dir / "log"
             outputs.mkdir(exist_ok=True)
             for path in (self._data_dir / "log").glob("*.out*"):
                 shutil.copy(path, outputs / path.name)
+            unmount(self._data_dir)
 
     def system(
         self, environment: Mapping[str, str], arguments: Sequence[str] = ()
@@ -147,8 +160,8 @@ class Surroundings:
             "pause": Pause(system),
             "power": PowerCut(system),
             "full": DiskFull(self._data_dir),
-            "member": KillMembers(self._data_dir, 1, self._seed, turn),
-            "members": KillMembers(self._data_dir, 2, self._seed, turn),
+            "member": KillMembers(self._data_dir, 1, self._seed, turn, self._backups),
+            "members": KillMembers(self._data_dir, 2, self._seed, turn, self._backups),
         }
         if self._clock is not None:
             made["clock"] = self._clock

@@ -87,6 +87,12 @@ def delivered_twice() -> None:
     part("rmi_msg.messages:Consumer").__init__.__kwdefaults__["lease_s"] = 1.0
 
 
+def one_backup() -> None:
+    """Hazelcast members keep one backup of what they hold instead of two."""
+    config = part("rmi_msg.hazelcast.member_config")
+    config._TEMPLATE = config._TEMPLATE.replace("backup-count: 2", "backup-count: 1")
+
+
 def _consume_in_order(*steps: str) -> None:
     """Have claims handled in this order of steps, with time to die between them."""
     consumer = part("rmi_msg.messages:Consumer")

@@ -22,6 +22,9 @@ class Bug:
         every_s: time between two faults.
         environment: settings under which it shows soon.
         timeout_s: how long the clients wait.
+        store: where messages are kept.
+        backups: how many the Hazelcast cluster has of each entry when nothing is wrong with it; it
+            is struck only then, so that what is lost is the bug's fault and not the harness'.
     """
 
     plant: Callable[[], None]
@@ -32,6 +35,8 @@ class Bug:
     every_s: float = 1.0
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 3.0
+    store: str = "sqlite"
+    backups: int = 2
 
     @property
     def name(self) -> str:
@@ -77,6 +82,16 @@ _ALL = (
     Bug(message_bugs.marked_before_consumed, "queue", ("kill",), ("queue",)),
     Bug(message_bugs.never_given_back, "queue", ("kill",), ("queue",)),
     Bug(message_bugs.delivered_twice, "queue", (), ("queue",), 5),
+    Bug(
+        message_bugs.one_backup,
+        "messages",
+        ("members",),
+        ("messages",),
+        15,
+        every_s=6.0,
+        store="hazelcast",
+        backups=1,
+    ),
 )
 
 BUGS: Mapping[str, Bug] = {bug.name: bug for bug in _ALL}

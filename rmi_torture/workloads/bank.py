@@ -13,17 +13,9 @@ from typing import Any
 
 from rmi_bank import BankClient
 from rmi_runtime.errors import RmiError, Unavailable
-from rmi_torture.checkers import (
-    Ledger,
-    Line,
-    Verdict,
-    check_bank_order,
-    check_books,
-    check_by_search,
-    check_effects,
-)
-from rmi_torture.history import Operation
+from rmi_torture.checkers import Line
 from rmi_torture.http_client import HttpClient
+from rmi_torture.kept import Kept
 from rmi_torture.workloads.bank_requests import Requests, Wish
 from rmi_torture.workloads.base import PAUSE_S, Process, Setting
 
@@ -46,8 +38,6 @@ class BankWorkload:
         setting: where it runs.
     """
 
-    needs = frozenset(("transfer", "deposit", "withdrawal", "balance", "balances"))
-
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._token = setting.system.tokens()[CLIENT]
@@ -58,7 +48,6 @@ class BankWorkload:
         self._bank = BankClient(
             [setting.system.name_server], token=self._token, timeout_s=setting.timeout_s
         )
-        self._ledger = Ledger([])
 
     async def prepare(self) -> None:
         """Open more accounts."""
@@ -213,7 +202,7 @@ class BankWorkload:
         }
         process.ok("balances", asked, {"balances": balances, "commit": outcomes[0]["commit"]})
 
-    async def collect(self) -> None:
+    async def collect(self) -> Kept:
         """Read the journal: all lines of all accounts."""
         lines: set[Line] = set()
         waiting = list(self._accounts)
@@ -229,7 +218,7 @@ class BankWorkload:
 
         async with asyncio.timeout(COLLECT_S):
             await asyncio.gather(*(read() for _ in range(4)))
-        self._ledger = Ledger(lines)
+        return Kept(self._initial, self._own, lines)
 
     async def _page(self, account: int, after: int) -> dict[str, Any]:
         for tries in itertools.count():
@@ -246,19 +235,6 @@ class BankWorkload:
         for http in self._https:
             http.close()
         await self._bank.__aexit__(None, None, None)
-
-    def check(self, operations: Sequence[Operation]) -> list[Verdict]:
-        """Judge with all checkers of the bank."""
-        return [
-            check_books(operations, self._ledger, sum(self._initial.values())),
-            check_bank_order(operations, self._ledger),
-            check_effects(operations, self._ledger, self._own),
-            check_by_search(operations, self._initial),
-        ]
-
-    def plots(self) -> Mapping[str, Sequence[tuple[float, float]]]:
-        """Return nothing: what the report shows of the bank is in the history."""
-        return {}
 
 
 def _settle(process: Process, wish: Wish, outcome: Mapping[str, Any], requests: Requests) -> None:

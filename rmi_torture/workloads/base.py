@@ -10,8 +10,8 @@ from random import Random
 from typing import Any, Protocol
 
 from rmi_runtime.errors import RmiError
-from rmi_torture.checkers import Verdict
-from rmi_torture.history import Operation, Recorder
+from rmi_torture.history import Recorder
+from rmi_torture.kept import Kept
 from rmi_torture.system_under_test import SystemUnderTest
 
 PAUSE_S = 0.02
@@ -45,13 +45,7 @@ class Setting:
 
 
 class Workload(Protocol):
-    """Something to do to a system, and what must hold of it.
-
-    Attributes:
-        needs: kinds of operations that must have succeeded, or the run is worth nothing.
-    """
-
-    needs: frozenset[str]
+    """Something to do to a system. What must hold of it is in :mod:`rmi_torture.judgement`."""
 
     async def prepare(self) -> None:
         """Make what the workload needs, before any fault."""
@@ -59,17 +53,11 @@ class Workload(Protocol):
     def clients(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """Return one step of each client: it does an operation or a batch, and returns."""
 
-    async def collect(self) -> None:
+    async def collect(self) -> Kept:
         """Read what is there when all has calmed down."""
 
     async def close(self) -> None:
         """Hang up."""
-
-    def check(self, operations: Sequence[Operation]) -> list[Verdict]:
-        """Judge the history against what was collected."""
-
-    def plots(self) -> Mapping[str, Sequence[tuple[float, float]]]:
-        """Return curves for the report, by title: (seconds of the monotonic clock, value)."""
 
 
 async def run_client(step: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:

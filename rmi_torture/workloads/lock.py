@@ -14,14 +14,8 @@ from typing import Any
 from rmi_bank import BankClient
 from rmi_runtime import NameServers, Proxy
 from rmi_runtime.errors import RmiError
-from rmi_torture.checkers import (
-    Ledger,
-    Line,
-    Verdict,
-    check_locks,
-    check_raw_commits,
-)
-from rmi_torture.history import Operation
+from rmi_torture.checkers import Line
+from rmi_torture.kept import Kept
 from rmi_torture.workloads.base import PAUSE_S, Process, Setting
 
 ACCOUNTS = range(1, 7)
@@ -46,8 +40,6 @@ class LockWorkload:
         setting: where it runs.
     """
 
-    needs = frozenset(("lock", "commit", "unlock"))
-
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._lease_s = float(setting.system.setting("RMI_LOCK_LEASE_S", "10"))
@@ -56,7 +48,6 @@ class LockWorkload:
         self._names = NameServers([setting.system.name_server], handshake=handshake)
         self._bank = BankClient([setting.system.name_server], handshake=handshake, timeout_s=10)
         self._connections: list[_Connection] = []
-        self._ledger = Ledger([])
 
     async def prepare(self) -> None:
         """Connect."""
@@ -78,7 +69,7 @@ class LockWorkload:
         holder = _Holder(number, rng, process, mine, other, self._lease_s)
         return holder.step
 
-    async def collect(self) -> None:
+    async def collect(self) -> Kept:
         """Read the journal."""
         lines: set[Line] = set()
         for account in ACCOUNTS:
@@ -87,7 +78,7 @@ class LockWorkload:
                 page = await self._bank.statement(account, after, PAGE)
                 lines.update(Line(*(line[key] for key in Line._fields)) for line in page["lines"])
                 after = page["next"]
-        self._ledger = Ledger(lines)
+        return Kept(lines=lines)
 
     async def close(self) -> None:
         """Hang up."""
@@ -95,14 +86,6 @@ class LockWorkload:
             await connection.close()
         await self._bank.__aexit__(None, None, None)
         await self._names.aclose()
-
-    def check(self, operations: Sequence[Operation]) -> list[Verdict]:
-        """Judge."""
-        return [check_locks(operations), check_raw_commits(operations, self._ledger)]
-
-    def plots(self) -> Mapping[str, Sequence[tuple[float, float]]]:
-        """Return nothing."""
-        return {}
 
 
 class _Connection:

@@ -16,9 +16,8 @@ from typing import Any
 from rmi_msg import MessageGateway
 from rmi_runtime import Endpoints, NameServers
 from rmi_runtime.errors import RmiError, Unavailable
-from rmi_torture.checkers import Verdict, check_messages, check_queue
-from rmi_torture.history import Operation
 from rmi_torture.http_client import HttpClient
+from rmi_torture.kept import Kept
 from rmi_torture.workloads.base import PAUSE_S, Process, Setting
 
 PAGE = 1000
@@ -71,16 +70,12 @@ class MessagesWorkload:
         setting: where it runs.
     """
 
-    needs = frozenset(("post", "read"))
-
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._names = NameServers([setting.system.name_server])
         self._facades = Endpoints(self._names, "msg.facade.", timeout_s=setting.timeout_s)
         self._gateway = MessageGateway(self._facades)
         self._https: list[HttpClient] = []
-        self._final: list[tuple[str, str]] = []
-        self._consumed: dict[str, list[str]] = {}
 
     async def prepare(self) -> None:
         """Find the facade."""
@@ -175,11 +170,10 @@ class MessagesWorkload:
 
         return step
 
-    async def collect(self) -> None:
+    async def collect(self) -> Kept:
         """Read all messages, wait until they are consumed, and read that."""
         async with asyncio.timeout(COLLECT_S):
             rows = await _read_all(_stubborn(lambda after: self._gateway.page(after, PAGE)))
-            self._final = [(row["id"], row["text"]) for row in rows]
             deadline_s = time.monotonic() + CONSUMED_S
             while True:
                 consumed = await _read_all(
@@ -188,8 +182,10 @@ class MessagesWorkload:
                 if len(consumed) >= len(rows) or time.monotonic() > deadline_s:
                     break
                 await asyncio.sleep(1.0)
+        kept = Kept(messages=[(row["id"], row["text"]) for row in rows])
         for row in consumed:
-            self._consumed.setdefault(row["by"], []).append(row["id"])
+            kept.consumed.setdefault(row["by"], []).append(row["id"])
+        return kept
 
     async def close(self) -> None:
         """Hang up."""
@@ -199,29 +195,12 @@ class MessagesWorkload:
         await self._facades.__aexit__(None, None, None)
         await self._names.aclose()
 
-    def check(self, operations: Sequence[Operation]) -> list[Verdict]:
-        """Judge the set of messages, and the queue."""
-        return [
-            check_messages(operations, self._final),
-            check_queue(operations, self._consumed),
-        ]
-
-    def plots(self) -> Mapping[str, Sequence[tuple[float, float]]]:
-        """Return nothing."""
-        return {}
-
 
 class QueueWorkload(MessagesWorkload):
     """Producers, and readers of what was consumed."""
 
-    needs = frozenset(("post", "consumed"))
-
     def _readers(self) -> list[Callable[[], Awaitable[None]]]:
         return [self._reader("consumed", lambda after: self._gateway.consumed(after, PAGE))]
-
-    def check(self, operations: Sequence[Operation]) -> list[Verdict]:
-        """Judge the queue."""
-        return [check_queue(operations, self._consumed)]
 
 
 async def _read_all(fetch: Fetch) -> list[Mapping[str, Any]]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from rmi_torture.checkers import Verdict
 from rmi_torture.planted.parts import part
 from rmi_torture.power_bank import check_bank_power_cuts
 from rmi_torture.power_messages import check_message_power_cuts
 from rmi_torture.steps import check_steps
 
 GROUPS = 4
+
+Check = Callable[[int, int], Awaitable[Verdict]]
 
 
 async def test_a_power_cut_or_a_failing_disk_at_any_step_of_a_commit_loses_nothing() -> None:
@@ -25,13 +30,15 @@ async def test_a_power_cut_or_a_failing_disk_at_any_step_of_a_commit_loses_nothi
     assert failures.checked > 50
 
 
-async def test_the_same_seed_finds_the_same() -> None:
-    one, other = [await check_power_cuts(seed=2, groups=2) for _ in range(2)]
+@pytest.mark.parametrize("check", [check_bank_power_cuts, check_message_power_cuts])
+async def test_the_same_seed_finds_the_same(check: Check) -> None:
+    one, other = [await check(2, 2) for _ in range(2)]
     assert one.as_dict() == other.as_dict()
 
 
+@pytest.mark.parametrize("check", [check_bank_power_cuts, check_message_power_cuts])
 async def test_a_store_that_does_not_sync_loses_what_it_acknowledged(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, check: Check
 ) -> None:
     module = part("rmi_runtime.sqlite")
     connect = module.connect
@@ -42,8 +49,8 @@ async def test_a_store_that_does_not_sync_loses_what_it_acknowledged(
         return connection
 
     monkeypatch.setattr(module, "connect", connect_carelessly)
-    verdict = await check_power_cuts(seed=1, groups=2)
-    assert not verdict.valid
+    verdict = await check(1, 2)
+    assert verdict.counts["lost"] or verdict.counts["unreadable"]
 
 
 async def test_a_commit_in_two_transactions_is_found_half_done(
@@ -53,12 +60,39 @@ async def test_a_commit_in_two_transactions_is_found_half_done(
     write = module._write
 
     def write_in_two(connection: sqlite3.Connection, plan: Any) -> None:
-        outcomes, plan.outcomes = plan.outcomes, []
-        write(connection, plan)
-        connection.execute("BEGIN")
-        module.schema.insert_rows(connection, module.schema.OUTCOMES, outcomes)
-        connection.execute("COMMIT")
+        write(connection, replace(plan, opened=[], journal=[], marks=[], folds=[]))
+        write(connection, replace(plan, outcomes=[], index=()))
 
     monkeypatch.setattr(module, "_write", write_in_two)
-    verdict = await check_power_cuts(seed=1, groups=2)
+    verdict = await check_bank_power_cuts(seed=1, groups=2)
     assert verdict.counts["half"]
+
+
+async def test_a_batch_of_messages_in_several_transactions_is_found_half_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = part("rmi_msg.stores.sqlite:SqliteMessageStore")
+    put_many = store.put_many
+
+    async def put_singly(self: Any, messages: Any, logger: str) -> list[str]:
+        return [word for one in messages for word in await put_many(self, [one], logger)]
+
+    monkeypatch.setattr(store, "put_many", put_singly)
+    verdict = await check_message_power_cuts(seed=1, groups=2)
+    assert verdict.counts["half"]
+
+
+@pytest.mark.parametrize(
+    ("name", "instead", "kind"),
+    [
+        ("done", lambda connection, claim: True, "delivered again"),
+        ("give_back", lambda connection, by: 0, "never offered"),
+        ("add", lambda connection, claim, at_us: [True] * len(claim.messages), "not consumed"),
+    ],
+)
+async def test_a_queue_that_forgets_is_found(
+    monkeypatch: pytest.MonkeyPatch, name: str, instead: Callable[..., Any], kind: str
+) -> None:
+    monkeypatch.setattr(part("rmi_msg.stores.sqlite_tables"), name, instead)
+    verdict = await check_message_power_cuts(seed=1, groups=4)
+    assert verdict.counts[kind]

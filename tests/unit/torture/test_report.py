@@ -11,9 +11,10 @@ from rich.console import Console
 
 from rmi_torture.checkers import Verdict
 from rmi_torture.history import NEMESIS, Event, Operation
+from rmi_torture.plan import Plan
 from rmi_torture.plots import bar_plot, line_plot
-from rmi_torture.report import print_result, write_html
-from rmi_torture.run import Plan, Result
+from rmi_torture.report import nemesis_events, print_result, write_html
+from rmi_torture.result import Result
 from rmi_torture.series import Shade, series_of
 
 SECOND = 10**9
@@ -86,8 +87,6 @@ def test_a_system_that_did_not_come_back_is_stuck(tmp_path: Path) -> None:
 
 def test_curves_have_what_the_history_has(tmp_path: Path) -> None:
     found = result(tmp_path, [*GOOD, operation(101, outcome="info")])
-    from rmi_torture.report import nemesis_events
-
     series = series_of(found.operations, nemesis_events(found.history))
     width_s = series.throughput[1][0] - series.throughput[0][0]
     assert round(sum(rate for _, rate in series.throughput) * width_s) == 101
@@ -134,3 +133,12 @@ def test_the_summary_tells_the_verdict_and_the_errors(tmp_path: Path) -> None:
     assert text.startswith("failed")
     assert "lost 1" in text
     assert "[r1] is gone" in text
+
+
+def test_the_summary_of_a_run_that_was_cut_short_says_so(tmp_path: Path) -> None:
+    found = result(tmp_path, GOOD, Verdict("effects", checked=5))
+    found.cut_short = True
+    out = io.StringIO()
+    print_result(found, Console(file=out, width=120))
+    assert "cut short after 10 of 60 s" in out.getvalue()
+    assert found.as_dict()["cut_short"] is True

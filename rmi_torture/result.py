@@ -1,0 +1,82 @@
+"""What came of a run, in a word and in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmi_torture.checkers import Verdict, all_valid
+from rmi_torture.history import OK, Operation
+from rmi_torture.plan import Plan
+
+
+@dataclass
+class Result:
+    """What came of it.
+
+    Attributes:
+        plan: what was run.
+        history: the file.
+        operations: the history, paired.
+        verdicts: one of each checker.
+        needs: kinds of operations that must have succeeded.
+        faults: how many of each kind were made.
+        seconds: how long the clients worked.
+        unready: services that were not ready again after the faults, or what could not be read.
+        cut_short: somebody ended it before its time; the verdict is on the part that ran.
+    """
+
+    plan: Plan
+    history: Path
+    operations: Sequence[Operation]
+    verdicts: Sequence[Verdict]
+    needs: frozenset[str]
+    faults: Mapping[str, int]
+    seconds: float
+    unready: Sequence[str] = ()
+    cut_short: bool = False
+
+    @property
+    def missing(self) -> list[str]:
+        """Kinds of operations that never succeeded: then the run says nothing."""
+        done = {operation.f for operation in self.operations if operation.outcome == OK}
+        return sorted(self.needs - done)
+
+    @property
+    def acknowledged(self) -> int:
+        """How many operations ended well."""
+        return sum(operation.outcome == OK for operation in self.operations)
+
+    @property
+    def verdict(self) -> str:
+        """Say in a word how it went.
+
+        ``stuck``: the system did not come back, so nothing can be judged. ``failed``: a checker
+        found an error. ``invalid``: some kind of operation never succeeded, or a checker had
+        nothing to look at, so that it says nothing. Else ``passed``.
+        """
+        if self.unready:
+            return "stuck"
+        if not all(verdict.valid for verdict in self.verdicts):
+            return "failed"
+        return "invalid" if self.missing or not all_valid(self.verdicts) else "passed"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, without the history."""
+        plan = self.plan
+        return {
+            "verdict": self.verdict,
+            "workload": plan.workload,
+            "seed": plan.seed,
+            "bug": plan.bug,
+            "cut_short": self.cut_short,
+            "seconds": round(self.seconds, 1),
+            "operations": len(self.operations),
+            "acknowledged": self.acknowledged,
+            "faults": dict(self.faults),
+            "missing": self.missing,
+            "unready": list(self.unready),
+            "checkers": [verdict.as_dict() for verdict in self.verdicts],
+        }
