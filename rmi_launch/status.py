@@ -13,13 +13,16 @@ from typing import Any
 
 import click
 from Pyro5.core import DAEMON_NAME
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rmi_launch.failures import NotRunning
 from rmi_launch.options import REACH_SETTINGS, with_settings
 from rmi_launch.plan import GATEWAY, is_gateway
 from rmi_launch.system import System, find_system
 from rmi_launch.tables import new_table, show
+from rmi_msg.cluster_state import STORE, common_state
 from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import RmiError
 from rmi_runtime.setting_rules import is_unspecified
@@ -46,6 +49,7 @@ class ServiceStatus:
         calls_per_s: calls in a second, over the last few.
         calls: calls since its start.
         errors: those of them that ended in an error.
+        store: what it says of the cluster that messages are kept on (:mod:`rmi_msg.cluster_state`).
     """
 
     name: str
@@ -56,6 +60,7 @@ class ServiceStatus:
     calls_per_s: float | None = None
     calls: int | None = None
     errors: int | None = None
+    store: Mapping[str, Any] | None = None
 
 
 @click.command()
@@ -64,7 +69,8 @@ class ServiceStatus:
 def status(loaded: Loaded, as_json: bool) -> None:
     """Show every service: name, address, process, state, uptime, calls, errors.
 
-    Ends with exit code 3 if nothing is running.
+    If messages are kept on Hazelcast, a line below tells what its cluster is doing, and whether it
+    is safe for the next loss. Ends with exit code 3 if nothing is running.
     """
     system = find_system(loaded)
     rows = asyncio.run(gather_status(system))
@@ -77,6 +83,8 @@ def status(loaded: Loaded, as_json: bool) -> None:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     else:
         show(status_table(rows))
+        if line := store_line(rows):
+            Console().print(line, highlight=False, soft_wrap=True)
 
 
 async def gather_status(system: System) -> list[ServiceStatus]:
@@ -158,6 +166,7 @@ def _row(name: str, address: str, stats: Mapping[str, Any]) -> ServiceStatus:
         calls_per_s=stats.get("calls_per_s"),
         calls=stats.get("calls"),
         errors=stats.get("errors"),
+        store=stats.get(STORE),
     )
 
 
@@ -199,6 +208,15 @@ def status_table(rows: list[ServiceStatus]) -> Table:
             f"[red]{row.errors}[/]" if row.errors else _cell(row.errors),
         )
     return table
+
+
+def store_line(rows: Sequence[ServiceStatus]) -> Text | None:
+    """Return what the messages' cluster is doing, or None if there is none."""
+    state = common_state([{STORE: row.store} for row in rows])
+    if state is None:
+        return None
+    style = "green" if state["safe"] else "yellow" if state["members"] else "red"
+    return Text(f"Hazelcast: {state['says']}", style=style)
 
 
 def duration(seconds: float | None) -> str:

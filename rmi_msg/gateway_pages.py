@@ -6,18 +6,23 @@ These are open to whoever reaches the port, and hold no secrets: names, addresse
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import falcon.asgi
 import msgspec
 
+from rmi_msg.cluster_state import ClusterState, common_state
 from rmi_msg.gateway_metrics import METRICS_MEDIA_TYPE, GatewayMetrics
 from rmi_runtime.http import HttpProblem, HttpServer, Route, describe
 
 _encode = msgspec.json.Encoder().encode
 
 Rows = Sequence[dict[str, Any]]
+
+STORE_WAIT_S: Final = 0.5
+"""How long ``/readyz`` waits for the services to tell of their store, in seconds."""
 
 
 class Health(msgspec.Struct):
@@ -31,10 +36,11 @@ class Health(msgspec.Struct):
     calls_per_s: float
 
 
-class Ready(msgspec.Struct):
-    """The gateway can do its work."""
+class Ready(msgspec.Struct, omit_defaults=True):
+    """The gateway can do its work; ``store`` is there if messages are kept on a cluster."""
 
     ready: bool
+    store: ClusterState | None = None
 
 
 class ServiceRow(msgspec.Struct, omit_defaults=True):
@@ -49,12 +55,14 @@ class ServiceRow(msgspec.Struct, omit_defaults=True):
     calls: int = 0
     calls_per_s: float = 0
     errors: int = 0
+    store: ClusterState | None = None
 
 
-class StatusAnswer(msgspec.Struct):
-    """All services, by name; the gateway is the last."""
+class StatusAnswer(msgspec.Struct, omit_defaults=True):
+    """All services, by name; the gateway is the last. ``store``: as ``/readyz`` has it."""
 
     services: list[ServiceRow]
+    store: ClusterState | None = None
 
 
 class GatewayPages:
@@ -75,6 +83,7 @@ class GatewayPages:
         self.metrics = metrics
         self.reasons = reasons
         self.rows = rows
+        self._store: dict[str, Any] | None = None  # as last heard
         self.server: HttpServer | None = None  # once there is one
         self.document = b""  # the OpenAPI one, once all routes are known
 
@@ -86,6 +95,15 @@ class GatewayPages:
     def health(self) -> dict[str, Any]:
         """Return the gateway's own state and numbers."""
         return {"state": "draining" if self.draining else "ready", **self.metrics.stats()}
+
+    async def store(self) -> dict[str, Any] | None:
+        """Return what the messages' cluster is doing, as last heard; None if there is none."""
+        try:
+            async with asyncio.timeout(STORE_WAIT_S):
+                self._store = common_state(await self.rows())
+        except TimeoutError:  # a service that hangs is no reason to be late
+            pass
+        return self._store
 
     def routes(self) -> list[Route]:
         """Return the routes of the pages."""
@@ -110,10 +128,16 @@ class _Healthz(_Page):
 
 
 class _Readyz(_Page):
-    @describe(summary="Whether a business object and a facade can be reached", answer=Ready)
+    @describe(
+        summary="Whether a business object, a facade and the store can be reached", answer=Ready
+    )
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         reasons = ["the gateway is stopping"] if self._pages.draining else []
-        reasons += await self._pages.reasons()
+        missing, store = await asyncio.gather(self._pages.reasons(), self._pages.store())
+        reasons += missing
+        if store is not None and not store["members"]:
+            reasons.append(f"the messages' Hazelcast cluster: {store['says']}")
+        told = {} if store is None else {"store": store}
         if reasons:
             raise HttpProblem(
                 503,
@@ -122,8 +146,9 @@ class _Readyz(_Page):
                 headers={"Retry-After": "1"},
                 reasons=reasons,
                 definite=True,
+                **told,
             )
-        resp.data = _encode({"ready": True})
+        resp.data = _encode({"ready": True, **told})
 
 
 class _Metrics(_Page):
@@ -143,11 +168,13 @@ class _Status(_Page):
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         pages = self._pages
         rows = list(await pages.rows())
+        store = common_state(rows)
         if pages.server is not None:
             address = "{}:{}".format(*pages.server.address)
             uri = f"{pages.server.scheme}://{address}"
             rows.append({"name": "gateway", "uri": uri, "address": address, **pages.health()})
-        resp.data = _encode({"services": rows})
+        told = {} if store is None else {"store": store}
+        resp.data = _encode({"services": rows, **told})
 
 
 class _OpenApi(_Page):

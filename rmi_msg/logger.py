@@ -108,6 +108,7 @@ async def run_logger(
     async def build(context: ServiceContext) -> AsyncIterator[LoggerObject]:
         with LineLog(context.log_path, echo_fd=_stdout_fd()) as log:
             async with open_stores(settings, logger_id) as stores:
+                stores.tell_state(context)
                 yield LoggerObject(context.name, stores.messages, log, queue_max=settings.queue_max)
 
     await run_service(f"msg.logger.{logger_id}", build, settings, stop=stop)

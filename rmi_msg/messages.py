@@ -47,6 +47,10 @@ class Consumer:
         lease_s: life of a claim, in seconds.
         sweep_s: pause between two looks for claims that have run out, in seconds.
         limit: most messages in one claim.
+
+    Attributes:
+        consumed: messages that it has entered.
+        delivered_again: messages of its claims that had been entered before, and were not again.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Consumer:
         self._lease_s = lease_s
         self._sweep_s = sweep_s
         self._limit = limit
+        self.consumed = self.delivered_again = 0
         self._stopping = asyncio.Event()
         self._swept_at = 0.0
         self._started = False
@@ -112,6 +117,10 @@ class Consumer:
         if claim is None:
             return False
         entered = await self._consumed.add(claim)
+        self.consumed += entered.count(True)
+        if again := entered.count(False):
+            self.delivered_again += again
+            log.info("%s got %d messages again that were consumed already", self._name, again)
         self._lines.write(
             message_line(text, id)
             for (id, text), new in zip(claim.messages, entered, strict=True)
@@ -206,7 +215,10 @@ async def run_messages(
     async def build(context: ServiceContext) -> AsyncIterator[MessagesObject]:
         with LineLog(context.log_path) as lines:
             async with open_stores(settings) as stores:
+                stores.tell_state(context)
                 consumer = Consumer(context.name, stores.queue, stores.consumed, lines)
+                context.tell("consumed", lambda: consumer.consumed)
+                context.tell("delivered_again", lambda: consumer.delivered_again)
                 async with consuming(consumer):
                     yield MessagesObject(stores.consumed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from Pyro5.core import DAEMON_NAME
@@ -19,10 +19,14 @@ class DaemonObject:
     """What stock Pyro5's daemon object offers, and :meth:`stats`.
 
     Unlike stock, the list of objects is not for strangers.
+
+    Attributes:
+        notes: what else :meth:`stats` tells, by name; each returns a plain value.
     """
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self.notes: dict[str, Callable[[], object]] = {}
 
     @allow("service", "client")
     def registered(self) -> list[str]:
@@ -58,4 +62,4 @@ class DaemonObject:
     @allow("service", "admin")
     def stats(self) -> dict[str, Any]:
         """Return the daemon's state and counters; see :meth:`rmi_runtime.Daemon.stats`."""
-        return self._daemon.stats()
+        return self._daemon.stats() | {name: note() for name, note in self.notes.items()}

@@ -73,6 +73,15 @@ class ServiceContext:
         logs.mkdir(parents=True, exist_ok=True)
         self.log_path = logs / f"{name}.log"
 
+    def tell(self, name: str, note: Callable[[], object]) -> None:
+        """Add something to what the daemon tells of itself in ``stats()``.
+
+        Args:
+            name: under which it is told; none of those that ``stats()`` has.
+            note: returns it, as a plain value; called whenever somebody asks, so it must not block.
+        """
+        self.daemon.daemon_object.notes[name] = note
+
     @property
     def identify(self) -> Identify | None:
         """How to find who a client's token belongs to; None: clients' tokens are refused."""

@@ -123,6 +123,10 @@ class Members:
         for pid in pids:
             os.kill(pid, number)
 
+    def signal_owner(self, number: signal.Signals, member: int) -> None:
+        """Send a signal to the process that owns *member*."""
+        self._owners[member].send_signal(number)
+
     def stop(self) -> None:
         for owner in self._owners.values():
             owner.terminate()

@@ -124,6 +124,17 @@ class Member:
             return self._keeper.poll() is None
         return _is_locked(self._member_file)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the JVM; 0 if there is none."""
+        return int(_read_note(self._member_file).get("member", 0)) if self.alive else 0
+
+    def kill(self) -> None:
+        """Kill the JVM, as it is; it is started again, empty."""
+        if pid := self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def failure(self, what: str) -> MemberFailed:
         """Return an error that has what the member said last."""
         tail = _tail(self.log_path)

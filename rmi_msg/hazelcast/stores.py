@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.batches import BATCH_CHARS_MAX
+from rmi_msg.cluster_state import ClusterState
 from rmi_msg.hazelcast.blocks import Place, parse_cursor
 from rmi_msg.hazelcast.cluster import Cluster, ConsumedEntry, MessageEntry
 from rmi_msg.hazelcast.order import Listed, Order
@@ -236,12 +237,13 @@ class HazelcastConsumedStore:
             return await _page(self._cluster.consumed_order, after, limit, fetch)
 
 
-def stores_on(cluster: Cluster) -> Stores:
-    """Return the three interfaces to *cluster*."""
+def stores_on(cluster: Cluster, state: Callable[[], ClusterState] | None = None) -> Stores:
+    """Return the three interfaces to *cluster*, and what it is doing, if *state* tells."""
     return Stores(
         messages=HazelcastMessageStore(cluster),
         queue=HazelcastMessageQueue(cluster),
         consumed=HazelcastConsumedStore(cluster),
+        state=state,
     )
 
 

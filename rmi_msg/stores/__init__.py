@@ -21,7 +21,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from rmi_runtime import Settings, errors
+import msgspec
+
+from rmi_msg.cluster_state import STORE, ClusterState
+from rmi_runtime import ServiceContext, Settings, errors
 
 Word = Literal["new", "same", "other"]
 """What putting a message came to: it is new; it was there already; its id has another text."""
@@ -171,11 +174,21 @@ class ConsumedStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The three interfaces to one store, as one process uses them."""
+    """The three interfaces to one store, as one process uses them.
+
+    Attributes:
+        state: tells what the store's cluster is doing; None: it is none that has to be told of.
+    """
 
     messages: MessageStore
     queue: MessageQueue
     consumed: ConsumedStore
+    state: Callable[[], ClusterState] | None = None
+
+    def tell_state(self, context: ServiceContext) -> None:
+        """Have the service's daemon tell :attr:`state` in its ``stats()``, if there is one."""
+        if (state := self.state) is not None:
+            context.tell(STORE, lambda: msgspec.to_builtins(state()))
 
 
 def open_stores(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rmi_launch.status import ServiceStatus, gather_status
+import msgspec
+
+from rmi_launch.status import ServiceStatus, gather_status, store_line
 from rmi_launch.system import System
+from rmi_msg.cluster_state import judge
 from rmi_runtime import Daemon, Identity, expose
 
 NOWHERE = "127.0.0.1:1"
@@ -72,3 +75,19 @@ async def test_what_answers_but_is_no_service_is_unreachable() -> None:
     async with Daemon(authenticate=lambda handshake, peer: 1 / 0) as daemon:  # type: ignore[arg-type,return-value]
         rows = await named(system(("bank.data", daemon.location, "ready")))
     assert rows["bank.data"].state == "unreachable"
+
+
+async def test_a_line_tells_what_the_messages_cluster_does_if_there_is_one() -> None:
+    state = judge(["h:1", "h:2"], ["h:1", "h:2", "h:3"], 1, was_whole=True)
+    async with Daemon(authenticate=only_services) as daemon:
+        daemon.register(Thing(), "msg.logger.1")
+        where = system(("msg.logger.1", daemon.location, "ready"))
+        assert store_line(await gather_status(where)) is None
+        daemon.daemon_object.notes["store"] = lambda: msgspec.to_builtins(state)
+        rows = await gather_status(where)
+    assert (await named(where))["msg.logger.1"].store is None
+    line = store_line(rows)
+    assert line is not None
+    assert line.plain == (
+        "Hazelcast: 2 of 3 members (not there: h:3), lost a member, safe for the next loss"
+    )

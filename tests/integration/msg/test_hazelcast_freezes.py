@@ -15,6 +15,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,16 @@ FREEZES = int(os.environ.get("HAZELCAST_FREEZES", "1"))
 FREEZE_S = 15.0
 NEWCOMERS = 6
 NEWCOMER_S = 12.0
+
+
+@contextlib.contextmanager
+def owner_frozen(members: Members, member: int) -> Iterator[None]:
+    """Freeze the process that would end the member once the others go on without it."""
+    members.signal_owner(signal.SIGSTOP, member)
+    try:
+        yield
+    finally:
+        members.signal_owner(signal.SIGCONT, member)
 
 
 @contextlib.contextmanager
@@ -75,10 +86,11 @@ async def test_a_member_frozen_for_15_s_loses_nothing(
         member = members.addresses.index(link.members[place]) + 1
         async with load.running():
             await enough(load, 100)
-            with frozen(members, member):
-                await asyncio.sleep(FREEZE_S)
-            async with newcomers(members, f"new{number}") as others:
-                await enough(load, 100)
+            with owner_frozen(members, member):
+                with frozen(members, member):
+                    await asyncio.sleep(FREEZE_S)
+                async with newcomers(members, f"new{number}") as others:
+                    await enough(load, 100)
         loads += [load, *others]
         await check_nothing_lost(stores, *loads)
         await eventually(lambda: whole(link), timeout_s=90)
@@ -91,6 +103,26 @@ async def test_a_member_frozen_for_15_s_loses_nothing(
             f"stall {load.stall_s:.1f} s, callers saw {dict(load.refused) or 'no error'}; "
             f"newcomers: {came} acknowledged, saw {dict(refused) or 'no error'}"
         )
+
+
+async def test_a_frozen_member_is_ended_by_its_owner_once_the_others_went_on_without_it(
+    members: Members, link: Link, stores: Stores
+) -> None:
+    before = members.note(2)["member"]
+    load = Load(stores, "ended")
+    async with load.running():
+        await enough(load, 100)
+        members.signal(signal.SIGSTOP, 2)  # and never continued
+        await eventually(lambda: members.note(2)["member"] != before, timeout_s=60)
+        await enough(load, 100)
+    assert not Path(f"/proc/{before}").exists()
+    await eventually(lambda: whole(link), timeout_s=90)
+    await check_nothing_lost(stores, load)
+    print(
+        f"\na member frozen for good was ended and started again: {len(load.acknowledged)} "
+        f"acknowledged, 0 lost; longest stall {load.stall_s:.1f} s, callers saw "
+        f"{dict(load.refused) or 'no error'}"
+    )
 
 
 async def test_of_two_members_one_frozen_loses_nothing(

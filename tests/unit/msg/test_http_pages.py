@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import msgspec
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from rmi_msg.cluster_state import judge
 from rmi_msg.gateway_metrics import BOUNDS_S, GatewayMetrics
 from rmi_runtime.http import HttpServer
 from tests.unit.msg.http_fakes import assert_problem, gateway
@@ -135,3 +139,49 @@ def test_what_the_server_refuses_is_counted_too() -> None:
     metrics.on_refused(413)
     assert 'status="413"' in metrics.exposition({}, []).decode()
     assert metrics.stats()["calls"] == 1
+
+
+def told(members: int, losses: int | None) -> dict[str, Any]:
+    """What a logger tells of a cluster of three."""
+    present = ["h:1", "h:2", "h:3"][:members]
+    state = judge(present, ["h:1", "h:2", "h:3"], losses, was_whole=True)
+    return {**ROW, "name": "msg.logger.1", "store": msgspec.to_builtins(state)}
+
+
+async def test_readiness_and_status_tell_what_the_cluster_does_and_a_loss_is_no_reason() -> None:
+    async with gateway() as g:
+        g.rows = [ROW, told(2, 1)]
+        ready = (await g.http.get("/readyz")).json()
+        assert ready["ready"] is True
+        assert (ready["store"]["state"], ready["store"]["safe"]) == ("lost", True)
+        assert ready["store"]["absent"] == ["h:3"]
+        status = (await g.http.get("/status")).json()
+        assert status["store"] == ready["store"]
+        assert status["services"][1]["store"] == ready["store"]
+        g.rows = [ROW, told(1, 0)]
+        alone = await g.http.get("/readyz")
+        assert (alone.status_code, alone.json()["store"]["safe"]) == (200, False)
+
+
+async def test_without_any_member_the_gateway_is_not_ready() -> None:
+    async with gateway() as g:
+        g.rows = [ROW, told(0, None)]
+        document = assert_problem(await g.http.get("/readyz"), 503, "not_ready")
+        assert "none of 3 members can be reached" in document["reasons"][0]
+        assert document["store"]["state"] == "unreachable"
+
+
+async def test_services_that_are_slow_to_tell_do_not_hold_up_readiness(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rmi_msg.gateway_pages.STORE_WAIT_S", 0.01)
+    async with gateway() as g:
+        g.rows = [told(3, 2)]
+        assert (await g.http.get("/readyz")).json()["store"]["state"] == "safe"
+
+        async def never() -> list[dict[str, Any]]:
+            await asyncio.Event().wait()
+            return []
+
+        g.pages.rows = never
+        assert (await g.http.get("/readyz")).json()["store"]["state"] == "safe"

@@ -1,0 +1,133 @@
+"""An eye on the cluster: who joined, who was lost, when it is safe for the next loss.
+
+What it sees goes to the log as it changes, and to whoever asks (``rmi status``, ``/readyz``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from rmi_msg.cluster_state import ClusterState, judge
+from rmi_msg.hazelcast.cluster import MESSAGES
+from rmi_msg.hazelcast.link import Link
+from rmi_msg.hazelcast.map_stats import MapStatistics, gather_map_statistics
+from rmi_runtime import errors
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+"""Pause between two looks at the members' statistics, in seconds."""
+
+SETTLE_S: Final = 2.5
+"""How long figures may be older than they look, in seconds: members collect them once a second, and
+those from before a change of members say nothing about what came after it."""
+
+
+class ClusterWatch:
+    """Keeps what one process knows of the cluster.
+
+    Args:
+        expected: ``host:port`` of all members that should be there.
+        clock: returns seconds, monotonic.
+
+    Attributes:
+        fill: how full the fullest member was found last, from 0 to 1.
+    """
+
+    def __init__(
+        self, expected: Sequence[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.fill = 0.0
+        self._expected = tuple(expected)
+        self._clock = clock
+        self._members: tuple[str, ...] = ()
+        self._changed_s = clock()
+        self._losses: int | None = None
+        self._silent = False
+        self._was_whole = False
+        self._said: tuple[object, ...] = ("unreachable",)
+
+    def state(self) -> ClusterState:
+        """Return what the cluster is doing, as far as it is known here."""
+        return judge(
+            self._members,
+            self._expected,
+            self._losses,
+            silent=self._silent,
+            was_whole=self._was_whole,
+        )
+
+    def on_members(self, members: tuple[str, ...]) -> None:
+        """Take note of the members that are there now; none: there is no connection."""
+        before = set(self._members)
+        if members != self._members:
+            self._changed_s = self._clock()
+            self._losses, self._silent = None, False
+        self._members = members
+        count = f"{len(members)} of {max(len(self._expected), len(members))}"
+        for member in sorted(set(members) - before):
+            log.info("the cluster has member %s: %s", member, count)
+        if members:
+            for member in sorted(before - set(members)):
+                log.warning("the cluster has lost member %s: %s are left", member, count)
+        self._tell()
+        self._was_whole = self._was_whole or len(members) >= len(self._expected)
+
+    def on_statistics(self, found: MapStatistics, asked_s: float) -> None:
+        """Take note of the members' figures.
+
+        Args:
+            found: the figures.
+            asked_s: when they were asked for, by the clock.
+        """
+        self.fill = found.fill
+        self._silent = False
+        if len(found.rows) != len(self._members) or asked_s - self._changed_s < SETTLE_S:
+            return  # of other members, or from before they changed
+        safety = found.safety
+        self._losses = None if safety.migrating or safety.backups_missing else safety.losses
+        self._tell()
+
+    def on_silence(self) -> None:
+        """Take note that a member did not answer."""
+        self._silent = bool(self._members)
+        self._tell()
+
+    @asynccontextmanager
+    async def watching(self, link: Link) -> AsyncIterator[None]:
+        """Watch in the background, by *link*."""
+        task = asyncio.create_task(self._watch(link))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _watch(self, link: Link) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                client = await link.client()
+                asked_s = self._clock()
+                found = await gather_map_statistics(client, MESSAGES, fresh_s=0)
+            except errors.RmiError as error:
+                log.debug("no statistics: %s", error)
+                self.on_silence()
+            else:
+                self.on_statistics(found, asked_s)
+
+    def _tell(self) -> None:
+        """Log what the cluster is doing, if that is another than what was said last."""
+        now = self.state()
+        said = (now.state, now.members, now.losses)
+        if said != self._said:
+            usual = now.safe or now.state in ("alone", "joining") or not self._was_whole
+            log.log(logging.INFO if usual else logging.WARNING, "Hazelcast: %s", now.says)
+        self._said = said

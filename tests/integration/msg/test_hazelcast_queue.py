@@ -1,0 +1,167 @@
+"""The queue, with messages services that are real processes, killed at the worst moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from Pyro5.core import DAEMON_NAME
+
+from rmi_msg.hazelcast.cluster import CONSUMED, QUEUE
+from rmi_msg.hazelcast.link import Link
+from rmi_msg.stores import Consumed, Stores
+from rmi_runtime import URI, NameServers, Proxy, load_or_create_cluster_key
+from tests.hazelcast import BIN, Members, free_ports
+from tests.integration.msg.conftest import whole
+from tests.support import eventually
+
+pytestmark = [pytest.mark.hazelcast, pytest.mark.timeout(240)]
+
+WAITING = 1000
+TEXT = "x" * 20_000
+"""So long that one claim takes some 200 messages, and not all."""
+
+
+class Processes:
+    """A name server and messages services, as somebody starts them by hand.
+
+    Args:
+        data_dir: their data directory.
+        members: what they keep their messages on.
+    """
+
+    def __init__(self, data_dir: Path, members: Members) -> None:
+        self.name_server = f"127.0.0.1:{free_ports(1)}"
+        self.handshake = {"cluster_key": load_or_create_cluster_key(data_dir)}
+        self._data_dir = data_dir
+        self._members = members
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start_name_server(self) -> None:
+        self._start("nameserver")
+
+    def start_messages(self, number: int) -> None:
+        self._start(
+            *("messages", "--id", str(number), "--store", "hazelcast"),
+            *("--hazelcast-members", ",".join(self._members.addresses)),
+        )
+
+    def kill(self, name: str) -> None:
+        """Kill -9 the messages service of that Pyro name."""
+        process = self._started[f"messages --id {name.rpartition('.')[2]}"]
+        process.kill()
+        process.wait()
+
+    async def stats(self, name: str) -> Mapping[str, Any]:
+        async with NameServers([self.name_server], handshake=self.handshake) as names:
+            location = URI(await names.lookup(name)).location
+        place = f"PYRO:{DAEMON_NAME}@{location}"
+        async with Proxy(place, handshake=self.handshake) as daemon:
+            stats: Mapping[str, Any] = await daemon._call("stats")
+            return stats
+
+    def stop(self) -> None:
+        for process in self._started.values():
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGTERM)
+        for process in self._started.values():
+            process.wait(30)
+
+    def _start(self, *arguments: str) -> None:
+        command = [str(BIN / "rmi"), *arguments, "--ns", self.name_server]
+        command += ["--data-dir", str(self._data_dir)]
+        output = self._data_dir / f"{'-'.join(arguments[:3])}.out"
+        with output.open("wb") as file:
+            self._started[" ".join(arguments[:3])] = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=self._data_dir
+            )
+
+
+@pytest.fixture
+def processes(members: Members, tmp_path: Path) -> Iterator[Processes]:
+    started = Processes(tmp_path, members)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+async def owner_of(link: Link, name: str, key: str) -> str:
+    """Return the address of the member that owns a key."""
+    client = await link.client()
+    await link.map(name)
+    partition = await client.partition_service.get_partition_id(key)
+    uuid = client.partition_service.get_partition_owner(partition)
+    member = client.cluster_service.get_members(lambda one: one.uuid == uuid)[0]
+    return f"{member.address.host}:{member.address.port}"
+
+
+async def holders(link: Link) -> list[str]:
+    """Return who holds claims that are not done, straight from the map."""
+    value = await (await link.map(QUEUE)).get("turns")
+    turns = json.loads(value.to_string())["turns"] if value is not None else []
+    return [turn["by"] for turn in turns if turn["by"] is not None]
+
+
+async def all_consumed(stores: Stores) -> list[Consumed]:
+    rows: list[Consumed] = []
+    after = None
+    while True:
+        page = await stores.consumed.page(after, 1000)
+        rows += page.rows
+        if (after := page.next) is None:
+            return rows
+
+
+async def test_a_queue_survives_its_owner_and_a_service_killed_half_way(
+    members: Members, link: Link, stores: Stores, processes: Processes
+) -> None:
+    ids = [f"id{n:04}" for n in range(WAITING)]
+    for start in range(0, WAITING, 100):
+        await stores.messages.put_many([(id, TEXT) for id in ids[start : start + 100]], "L")
+    await eventually(lambda: whole(link), timeout_s=60)
+    owner = await owner_of(link, QUEUE, "turns")
+    members.signal(signal.SIGKILL, members.addresses.index(owner) + 1)
+
+    processes.start_name_server()
+    for number in (1, 2):
+        processes.start_messages(number)
+    consumed = await link.map(CONSUMED)
+    killed = ""
+    entered = 0
+
+    async def half_way() -> bool:
+        """Kill a service in the middle of a claim: what it has entered by then comes again."""
+        nonlocal killed, entered
+        entered = await consumed.size()
+        if entered >= WAITING // 3 and entered % 100 and (by := await holders(link)):
+            killed = by[0]
+            processes.kill(killed)
+        return bool(killed)
+
+    await eventually(half_way, timeout_s=60, every_s=0.001)
+    assert entered < WAITING, "the service was killed too late to matter"
+
+    async def done() -> bool:
+        return await consumed.size() == WAITING and not await holders(link)
+
+    await eventually(done, timeout_s=60)
+    rows = await all_consumed(stores)
+    assert sorted(row.id for row in rows) == ids  # each once
+    by = Counter(row.by for row in rows)
+    (other,) = {"msg.messages.1", "msg.messages.2"} - {killed}
+    stats = await processes.stats(other)
+    again = int(stats["delivered_again"])
+    assert stats["consumed"] == by[other]
+    assert 0 < again <= by[killed], "what the dead one had entered was to be delivered again"
+    print(
+        f"\n{WAITING:,} waiting, the queue's owner {owner} killed, {killed} killed with {entered} "
+        f"entered: each consumed once ({dict(by)}), {again} delivered again and recognized"
+    )
