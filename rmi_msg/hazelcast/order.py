@@ -100,7 +100,9 @@ class Order:
         while left:
             row = await self._row(number)
             if not row and number:
-                number = await self.last()  # another cluster, begun anew
+                # Another cluster, begun anew. There are no gaps, so the last block is before this
+                # one; if others come meanwhile, none of them may be skipped.
+                number = min(number, await self.last())
                 continue
             number += max(len(row) - 1, 0)
             for text in row[:-1]:
