@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import falcon
 import falcon.asgi
 import msgspec
 
@@ -43,12 +42,16 @@ from rmi_bank.operations import (
 from rmi_bank.request_ids import keyed_request_id, new_request_id
 from rmi_runtime import Identity, errors
 from rmi_runtime.http import (
+    Answer,
+    HeadersByName,
     HttpProblem,
     JsonBody,
     Parameter,
     Route,
     bearer_token,
     describe,
+    direct,
+    headers_of,
     idempotency_key,
     invalid,
     problem_of,
@@ -99,24 +102,20 @@ class _BankResource:
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
 
-    async def _caller(self, req: falcon.asgi.Request) -> Identity:
-        identity = await self._bank.identify(bearer_token(req))
+    async def _caller(self, headers: HeadersByName) -> Identity:
+        identity = await self._bank.identify(bearer_token(headers))
         if identity is None:
             raise errors.Forbidden("Forbidden")
         return identity
 
     async def _change(
-        self,
-        identity: Identity,
-        operation: Deposit | Withdrawal | Transfer,
-        resp: falcon.asgi.Response,
-    ) -> None:
+        self, identity: Identity, operation: Deposit | Withdrawal | Transfer
+    ) -> Answer:
         try:
             outcome = await self._bank.execute(identity, operation)
         except errors.RmiError as error:
             raise problem_of(error, request_id=operation.request_id) from error
-        resp.status = falcon.HTTP_201
-        resp.data = _encode(outcome)
+        return Answer(_encode(outcome), 201)
 
 
 class Deposits(_BankResource):
@@ -133,12 +132,14 @@ class Deposits(_BankResource):
         token=True,
         problems=_CHANGE_PROBLEMS,
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Make a deposit."""
-        identity = await self._caller(req)
-        request_id = idempotency_key(req) or new_request_id()
-        body = await self._body.read(req)
-        await self._change(identity, Deposit(body.account, body.amount, request_id), resp)
+        identity = await self._caller(headers)
+        request_id = idempotency_key(headers) or new_request_id()
+        asked = self._body.read(headers, body)
+        operation = Deposit(asked.account, asked.amount, request_id)
+        return await self._change(identity, operation)
 
 
 class Withdrawals(_BankResource):
@@ -155,12 +156,14 @@ class Withdrawals(_BankResource):
         token=True,
         problems=_CHANGE_PROBLEMS,
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Make a withdrawal."""
-        identity = await self._caller(req)
-        request_id = idempotency_key(req) or new_request_id()
-        body = await self._body.read(req)
-        await self._change(identity, Withdrawal(body.account, body.amount, request_id), resp)
+        identity = await self._caller(headers)
+        request_id = idempotency_key(headers) or new_request_id()
+        asked = self._body.read(headers, body)
+        operation = Withdrawal(asked.account, asked.amount, request_id)
+        return await self._change(identity, operation)
 
 
 class Transfers(_BankResource):
@@ -177,15 +180,16 @@ class Transfers(_BankResource):
         token=True,
         problems=_CHANGE_PROBLEMS,
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Make a transfer."""
-        identity = await self._caller(req)
-        request_id = idempotency_key(req) or new_request_id()
-        body = await self._body.read(req)
-        if body.source == body.target:
+        identity = await self._caller(headers)
+        request_id = idempotency_key(headers) or new_request_id()
+        asked = self._body.read(headers, body)
+        if asked.source == asked.target:
             raise _same_account("target")
-        operation = Transfer(body.source, body.target, body.amount, request_id)
-        await self._change(identity, operation, resp)
+        operation = Transfer(asked.source, asked.target, asked.amount, request_id)
+        return await self._change(identity, operation)
 
 
 class Batches(_BankResource):
@@ -205,18 +209,19 @@ class Batches(_BankResource):
         "each one happens, or is refused, by itself: look at each outcome's status. An operation "
         "without a request_id gets one from the Idempotency-Key and its place in the batch.",
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Do a batch."""
-        identity = await self._caller(req)
-        key = idempotency_key(req)
-        body = await self._body.read(req)
-        operations = [_operation(place, item, key) for place, item in enumerate(body.operations)]
+        identity = await self._caller(headers)
+        key = idempotency_key(headers)
+        asked = self._body.read(headers, body)
+        operations = [_operation(place, item, key) for place, item in enumerate(asked.operations)]
         try:
             outcomes = await self._bank.execute_many(identity, operations)
         except errors.RmiError as error:
             ids = [getattr(operation, "request_id", None) for operation in operations]
             raise problem_of(error, request_ids=ids) from error
-        resp.data = _encode({"outcomes": outcomes})
+        return Answer(_encode({"outcomes": outcomes}))
 
 
 class Accounts(_BankResource):
@@ -233,21 +238,21 @@ class Accounts(_BankResource):
         token=True,
         problems=(409, 415, 422),
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Open an account."""
-        identity = await self._caller(req)
+        identity = await self._caller(headers)
         if identity.role != "admin":
             raise errors.Forbidden("only the role admin opens accounts")
-        request_id = idempotency_key(req) or new_request_id()
-        body = await self._body.read(req)
+        request_id = idempotency_key(headers) or new_request_id()
+        asked = self._body.read(headers, body)
         try:
             await self._bank.open_account(
-                identity, body.account, body.balance, body.owner, request_id
+                identity, asked.account, asked.balance, asked.owner, request_id
             )
         except errors.RmiError as error:
             raise problem_of(error, request_id=request_id) from error
-        resp.status = falcon.HTTP_201
-        resp.data = _encode({"account": body.account, "balance": body.balance})
+        return Answer(_encode({"account": asked.account, "balance": asked.balance}), 201)
 
 
 class OneAccount(_BankResource):
@@ -264,7 +269,7 @@ class OneAccount(_BankResource):
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, account: int
     ) -> None:
         """Show the balance."""
-        identity = await self._caller(req)
+        identity = await self._caller(headers_of(req))
         _check_account(account)
         found = await self._bank.balance(identity, account)
         resp.data = _encode({"account": account, "balance": found["balance"]})
@@ -301,7 +306,7 @@ class Statement(_BankResource):
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, account: int
     ) -> None:
         """Show a page."""
-        identity = await self._caller(req)
+        identity = await self._caller(headers_of(req))
         _check_account(account)
         fields = query_fields(req)
         after = whole_number(fields, "after", default=0, high=ACCOUNT_MAX)

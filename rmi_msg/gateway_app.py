@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from rmi_bank.routes import Bank, bank_routes
@@ -11,7 +9,7 @@ from rmi_msg.gateway_pages import GatewayPages
 from rmi_msg.openapi import openapi_document
 from rmi_msg.routes import Messages, message_routes
 from rmi_runtime import __version__
-from rmi_runtime.http import Route, make_app
+from rmi_runtime.http import App, Route, make_app
 
 
 def gateway_routes(bank: Bank, messages: Messages, pages: GatewayPages) -> list[Route]:
@@ -21,7 +19,7 @@ def gateway_routes(bank: Bank, messages: Messages, pages: GatewayPages) -> list[
     return routes
 
 
-def gateway_app(bank: Bank, messages: Messages, pages: GatewayPages) -> Any:
+def gateway_app(bank: Bank, messages: Messages, pages: GatewayPages) -> App:
     """Return the ASGI application.
 
     Args:

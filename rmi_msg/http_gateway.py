@@ -12,7 +12,6 @@ import logging
 import resource
 from collections.abc import AsyncIterator
 from ssl import SSLContext
-from typing import Any
 
 from rmi_bank import BankGateway
 from rmi_msg.gateway_app import gateway_app
@@ -31,7 +30,7 @@ from rmi_runtime import (
     split_address,
     stop_on_signals,
 )
-from rmi_runtime.http import HttpLimits, HttpServer, listen
+from rmi_runtime.http import App, HttpLimits, HttpServer, listen
 
 NAME = "gateway"
 SAMPLE_EVERY_S = 1.0
@@ -59,6 +58,7 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
     async with _gateway(settings, tls.client if tls else None) as (app, pages):
         server = HttpServer(
             app,
+            direct=app.direct,
             limits=HttpLimits(body_size_bytes_max=settings.body_size_bytes_max),
             on_refused=pages.metrics.on_refused,
         )
@@ -79,7 +79,7 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
 @contextlib.asynccontextmanager
 async def _gateway(
     settings: Settings, ssl: SSLContext | None
-) -> AsyncIterator[tuple[Any, GatewayPages]]:
+) -> AsyncIterator[tuple[App, GatewayPages]]:
     """Open the ways to the services; yield the application and its pages."""
     handshake = {"cluster_key": load_or_create_cluster_key(settings.data_dir)}
     async with contextlib.AsyncExitStack() as stack:

@@ -24,12 +24,15 @@ from rmi_msg.ids import keyed_message_id, message_id, new_message_id
 from rmi_runtime import errors
 from rmi_runtime.http import (
     FORM_MEDIA_TYPE,
+    Answer,
+    HeadersByName,
     HttpProblem,
     JsonBody,
     Parameter,
     Route,
     check_media_type,
     describe,
+    direct,
     form_fields,
     idempotency_key,
     invalid,
@@ -146,11 +149,10 @@ class Seed:
         problems=(415, 422),
         text="The id derives from the text: the same text again is the same message.",
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Keep the form's message."""
-        if req.content_type != FORM_MEDIA_TYPE:
-            check_media_type(req.content_type, FORM_MEDIA_TYPE)
-        body = await req.stream.readall()
+        check_media_type(headers, FORM_MEDIA_TYPE)
         fields = form_fields(body)
         for name in fields:
             if name != "msg":
@@ -159,8 +161,7 @@ class Seed:
             raise invalid("msg", "is missing; send a form body such as msg=hello")
         text = check_text(fields["msg"], "msg")
         await _post(self._messages, text, message_id(text))
-        resp.content_type = falcon.MEDIA_TEXT
-        resp.text = f"POST request {body!r}"
+        return Answer(f"POST request {body!r}".encode(), media_type=falcon.MEDIA_TEXT)
 
     @describe(
         summary="All messages, and all that a messages service has consumed",
@@ -203,14 +204,14 @@ class AllMessages:
         problems=(415, 422),
         text="With an Idempotency-Key, the same request again is the same message.",
     )
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    @direct
+    async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Keep a message."""
-        key = idempotency_key(req)
-        body = await self._body.read(req)
+        key = idempotency_key(headers)
+        asked = self._body.read(headers, body)
         id = new_message_id() if key is None else keyed_message_id(key)
-        await _post(self._messages, check_text(body.text), id)
-        resp.status = falcon.HTTP_201
-        resp.data = _encode({"id": id})
+        await _post(self._messages, check_text(asked.text), id)
+        return Answer(_encode({"id": id}), 201)
 
     @describe(
         summary="A page of the messages, in order of arrival",

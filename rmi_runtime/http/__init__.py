@@ -4,7 +4,9 @@ Everything here is about HTTP only and knows neither the bank nor the messages. 
 own, imported by name, so that a service without HTTP never loads Falcon.
 """
 
-from rmi_runtime.http.app import UNROUTED, make_app
+from rmi_runtime.http.answers import JSON_MEDIA_TYPE, Answer
+from rmi_runtime.http.app import UNROUTED, App, make_app
+from rmi_runtime.http.direct import HeadersByName, direct, headers_of
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.problems import (
     PROBLEM_MEDIA_TYPE,
@@ -16,7 +18,6 @@ from rmi_runtime.http.problems import (
 )
 from rmi_runtime.http.requests import (
     FORM_MEDIA_TYPE,
-    JSON_MEDIA_TYPE,
     JsonBody,
     bearer_token,
     check_media_type,
@@ -33,6 +34,9 @@ __all__ = [
     "JSON_MEDIA_TYPE",
     "PROBLEM_MEDIA_TYPE",
     "UNROUTED",
+    "Answer",
+    "App",
+    "HeadersByName",
     "HttpLimits",
     "HttpProblem",
     "HttpServer",
@@ -43,7 +47,9 @@ __all__ = [
     "bearer_token",
     "check_media_type",
     "describe",
+    "direct",
     "form_fields",
+    "headers_of",
     "idempotency_key",
     "invalid",
     "listen",

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import falcon
 import falcon.asgi
 
-from rmi_runtime import errors
-from rmi_runtime.http.problems import (
-    PROBLEM_MEDIA_TYPE,
-    HttpProblem,
-    phrase,
-    problem_bytes,
-    problem_of,
-)
-from rmi_runtime.http.routes import Route, add_routes
-
-_log = logging.getLogger(__name__)
-
-OnAnswered = Callable[[str, str, int, float], None]
-"""Is told of each answer: method, route, status, seconds."""
+from rmi_runtime.http.answers import problem_answer
+from rmi_runtime.http.direct import DirectRoutes, OnAnswered, put_answer
+from rmi_runtime.http.problems import HttpProblem, phrase, problem_for
+from rmi_runtime.http.routes import Route, add_routes, direct_routes
 
 UNROUTED = "none"
 """Stands for the route of requests that fit none."""
@@ -36,43 +25,38 @@ _CODES = {
 }
 
 
-def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) -> Any:
-    """Return the ASGI application.
+class App(falcon.asgi.App[Any, Any]):
+    """The ASGI application.
+
+    Attributes:
+        direct: routes that a server may answer without the application, see
+            :mod:`rmi_runtime.http.direct`; the application answers them too.
+    """
+
+    direct: DirectRoutes
+
+
+def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) -> App:
+    """Return the application.
 
     Args:
         routes: what it serves.
         on_answered: told of each answer.
     """
     middleware = [_Meter(on_answered)] if on_answered else []
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=middleware)
-    app.add_error_handler(Exception, _answer_unforeseen)
+    app = App(middleware=middleware)
+    app.add_error_handler(Exception, _answer_error)
     app.add_error_handler(falcon.HTTPError, _answer_http_error)
-    app.add_error_handler(errors.RmiError, _answer_error)
-    app.add_error_handler(HttpProblem, _answer_problem)
+    routes = list(routes)
     add_routes(app, routes)
+    app.direct = direct_routes(routes, on_answered)
     return app
-
-
-def put_problem(resp: falcon.asgi.Response, problem: HttpProblem) -> None:
-    """Make *problem* the answer."""
-    resp.status = problem.status
-    resp.content_type = PROBLEM_MEDIA_TYPE
-    resp.data = problem_bytes(problem)
-    for name, value in problem.headers.items():
-        resp.set_header(name, value)
-
-
-async def _answer_problem(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
-) -> None:
-    put_problem(resp, error)
 
 
 async def _answer_error(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
 ) -> None:
-    # Not logged: whoever raised it did, and an outage must not drown the log. /metrics counts it.
-    put_problem(resp, problem_of(error))
+    put_answer(resp, problem_answer(problem_for(error, f"{req.method} {req.path}")))
 
 
 async def _answer_http_error(
@@ -80,14 +64,8 @@ async def _answer_http_error(
 ) -> None:
     status = error.status_code
     code, detail = _CODES.get(status, (phrase(status).lower().replace(" ", "_"), error.title))
-    put_problem(resp, HttpProblem(status, code, detail, headers=dict(error.headers or {})))
-
-
-async def _answer_unforeseen(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
-) -> None:
-    _log.error("%s %s failed", req.method, req.path, exc_info=error)
-    put_problem(resp, problem_of(errors.InternalError()))
+    problem = HttpProblem(status, code, detail, headers=dict(error.headers or {}))
+    put_answer(resp, problem_answer(problem))
 
 
 class _Meter:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from rmi_runtime.errors import InternalError
+from rmi_runtime.http.answers import CLOSE_LINE
 from rmi_runtime.http.problems import phrase, problem_of
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Exchange:
         "_protocol",
         "_received",
         "_scope",
+        "_task",
         "done",
         "keep_alive",
-        "task",
     )
 
     def __init__(
@@ -54,7 +55,7 @@ class Exchange:
     ) -> None:
         self.keep_alive = keep_alive
         self.done = False
-        self.task: Any = None  # kept here, or the event loop alone would hold it, and only weakly
+        self._task: Any = None  # kept here, or the event loop alone would hold it, and only weakly
         self._protocol = protocol
         self._scope = scope
         self._body = body
@@ -62,6 +63,11 @@ class Exchange:
         self._begun = False  # the application has given status and headers
         self._head = b""  # the answer's head, until it is written together with the first body
         self._chunked = False
+
+    def start(self) -> None:
+        """Have the application answer, in a task."""
+        server = self._protocol.server
+        self._task = server.loop.create_task(self.run(server.app))
 
     async def run(self, app: AsgiApp) -> None:
         """Have *app* answer. Never raises: what fails is logged, and answered 500 if possible."""
@@ -115,7 +121,7 @@ class Exchange:
                 self.keep_alive = False  # for HTTP/1.0 the connection's end is the body's end
         if protocol.ends_here or not self.keep_alive:
             self.keep_alive = False
-            lines.append(b"connection: close\r\n")
+            lines.append(CLOSE_LINE)
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise ValueError("a header of the answer has a line break in it")

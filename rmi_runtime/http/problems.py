@@ -10,6 +10,7 @@ log.
 from __future__ import annotations
 
 import http
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,6 +20,8 @@ import msgspec
 from rmi_runtime import errors
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+_log = logging.getLogger(__name__)
+
 RETRY_AFTER_S: Final = 1
 """What a 503 tells the caller to wait, if the error does not say."""
 
@@ -108,6 +111,22 @@ def problem_of(error: errors.RmiError, **extra: Any) -> HttpProblem:
     default = "try again later" if error.definite else _MAY_HAVE_HAPPENED
     detail = _INSIDE.get(code, default)
     return HttpProblem(status, code, detail, headers=headers, **extra, definite=error.definite)
+
+
+def problem_for(error: BaseException, request: str) -> HttpProblem:
+    """Return what to tell of anything that a responder raised.
+
+    Args:
+        error: what it raised. Those of our tree were logged by whoever raised them, and an outage
+            must not drown the log; any other is logged here, and answered in words of its own.
+        request: method and path, for the log.
+    """
+    if isinstance(error, HttpProblem):
+        return error
+    if isinstance(error, errors.RmiError):
+        return problem_of(error)
+    _log.error("%s failed", request, exc_info=error)
+    return problem_of(errors.InternalError())
 
 
 def problem_bytes(problem: HttpProblem) -> bytes:

@@ -19,7 +19,9 @@ from urllib.parse import unquote
 import httptools
 
 from rmi_runtime.errors import InternalError
-from rmi_runtime.http.exchange import STATUS_LINES, Exchange
+from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
+from rmi_runtime.http.direct import DirectExchange
+from rmi_runtime.http.exchange import Exchange
 from rmi_runtime.http.flow import FlowProtocol
 from rmi_runtime.http.heads import (
     HeadersByName,
@@ -31,13 +33,7 @@ from rmi_runtime.http.heads import (
     origin_form,
     slow,
 )
-from rmi_runtime.http.problems import (
-    PROBLEM_MEDIA_TYPE,
-    HttpProblem,
-    malformed,
-    problem_bytes,
-    problem_of,
-)
+from rmi_runtime.http.problems import HttpProblem, malformed, problem_of
 
 if TYPE_CHECKING:
     from rmi_runtime.http.server import HttpServer
@@ -73,8 +69,9 @@ class HttpProtocol(FlowProtocol):
         self.closing = False
         self._limits = server.limits
         self._parser = httptools.HttpRequestParser(self)
-        self._current: Exchange | None = None
-        self._waiting: deque[Exchange] = deque()
+        self._current: Exchange | DirectExchange | None = None
+        self._fresh: Exchange | DirectExchange | None = None  # the current one, until it is started
+        self._waiting: deque[Exchange | DirectExchange] = deque()
         self._deaf = False  # what still comes in is dropped
         self._refusal: HttpProblem | None = None  # our last words, when their turn comes
         self._phase = _IDLE
@@ -85,6 +82,7 @@ class HttpProtocol(FlowProtocol):
         self._owes_continue = False
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._by_name: dict[bytes, bytes] = {}
         self._version = "1.1"
         self._body: bytes | bytearray = b""
 
@@ -121,6 +119,11 @@ class HttpProtocol(FlowProtocol):
         else:
             if self._phase != _IDLE:
                 self._check_incomplete()
+        # Not before the parser is done: what it finds in the same bytes may end the connection.
+        fresh = self._fresh
+        if fresh is not None:
+            self._fresh = None
+            fresh.start()
 
     def eof_received(self) -> bool:
         """The client will send no more: finish what is under way, drop what is incomplete."""
@@ -164,7 +167,7 @@ class HttpProtocol(FlowProtocol):
         self._version = self._parser.get_http_version()
         size_bytes = self._message_bytes + self._fed_bytes
         headers = self._headers
-        by_name = dict(headers)
+        by_name = self._by_name = dict(headers)
         problem = head_problem(
             self._version, self._target, headers, by_name, size_bytes, self._limits
         ) or self._expect_body(by_name)
@@ -193,16 +196,23 @@ class HttpProtocol(FlowProtocol):
         self._drop_body()
         self._phase = _IDLE
         self._first = self._owes_continue = False
-        exchange = Exchange(self, self._scope(), body, self._keep_alive())
+        method = self._parser.get_method()
+        route = self.server.direct.get((method, self._target))
+        exchange: Exchange | DirectExchange
+        if route is not None:
+            exchange = DirectExchange(self, route, self._by_name, body, self._keep_alive())
+        else:
+            exchange = Exchange(self, self._scope(method), body, self._keep_alive())
         if self._current is None and not self._waiting:
-            self._start(exchange)
+            self.server.under_way += 1
+            self._current = self._fresh = exchange
         else:
             self._waiting.append(exchange)
             self.pause_reading()
 
     # What the exchanges and the server call.
 
-    def exchange_done(self, exchange: Exchange) -> None:
+    def exchange_done(self, exchange: Exchange | DirectExchange) -> None:
         """Go on after an answer is written."""
         self._current = None
         if self._refusal is not None and not self._waiting and exchange.keep_alive:
@@ -303,7 +313,7 @@ class HttpProtocol(FlowProtocol):
         elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
             self.refuse(busy(_BODIES))
 
-    def _scope(self) -> dict[str, Any]:
+    def _scope(self, method: bytes) -> dict[str, Any]:
         target = self._target
         if target[:1] != b"/":
             target = origin_form(target)
@@ -315,7 +325,7 @@ class HttpProtocol(FlowProtocol):
             "type": "http",
             "asgi": _ASGI,
             "http_version": self._version,
-            "method": self._parser.get_method().decode("ascii"),
+            "method": method.decode("ascii"),
             "scheme": self.server.scheme,
             "path": path,
             "raw_path": raw_path,
@@ -331,29 +341,20 @@ class HttpProtocol(FlowProtocol):
             return False
         return bool(self._parser.should_keep_alive())
 
-    def _start(self, exchange: Exchange) -> None:
-        self._current = exchange
-        self.server.under_way += 1
-        exchange.task = self.server.loop.create_task(exchange.run(self.server.app))
-
     def _start_next(self) -> None:
         """Answer the next request, but not to a client that has not read the answers before."""
         if not self.writing_paused:
-            self._start(self._waiting.popleft())
+            self.server.under_way += 1
+            self._current = exchange = self._waiting.popleft()
+            self.server.loop.call_soon(exchange.start)
 
     def _say_continue(self) -> None:
         self._owes_continue = False
         self.transport.write(_CONTINUE)
 
     def _write_problem(self, problem: HttpProblem) -> None:
-        body = problem_bytes(problem)
-        head = [
-            STATUS_LINES[problem.status],
-            f"content-type: {PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n".encode(),
-            *(f"{name.lower()}: {value}\r\n".encode() for name, value in problem.headers.items()),
-            b"connection: close\r\n",
-        ]
-        self.transport.write(b"".join((*head, self.server.common_head, body)))
+        last_lines = CLOSE_LINE + self.server.common_head
+        self.transport.write(problem_answer(problem).written(last_lines))
         self.server.on_refused(problem.status)
 
     def _close_gently(self) -> None:

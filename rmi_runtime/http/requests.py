@@ -17,16 +17,16 @@ import falcon.asgi
 import msgspec
 
 from rmi_runtime import errors
+from rmi_runtime.http.answers import JSON_MEDIA_TYPE
+from rmi_runtime.http.direct import HeadersByName
 from rmi_runtime.http.problems import HttpProblem, invalid, malformed
 
-JSON_MEDIA_TYPE: Final = "application/json"
 FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
 TOKEN_CHARS_MAX: Final = 512
 KEY_CHARS_MAX: Final = 200
 QUERY_FIELDS_MAX: Final = 32
 INT64_MAX: Final = 2**63 - 1
 
-_KEY = re.compile(rf"[\x20-\x7e]{{1,{KEY_CHARS_MAX}}}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _PATH = re.compile(r" - at `\$(?P<path>.*)`$")
 _NAMED_FIELD = re.compile(
@@ -50,15 +50,14 @@ class JsonBody(Generic[Body]):
         self._shape = shape
         self._decode = msgspec.json.Decoder(shape).decode
 
-    async def read(self, req: falcon.asgi.Request) -> Body:
-        """Return the body of *req*.
+    def read(self, headers: HeadersByName, body: bytes) -> Body:
+        """Return the body of a request, decoded.
 
         Raises:
             HttpProblem: 415, 400 or 422, as said at the top of the module.
         """
-        if req.content_type != JSON_MEDIA_TYPE:
-            check_media_type(req.content_type, JSON_MEDIA_TYPE)
-        return self.parse(await req.stream.readall())
+        check_media_type(headers, JSON_MEDIA_TYPE)
+        return self.parse(body)
 
     def parse(self, body: bytes) -> Body:
         """Return *body* decoded.
@@ -139,17 +138,20 @@ def _shown(name: str) -> str:
     return name if len(name) <= 80 else f"{name[:80]}…"
 
 
-def check_media_type(given: str | None, wanted: str) -> None:
+def check_media_type(headers: HeadersByName, wanted: str) -> None:
     """Refuse a body of another media type.
 
     Args:
-        given: the ``Content-Type``, or None.
+        headers: of the request.
         wanted: the media type, without parameters.
 
     Raises:
         HttpProblem: 415; also for a character set other than UTF-8.
     """
-    main, *parameters = (part.strip().lower() for part in (given or "").split(";"))
+    given = headers.get(b"content-type", b"").decode("latin-1")
+    if given == wanted:
+        return
+    main, *parameters = (part.strip().lower() for part in given.split(";"))
     charsets = {p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset=")}
     if main == wanted and charsets <= {"utf-8", "utf8"}:
         return
@@ -162,14 +164,14 @@ def check_media_type(given: str | None, wanted: str) -> None:
     )
 
 
-def bearer_token(req: falcon.asgi.Request) -> str:
+def bearer_token(headers: HeadersByName) -> str:
     """Return the token of ``Authorization: Bearer <token>``.
 
     Raises:
         Unauthenticated: there is none.
         Forbidden: it is longer than any that was ever given out.
     """
-    scheme, _, token = (req.auth or "").partition(" ")
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     token = token.strip()
     if not token or scheme.lower() != "bearer":
         raise errors.Unauthenticated(
@@ -180,15 +182,19 @@ def bearer_token(req: falcon.asgi.Request) -> str:
     return token
 
 
-def idempotency_key(req: falcon.asgi.Request) -> str | None:
+def idempotency_key(headers: HeadersByName) -> str | None:
     """Return the value of ``Idempotency-Key``, or None if there is none.
 
     Raises:
         HttpProblem: 422; it is not 1 to 200 printable ASCII characters.
     """
-    key = req.get_header("Idempotency-Key")
-    if key is None or _KEY.fullmatch(key):
-        return key
+    given = headers.get(b"idempotency-key")
+    if given is None:
+        return None
+    if 0 < len(given) <= KEY_CHARS_MAX and given.isascii():
+        key = given.decode()
+        if key.isprintable():
+            return key
     raise invalid("Idempotency-Key", f"must be 1 to {KEY_CHARS_MAX} printable ASCII characters")
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 import falcon.asgi
 from falcon.routing import BaseConverter
 
-from rmi_runtime.http.requests import JSON_MEDIA_TYPE
+from rmi_runtime.http.answers import JSON_MEDIA_TYPE
+from rmi_runtime.http.direct import DirectRoute, DirectRoutes, OnAnswered, respond_of
 
 METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
 
@@ -127,6 +128,24 @@ def operation_of(responder: Callable[..., Any]) -> Operation:
     found = getattr(responder, "__rmi_operation__", None)
     if not isinstance(found, Operation):
         raise TypeError(f"{responder!r} is served over HTTP but not described; use @describe(...)")
+    return found
+
+
+def direct_routes(routes: Iterable[Route], on_answered: OnAnswered | None) -> DirectRoutes:
+    """Return the direct responders of *routes*, by method and target.
+
+    Args:
+        routes: those without variable parts count.
+        on_answered: told of each answer.
+    """
+    found = {}
+    for route in routes:
+        for method in METHODS:
+            respond = respond_of(route.resource, method)
+            if respond is not None and "{" not in route.path:
+                name = method.upper()
+                key = name.encode(), route.path.encode()
+                found[key] = DirectRoute(name, route.path, respond, on_answered)
     return found
 
 

@@ -18,12 +18,14 @@ from email.utils import formatdate
 from types import TracebackType
 
 from rmi_runtime import errors
+from rmi_runtime.http.direct import DirectRoutes
 from rmi_runtime.http.exchange import AsgiApp
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.protocol import HttpProtocol
 from rmi_runtime.tls_listener import Listener, listen_on
 
 BACKLOG = 2048
+NO_ROUTES: DirectRoutes = {}
 SECURITY_HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -80,6 +82,7 @@ class HttpServer:
     Args:
         app: the ASGI application; it gets ``http`` scopes only, each with its whole body.
         limits: bounds.
+        direct: routes to answer without the application.
         headers: sent with every answer, names in lower case.
         on_refused: called with the status of each request that was refused before the
             application saw it.
@@ -96,11 +99,13 @@ class HttpServer:
         app: AsgiApp,
         *,
         limits: HttpLimits | None = None,
+        direct: DirectRoutes = NO_ROUTES,
         headers: Mapping[str, str] = SECURITY_HEADERS,
         on_refused: Callable[[int], None] = lambda status: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
+        self.direct = direct
         self.limits = limits or HttpLimits()
         self.on_refused = on_refused
         self.clock = clock

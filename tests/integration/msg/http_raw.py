@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rmi_runtime.http import HttpLimits, HttpServer, listen
+from rmi_runtime.http.direct import DirectRoutes
+from rmi_runtime.http.server import NO_ROUTES
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Raw:
 class Place:
     """A running server and its application."""
 
-    def __init__(self, server: HttpServer, app: Echo) -> None:
+    def __init__(self, server: HttpServer, app: Any) -> None:
         self.server = server
         self.app = app
         self._writers: list[asyncio.StreamWriter] = []
@@ -124,16 +126,19 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Place]:
-    """Serve :class:`Echo` within *limits*."""
-    app = Echo()
-    async with HttpServer(app, limits=HttpLimits(**limits)) as server:
+async def serving(
+    app: Any = None, direct: DirectRoutes = NO_ROUTES, **limits: Any
+) -> AsyncIterator[Place]:
+    """Serve *app*, or else :class:`Echo`, within *limits*."""
+    app = app or Echo()
+    async with HttpServer(app, direct=direct, limits=HttpLimits(**limits)) as server:
         await server.start(listen("127.0.0.1", 0))
         place = Place(server, app)
         try:
             yield place
         finally:
-            app.hold.set()
+            if isinstance(app, Echo):
+                app.hold.set()
             place.hang_up()
 
 
