@@ -48,6 +48,36 @@ async def test_ids_are_read_in_the_order_in_which_they_were_added() -> None:
     assert await log.count() == 3
 
 
+async def test_blocks_that_come_while_a_new_cluster_is_found_are_looked_at_too() -> None:
+    log, blocks = order()
+    ids = [f"id{n}" for n in range(6 * (GROWING_IDS_MAX + 1))]
+
+    class Anew(LossyMap):
+        """Empty when it is looked at first; a moment later others have filled it."""
+
+        looks = 0
+
+        async def get_all(self, keys: Iterable[int]) -> dict[int, str]:
+            self.looks += 1
+            return {} if self.looks == 1 else await blocks.get_all(keys)
+
+        async def get(self, key: int) -> str | None:
+            return await blocks.get(key)
+
+        async def put_if_absent(self, key: int, value: str) -> str | None:
+            return await blocks.put_if_absent(key, value)
+
+        async def replace(self, key: int, old: str, new: str) -> bool:
+            return await blocks.replace(key, old, new)
+
+    for id in ids:
+        await log.add([id], await log.last())
+    assert await log.last() == 6
+    # Nobody's block 2 is there; then there are seven, and block 3 has the id.
+    await Order(Anew(random.Random(0))).add([ids[3 * GROWING_IDS_MAX]], since=2)
+    assert await read_all(log) == ids
+
+
 async def test_small_additions_share_a_block_and_a_full_one_is_closed() -> None:
     log, blocks = order()
     ids = [f"id{n}" for n in range(GROWING_IDS_MAX + 1)]
