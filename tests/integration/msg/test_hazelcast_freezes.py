@@ -125,6 +125,34 @@ async def test_a_frozen_member_is_ended_by_its_owner_once_the_others_went_on_wit
     )
 
 
+async def test_a_member_frozen_and_then_another_killed_lose_nothing(
+    members: Members, link: Link, stores: Stores
+) -> None:
+    # What the two acknowledged while the first was frozen, the third alone has in the end. The
+    # first must not come back with its old data, as an equal of the third.
+    load = Load(stores, "both")
+    try:
+        async with load.running():
+            await enough(load, 100)
+            with frozen(members, 2):
+                await eventually(lambda: members.addresses[1] not in link.members, timeout_s=30)
+                await enough(load, 200)
+                members.kill_owner(3)  # so that nobody starts it again
+                members.signal(signal.SIGKILL, 3)
+                await eventually(lambda: members.addresses[2] not in link.members, timeout_s=30)
+            await eventually(lambda: len(link.members) == 2, timeout_s=60)
+            await enough(load, 100)
+        await check_nothing_lost(stores, load)
+        print(
+            f"\none frozen, then another killed: {len(load.acknowledged)} acknowledged, 0 lost; "
+            f"longest stall {load.stall_s:.1f} s, callers saw {dict(load.refused) or 'no error'}"
+        )
+    finally:
+        members.start_owner(3)
+        await asyncio.to_thread(members.wait_ready, 3)
+    await eventually(lambda: whole(link), timeout_s=90)
+
+
 async def test_of_two_members_one_frozen_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
