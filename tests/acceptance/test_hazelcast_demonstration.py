@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.hazelcast, pytest.mark.timeout(240)]
 
 TEN = sorted(f"msg{n}" for n in range(1, 11))
 STOP_S = 40.0
+READERS = 4
 
 
 def start(data_dir: Path) -> contextlib.AbstractContextManager[System]:
@@ -73,6 +76,56 @@ def kill_both(system: System, number: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+class Reader:
+    """Reads all messages, over and over, on connections of its own, and notes what came of it."""
+
+    def __init__(self, url: str) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._read) for _ in range(READERS)]
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+
+    def wait_read(self, more: int = 3) -> None:
+        """Wait until so many more reads have ended."""
+        wanted = self.outcomes.total() + more
+        deadline = time.monotonic() + STOP_S
+        while self.outcomes.total() < wanted:
+            assert time.monotonic() < deadline, f"reads hang: {self.outcomes}"
+            time.sleep(0.01)
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = httpx.get(self._url, params={"msg": "HELLO"}, timeout=30)
+            except httpx.RemoteProtocolError:
+                self.outcomes["cut off"] += 1  # begun, and not ended: nobody takes it for whole
+                continue
+            except httpx.HTTPError as error:
+                self.wrong.append(repr(error))
+                return
+            if answer.status_code == 200:
+                logged, consumed = answer.json()
+                if sorted(text for _, text in logged) != TEN or len(consumed) > len(TEN):
+                    self.wrong.append(answer.text)
+                self.outcomes["all ten"] += 1
+            elif answer.headers["content-type"] == "application/problem+json":
+                self.outcomes[f"{answer.status_code} {answer.json()['code']}"] += 1
+            else:
+                self.wrong.append(answer.text)
+
+
 @pytest.mark.parametrize("end", [stop_gracefully, kill_both])
 def test_all_ten_are_read_back_with_three_two_and_one_loggers(
     tmp_path: Path, end: Callable[[System, int], None]
@@ -81,16 +134,52 @@ def test_all_ten_are_read_back_with_three_two_and_one_loggers(
         posted = system.client("postrequest", "--url", system.url)
         assert posted.stdout.count("200") == 10
         assert_statistics(system)
-        for number in (1, 2):
+        assert_state(system, 3, "safe", "any 2 may be lost at once")
+        for number, words in ((1, "member, safe for the next loss"), (2, "not safe")):
             assert get(system)[:2] == (200, TEN)
             pids = processes(system, number)
-            end(system, number)
-            wait_ended(pids)
+            reader = Reader(system.url)
+            with reader.reading():
+                reader.wait_read()
+                end(system, number)
+                wait_ended(pids)
+                reader.wait_read()
+            assert not reader.wrong
+            assert set(reader.outcomes) <= {"all ten", "503 unavailable", "cut off"}
+            assert reader.outcomes["all ten"]
+            print(f"\n{end.__name__} {number}, reads meanwhile: {dict(reader.outcomes)}")
+            assert get(system)[:2] == (200, TEN)
+            assert_state(system, 3 - number, "lost", words)
         status, logged, consumed = get(system)
         assert (status, logged, consumed) == (200, TEN, TEN)
         last = processes(system, 3)
-        assert system.stop() == 0
+        if end is kill_both:
+            end(system, 3)
+            assert_state(system, 0, "unreachable", "none of 3 members")
+        else:
+            assert system.stop() == 0
     wait_ended(last)
+
+
+def assert_state(system: System, members: int, state: str, words: str) -> None:
+    """``/readyz`` and ``rmi status`` come to tell what the cluster is doing."""
+    deadline = time.monotonic() + STOP_S
+    while True:
+        answer = httpx.get(f"{system.url}/readyz")
+        store = answer.json().get("store", {})
+        if (store.get("members"), store.get("state")) == (members, state):
+            break
+        assert time.monotonic() < deadline, f"{members} {state} was to be told, not {store}"
+        time.sleep(0.1)
+    assert answer.status_code == (200 if members else 503)
+    assert words in store["says"]
+    if members:
+        line = system.rmi("status").stdout.splitlines()[-1]
+        assert line.startswith(f"Hazelcast: {members} of 3 members")
+        assert words in line
+    rows = json.loads(system.rmi("status", "--json").stdout)
+    told = [row["store"]["members"] for row in rows if row["store"] is not None]
+    assert set(told) == {members}
 
 
 def assert_statistics(system: System) -> None:
