@@ -195,7 +195,7 @@ class Serving(Daemon):
 
     def executor_for(self, call: Call) -> Executor | None:
         """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""
-        if call.connection is None or call.flags & wire.FLAG_ONEWAY:
+        if call.connection is None or call.message.flags & wire.FLAG_ONEWAY:
             return self.executor
         return self._threads.of(call.connection)
 

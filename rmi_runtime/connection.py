@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
+from rmi_runtime.endings import Endings
 from rmi_runtime.sparse_log import sparse_logger
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class ServerConnection(asyncio.Protocol):
         elements_max: bound on the values in one message from this peer.
         instances: objects made for this connection (instance mode ``session``).
         correlation_uuid: stands in for the correlation id of calls that bring none.
-        tracked_resources: objects closed when the connection ends (Pyro5's resource tracking).
     """
 
     def __init__(self, daemon: Daemon, number: int) -> None:
@@ -55,7 +55,6 @@ class ServerConnection(asyncio.Protocol):
         self.peer: object = None
         self.pipelining = False
         self.instances: dict[type, Any] = {}
-        self.tracked_resources: set[Any] = set()
         self.elements_max = daemon.limits.stranger_elements_max
         self.correlation_uuid = uuid.uuid4()
         self._daemon = daemon
@@ -76,7 +75,7 @@ class ServerConnection(asyncio.Protocol):
         self._out_bytes = 0
         self._corked = False
         self._flush_scheduled = False
-        self._on_close: dict[object, Callable[[], None]] = {}
+        self._endings = Endings()
 
     # -- life-cycle
 
@@ -101,18 +100,7 @@ class ServerConnection(asyncio.Protocol):
             for task, awaited in list(self._tasks.items()):
                 if awaited:
                     self._daemon.dispatcher.give_up(task)
-        for callback in list(self._on_close.values()):
-            try:
-                callback()
-            except Exception:
-                log.exception("a callback failed at the end of connection %d", self.id)
-        self._on_close.clear()
-        for resource in list(self.tracked_resources):
-            try:
-                resource.close()
-            except Exception:
-                log.exception("a tracked resource failed to close")
-        self.tracked_resources.clear()
+        self._endings.happen()
         self.instances.clear()
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -122,16 +110,12 @@ class ServerConnection(asyncio.Protocol):
             A function that takes the callback back. If the connection has ended already, the
             callback is called at once.
         """
-        key = object()
-        if self._state == _CLOSED:
-            callback()
-        else:
-            self._on_close[key] = callback
+        return self._endings.add(callback)
 
-        def remove() -> None:
-            self._on_close.pop(key, None)
-
-        return remove
+    @property
+    def tracked_resources(self) -> set[Any]:
+        """Objects that are closed when the connection ends (Pyro5's resource tracking)."""
+        return self._endings.resources
 
     def close(self) -> None:
         """Send what waits, then close."""
@@ -154,6 +138,11 @@ class ServerConnection(asyncio.Protocol):
         """Called by the loop: bytes have come."""
         if self._state == _CLOSED:
             return
+        if not self._waiting and self._may_go_on():
+            message = self._parser.lone(data)
+            if message is not None:
+                self._take_lone(message)
+                return
         whole = self._parser.feed(data, 0 if self._waiting else self._burst())
         self._waiting.extend(whole)
         self._go_on()
@@ -163,6 +152,16 @@ class ServerConnection(asyncio.Protocol):
             self._daemon.note_partial_anew(self)
         else:
             self._daemon.note_partial(self)
+
+    def _take_lone(self, message: wire.Message) -> None:
+        """Carry out a message that came alone, with nothing before or after it."""
+        self._corked = True
+        self._take(message)
+        self._corked = False
+        if self._out:
+            self._flush()
+        if self._waiting:  # its turn has not come yet
+            self._choose_whether_to_listen()
 
     def _burst(self) -> int:
         # What follows a handshake is not read before that is done, and then with other bounds.

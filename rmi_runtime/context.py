@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from rmi_runtime import errors
+from rmi_runtime import errors, wire
 
 Renew = Callable[[], Awaitable["Identity"]]
 """Asks again who a caller is; raises, as an authenticator does, if it may not call any more."""
@@ -51,53 +51,44 @@ class Connection(Protocol):
         ...
 
 
+_NO_MESSAGE = wire.Message(wire.MSG_INVOKE, 0, 0, 0, b"")
+
+
 class Call:
     """One call under way.
 
     Attributes:
         identity: who calls.
         connection: the connection it came through; None in :func:`call_as`.
-        seq: its sequence number.
-        flags: the message flags as received.
-        serializer_id: Pyro5's number of the serializer in use.
-        annotations: what the client sent along.
-        correlation_id: 16 bytes, or None if the client sent none.
+        message: the request as received.
         deadline: ``time.monotonic()`` after which nobody waits any more, or None.
         response_annotations: fill this to send annotations back.
     """
 
-    __slots__ = (
-        "annotations",
-        "connection",
-        "correlation_id",
-        "deadline",
-        "flags",
-        "identity",
-        "response_annotations",
-        "seq",
-        "serializer_id",
-    )
+    __slots__ = ("connection", "deadline", "identity", "message", "response_annotations")
 
     def __init__(
         self,
         identity: Identity,
         connection: Connection | None = None,
-        seq: int = 0,
-        flags: int = 0,
-        serializer_id: int = 0,
-        annotations: Mapping[str, bytes] | None = None,
-        correlation_id: bytes | None = None,
+        message: wire.Message = _NO_MESSAGE,
         deadline: float | None = None,
     ) -> None:
         self.identity = identity
         self.connection = connection
-        self.seq = seq
-        self.flags = flags
-        self.serializer_id = serializer_id
-        self.annotations: Mapping[str, bytes] = annotations or {}
-        self.correlation_id = correlation_id
+        self.message = message
         self.deadline = deadline
         self.response_annotations: dict[str, bytes] = {}
+
+    @property
+    def annotations(self) -> Mapping[str, bytes]:
+        """What the client sent along."""
+        return self.message.annotations or {}
+
+    @property
+    def correlation_id(self) -> bytes | None:
+        """16 bytes, or None if the client sent none."""
+        return self.message.correlation_id
 
     def remaining_s(self, default_s: float) -> float:
         """Return how many seconds the caller still waits; *default_s* if it set no deadline."""

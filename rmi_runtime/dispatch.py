@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from traceback import format_exception_only
-from types import CoroutineType, FrameType
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from Pyro5 import errors as pyro_errors
-from Pyro5.core import DAEMON_NAME, _ExceptionWrapper
-from Pyro5.errors import SerializeError, format_traceback
+from Pyro5.core import DAEMON_NAME
+from Pyro5.errors import SerializeError
 
 from rmi_runtime import errors, wire
 from rmi_runtime.context import Call, current
+from rmi_runtime.failures import as_batch_result, dump_error
 from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
 from rmi_runtime.sparse_log import sparse_logger
@@ -33,7 +34,25 @@ _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple
 
 _DEFAULT: Final = BY_NAME["serpent"]
 
-Request = tuple["ServerConnection", wire.Message, Serializer, Call]
+
+class Request(Call):
+    """A call as a daemon carries it out.
+
+    Attributes:
+        serializer: what its arguments came in, and its result leaves in.
+    """
+
+    __slots__ = ("serializer",)
+
+    connection: ServerConnection
+
+    def __init__(self, connection: ServerConnection, message: wire.Message) -> None:
+        self.identity = connection.identity
+        self.connection = connection
+        self.message = message
+        self.deadline = None
+        self.response_annotations = {}
+        self.serializer: Serializer = _DEFAULT
 
 
 class Dispatcher:
@@ -66,31 +85,24 @@ class Dispatcher:
         """
         daemon = self._daemon
         daemon.calls += 1
-        call = Call(
-            connection.identity,
-            connection,
-            message.seq,
-            message.flags,
-            message.serializer_id,
-            message.annotations,
-            message.correlation_id,
-        )
-        request = (connection, message, _DEFAULT, call)
-        token = current.set(call)
+        request = Request(connection, message)
+        token = current.set(request)
         try:
-            serializer = daemon.serializer(message.serializer_id)
-            request = (connection, message, serializer, call)
+            request.serializer = serializer = daemon.serializer(message.serializer_id)
             object_id, name, args, kwargs = daemon.read_call(
                 serializer, message, connection.elements_max
             )
-            self._admit(object_id, message, call, refuse)
+            if message.patience:
+                request.deadline = time.monotonic() + message.patience / wire.PATIENCE_PER_S
+            if refuse or daemon.draining or len(self.running) >= self._limits.inflight_max:
+                self._turn_away(object_id)
             if daemon.threads and daemon.objects.makes(object_id, connection.instances):
                 made = self._make_and_call(request, object_id, name, args, kwargs or {})
                 return self._start(request, made)
             target = daemon.objects.target(object_id, connection.instances)
             if message.flags & wire.FLAG_BATCH:
                 return self._start(request, self._batch(target, args))
-            result = self._members.call(target, name, args, kwargs or {}, call)
+            result = self._members.call(target, name, args, kwargs or {}, request)
             if type(result) not in _PLAIN:
                 if type(result) is CoroutineType or inspect.isawaitable(result):
                     return self._start(request, result)
@@ -104,16 +116,11 @@ class Dispatcher:
             current.reset(token)
         return None
 
-    def _admit(self, object_id: str, message: wire.Message, call: Call, refuse: bool) -> None:
-        """Set the deadline; refuse when there is too much to do, or the daemon leaves."""
-        if message.patience:
-            call.deadline = time.monotonic() + message.patience / wire.PATIENCE_PER_S
-        draining = self._daemon.draining
-        if not (draining or refuse or len(self.running) >= self._limits.inflight_max):
-            return
+    def _turn_away(self, object_id: str) -> None:
+        """Refuse a call because there is too much to do, or the daemon leaves."""
         if object_id == DAEMON_NAME:
             return
-        if draining:
+        if self._daemon.draining:
             raise errors.Draining("this service is leaving and takes nothing new: ask another one")
         self._daemon.overloads += 1
         raise errors.Overloaded(
@@ -125,12 +132,10 @@ class Dispatcher:
     ) -> None:
         """Answer an INVOKE message with an error, and do nothing else."""
         self._daemon.calls += 1
-        call = Call(connection.identity, connection, message.seq)
-        try:
-            serializer = self._daemon.serializer(message.serializer_id)
-        except SerializeError:
-            serializer = _DEFAULT
-        self._reply_error((connection, message, serializer, call), error)
+        request = Request(connection, message)
+        with contextlib.suppress(SerializeError):
+            request.serializer = self._daemon.serializer(message.serializer_id)
+        self._reply_error(request, error)
 
     # -- tasks
 
@@ -143,12 +148,11 @@ class Dispatcher:
         kwargs: dict[str, Any],
     ) -> Any:
         """Make the object on a thread, where its class may block, then call it."""
-        connection, message, _, call = request
-        make = self._daemon.objects.target
-        target = await self._members.on_thread(make, (object_id, connection.instances), {}, call)
-        if message.flags & wire.FLAG_BATCH:
+        made = (object_id, request.connection.instances)
+        target = await self._members.on_thread(self._daemon.objects.target, made, {}, request)
+        if request.message.flags & wire.FLAG_BATCH:
             return await self._batch(target, args)
-        result = self._members.call(target, name, args, kwargs, call)
+        result = self._members.call(target, name, args, kwargs, request)
         return await result if inspect.isawaitable(result) else result
 
     async def _batch(self, target: Any, calls: Sequence[Any]) -> list[Any]:
@@ -167,11 +171,7 @@ class Dispatcher:
                 if inspect.isawaitable(result):
                     result = await result
             except Exception as error:
-                if isinstance(error, errors.RmiError):
-                    results.append(_wrapped(error))
-                else:
-                    error._pyroTraceback = remote_traceback(error)  # type: ignore[attr-defined]
-                    results.append(_ExceptionWrapper(error))
+                results.append(as_batch_result(error))
                 break
             results.append(result)
         return results
@@ -184,9 +184,8 @@ class Dispatcher:
         return task
 
     async def _finish(self, request: Request, result: Any) -> None:
-        connection, _, _, call = request
         try:
-            if call.deadline is not None and time.monotonic() >= call.deadline:
+            if request.deadline is not None and time.monotonic() >= request.deadline:
                 _drop(result)
                 raise errors.DeadlinePassed("the caller's deadline passed before this was begun")
             outcome = await result
@@ -205,49 +204,51 @@ class Dispatcher:
         finally:
             task = asyncio.current_task(self._daemon.loop)
             if task is not None and self.running.pop(task, None) is not None:
-                connection.task_ended(task)
+                request.connection.task_ended(task)
 
     def give_up(self, task: asyncio.Task[None]) -> None:
         """End a call that nobody waits for any more, or that there is no time left for."""
         request, result = self.running[task]
-        request[3].deadline = None  # once is enough: its clean-up shall not be cancelled as well
+        request.deadline = None  # once is enough: its clean-up shall not be cancelled as well
         task.cancel()
         if not _begun(task):  # then it never will, and cannot answer for itself
             _drop(result)
             del self.running[task]
             self._reply_error(request, errors.Draining("this was given up before it was begun"))
-            request[0].task_ended(task)
+            request.connection.task_ended(task)
 
     def sweep(self) -> None:
         """Give up the work whose callers have stopped waiting."""
         now = time.monotonic()
         for task, (request, _) in list(self.running.items()):
-            deadline = request[3].deadline
+            deadline = request.deadline
             if deadline is not None and now > deadline and _begun(task):
                 self.give_up(task)
 
     # -- replies
 
     def _reply(self, request: Request, result: Any) -> None:
-        connection, message, serializer, call = request
-        flags = message.flags
+        flags = request.message.flags
         if flags & wire.FLAG_ONEWAY:
             return
-        payload = serializer.dumps(result)
+        payload = request.serializer.dumps(result)
         if len(payload) > self._limits.reply_size_bytes_max:
             raise self._too_large(len(payload))
-        connection.send(
-            wire.encode(
-                wire.MSG_RESULT,
-                serializer.serializer_id,
-                flags & wire.FLAG_BATCH,
-                message.seq,
-                payload,
-                self._annotations(call),
-                message.correlation_id,
-                compress=self._daemon.compress,
-            )
-        )
+        self._send(request, flags & wire.FLAG_BATCH, payload, request.response_annotations)
+
+    def _send(
+        self, request: Request, flags: int, payload: bytes, annotations: Mapping[str, bytes]
+    ) -> None:
+        daemon, message = self._daemon, request.message
+        always = daemon.annotations()
+        what = (wire.MSG_RESULT, request.serializer.serializer_id, flags, message.seq, payload)
+        if annotations or always or message.correlation_id or daemon.compress:
+            annotations = {**annotations, **always} if always else annotations
+            mark = message.correlation_id
+            reply = wire.encode(*what, annotations, mark, compress=daemon.compress)
+        else:
+            reply = wire.encode_plain(*what)
+        request.connection.send(reply)
 
     def _too_large(self, size_bytes: int) -> errors.RmiError:
         return errors.InternalError(
@@ -256,10 +257,9 @@ class Dispatcher:
         )
 
     def _reply_stream(self, request: Request, items: Any) -> None:
-        connection, message, _, _ = request
-        if message.flags & wire.FLAG_ONEWAY:
+        if request.message.flags & wire.FLAG_ONEWAY:
             return
-        stream_id = self._daemon.streams.open(connection, items)
+        stream_id = self._daemon.streams.open(request.connection, items)
         # As stock: an exception for clients too old for streams, and the stream's id beside it.
         self._send_error(
             request,
@@ -269,7 +269,6 @@ class Dispatcher:
         )
 
     def _reply_error(self, request: Request, error: BaseException) -> None:
-        _, message, _, _ = request
         self._daemon.errors += not isinstance(error, (StopIteration, StopAsyncIteration))
         if isinstance(error, StopAsyncIteration):
             error = StopIteration(*error.args)
@@ -277,96 +276,27 @@ class Dispatcher:
             # What ends a process stays here; the caller learns of it, and the daemon serves on.
             log.warning("a remote method raised %r", error)
             error = pyro_errors.PyroError(f"the method raised {type(error).__name__}: {error}")
-        if message.flags & wire.FLAG_ONEWAY:
+        if request.message.flags & wire.FLAG_ONEWAY:
             log.info("a oneway call failed: %r", error)
         else:
-            self._send_error(request, error, 0, None)
+            self._send_error(request, error, 0, {})
 
     def _send_error(
         self,
         request: Request,
         error: BaseException,
         flags: int,
-        annotations: dict[str, bytes] | None,
+        annotations: dict[str, bytes],
     ) -> None:
-        connection, message, serializer, call = request
+        serializer, flags = request.serializer, flags | wire.FLAG_EXCEPTION
         payload = dump_error(serializer, error, tracebacks=self._daemon.tracebacks)
         if len(payload) > self._limits.reply_size_bytes_max:
             payload = serializer.dumps(errors.to_wire(self._too_large(len(payload))))
-
-        def encoded(notes: dict[str, bytes] | None) -> bytes:
-            return wire.encode(
-                wire.MSG_RESULT,
-                serializer.serializer_id,
-                flags | wire.FLAG_EXCEPTION,
-                message.seq,
-                payload,
-                notes,
-                message.correlation_id,
-                compress=self._daemon.compress,
-            )
-
         try:
-            connection.send(encoded({**self._annotations(call), **(annotations or {})}))
+            self._send(request, flags, payload, {**request.response_annotations, **annotations})
         except Exception as why:  # the method's own annotations are what is wrong
             log.warning("annotations of a reply cannot be sent: %s", errors.describe(why))
-            connection.send(encoded(annotations))
-
-    def _annotations(self, call: Call) -> dict[str, bytes]:
-        always = self._daemon.annotations()
-        return {**call.response_annotations, **always} if always else call.response_annotations
-
-
-def _wrapped(error: errors.RmiError) -> dict[str, Any]:
-    """Return an error of our tree as one result of a batch, in the form stock clients know."""
-    return {"__class__": "Pyro5.core._ExceptionWrapper", "exception": errors.to_wire(error)}
-
-
-def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool) -> bytes:
-    """Serialize an exception, or a description of it if it cannot be serialized itself.
-
-    Args:
-        serializer: the caller's.
-        error: what was raised.
-        tracebacks: send the remote traceback along, as stock Pyro5 does.
-
-    Returns:
-        The payload.
-    """
-    try:
-        if isinstance(error, errors.RmiError):
-            return serializer.dumps(errors.to_wire(error))
-        error._pyroTraceback = remote_traceback(error) if tracebacks else []  # type: ignore[attr-defined]
-        return serializer.dumps(error)
-    except Exception as why:
-        said = errors.describe(error)
-        if isinstance(error, errors.RmiError):  # its fields are no plain values
-            return serializer.dumps(errors.to_wire(type(error)(said)))
-        plain = pyro_errors.PyroError(
-            f"Error serializing exception: {errors.describe(why)}. "
-            f"Original exception: {type(error)}: {said}"
-        )
-        plain._pyroTraceback = []
-        return serializer.dumps(plain)
-
-
-def remote_traceback(error: BaseException) -> list[str]:
-    """Return the lines of an exception's traceback, from the called member's frame on.
-
-    What the runtime did before that is left out: it would tell strangers about this machine, and
-    reading the source lines takes ten times as long as refusing a call does.
-    """
-    traceback = error.__traceback__
-    while traceback is not None and _is_own(traceback.tb_frame):
-        traceback = traceback.tb_next
-    if traceback is None:
-        return format_exception_only(type(error), error)
-    lines: list[str] = format_traceback(type(error), error, traceback)
-    return lines
-
-
-def _is_own(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "rmi_runtime"
+            self._send(request, flags, payload, annotations)
 
 
 def _begun(task: asyncio.Task[None]) -> bool:

@@ -69,13 +69,18 @@ class Members:
             if is_private_attribute(name):
                 raise AttributeError(f"attempt to access private attribute '{name}'")
         found = getattr(type(target), name, None)
-        if type(found) is not FunctionType and inspect.isdatadescriptor(found):
+        if type(found) is FunctionType:
+            method = getattr(target, name)
+            # The function has the marks of its decorators at hand, its bound method does not.
+            marked = found if getattr(method, "__func__", None) is found else method
+        elif inspect.isdatadescriptor(found):
             # A property: its getter shall not run for a call that will be refused anyway.
             raise AttributeError(f"attempt to access unexposed attribute '{name}'")
-        method = getattr(target, name)
-        if not getattr(method, "_pyroExposed", False):
+        else:
+            marked = method = getattr(target, name)
+        if not getattr(marked, "_pyroExposed", False):
             raise AttributeError(f"attempt to access unexposed attribute '{name}'")
-        _check(target, method, call, name)
+        _check(target, marked, call, name)
         if self._daemon.threads and self._may_block(target, name, method):
             return self.on_thread(method, args, kwargs, call)
         return _call_plainly(method, args, kwargs, call)
@@ -131,19 +136,19 @@ def _call_plainly(
 ) -> Any:
     """Call a method with ``Pyro5.api.current_context`` showing this call, as written for stock."""
     context = current_context.__dict__  # this thread's
-    connection = call.connection
+    connection, message = call.connection, call.message
     if connection is not None:
         context["client"] = connection
         context["client_sock_addr"] = connection.peer
         context["correlation_id"] = (
-            uuid.UUID(bytes=call.correlation_id)
-            if call.correlation_id
+            uuid.UUID(bytes=message.correlation_id)
+            if message.correlation_id
             else connection.correlation_uuid
         )
-    context["seq"] = call.seq
-    context["msg_flags"] = call.flags
-    context["serializer_id"] = call.serializer_id
-    context["annotations"] = call.annotations
+    context["seq"] = message.seq
+    context["msg_flags"] = message.flags
+    context["serializer_id"] = message.serializer_id
+    context["annotations"] = message.annotations or {}
     context["response_annotations"] = call.response_annotations
     try:
         result = method(*args, **kwargs)

@@ -191,6 +191,10 @@ class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
 
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""
+        if elements_max is None or len(payload) <= elements_max:
+            plain = literals.plain_call(payload)
+            if plain is not None:
+                return plain
         return _checked_call(self._load(payload, elements_max))
 
     def _load(self, payload: bytes, elements_max: int | None) -> Any:
@@ -280,11 +284,13 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
         return self.object_hook(dict(pairs))
 
 
+_SEQUENCES: Final = (list, tuple)
+
 Serializer = SerpentSerializer | JsonSerializer | MsgpackSerializer
 
 
 def _checked_call(call: Any) -> Call:
-    if not isinstance(call, (list, tuple)) or len(call) != 4:
+    if type(call) not in _SEQUENCES or len(call) != 4:
         raise SerializeError("a call is (object id, method, arguments, keyword arguments)")
     object_id, method, args, kwargs = call
     if not isinstance(object_id, str) or not isinstance(method, str):

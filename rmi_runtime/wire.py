@@ -75,10 +75,11 @@ COMPRESS_ABOVE_BYTES: Final = 100  # as stock Pyro5: shorter payloads are not wo
 
 _MAGIC: Final = 0x4DC5
 _TAG: Final = b"PYRO"
+_BEGINNING: Final = _TAG + PROTOCOL_VERSION.to_bytes(2, "big")
 _NO_MESSAGE: Final = "these bytes are no Pyro message: expected them to begin with PYRO"
 _NO_CORRELATION: Final = bytes(16)
 _NO_ANNOTATIONS: Final[Mapping[str, bytes]] = {}
-_header = struct.Struct("!4sHBBHHII16sHH")
+_header = struct.Struct("!6sBBHHII16sHH")
 _chunk_header = struct.Struct("!4sI")
 
 
@@ -183,6 +184,23 @@ class Parser:
                 self._kept.clear()
         return messages
 
+    def lone(self, data: bytes) -> Message | None:
+        """Take bytes from the peer if they are exactly one message, as those of a stock client are.
+
+        Returns:
+            The message; or None, and then the bytes are still to be fed.
+        """
+        if self._kept or self.error is not None or len(data) < HEADER_SIZE:
+            return None
+        try:
+            whole = self._read(data, 0, len(data))
+        except WireError as error:
+            self.error = error
+            return None
+        if whole is None or whole[1] != len(data):
+            return None
+        return whole[0]
+
     def _cut(self, data: bytes, messages: list[Message], messages_max: int) -> None:
         if self._kept:
             self._kept += data
@@ -215,8 +233,7 @@ class Parser:
     def _read(self, data: bytes, start: int, end: int) -> tuple[Message, int] | None:
         """Read one message at *start*; None (and how many bytes are wanted) if it is not whole."""
         (
-            tag,
-            version,
+            beginning,
             type_,
             serializer_id,
             flags,
@@ -227,9 +244,9 @@ class Parser:
             wait,
             magic,
         ) = _header.unpack_from(data, start)
-        if tag != _TAG:
-            raise WireError(_NO_MESSAGE)
-        if version != PROTOCOL_VERSION or magic != _MAGIC:
+        if beginning != _BEGINNING or magic != _MAGIC:
+            if not beginning.startswith(_TAG):
+                raise WireError(_NO_MESSAGE)
             raise WireError(
                 f"invalid message or protocol version: expected PYRO version {PROTOCOL_VERSION}"
             )
@@ -331,29 +348,19 @@ def encode(
         flags |= FLAG_CORRELATION
     notes = _encode_annotations(annotations) if annotations else b""
     header = _header.pack(
-        _TAG,
-        PROTOCOL_VERSION,
-        type_,
-        serializer_id,
-        flags,
-        seq,
-        len(payload),
-        len(notes),
-        correlation_id or _NO_CORRELATION,
-        patience,
-        _MAGIC,
+        *(_BEGINNING, type_, serializer_id, flags, seq, len(payload), len(notes)),
+        *(correlation_id or _NO_CORRELATION, patience, _MAGIC),
     )
     return b"".join((header, notes, payload)) if notes else header + payload
 
 
 def encode_plain(
-    type_: int, serializer_id: int, flags: int, seq: int, payload: bytes, patience: int
+    type_: int, serializer_id: int, flags: int, seq: int, payload: bytes, patience: int = 0
 ) -> bytes:
     """Return one message as bytes: as :func:`encode`, with nothing but the payload, and quicker."""
     return (
         _header.pack(
-            _TAG,
-            PROTOCOL_VERSION,
+            _BEGINNING,
             type_,
             serializer_id,
             flags,

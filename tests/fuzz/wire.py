@@ -58,6 +58,10 @@ def one_input(data: bytes) -> None:
         assert one.annotations == other.annotations
         assert len(one.payload) <= SIZE_MAX
         _load(one)
+    alone = wire.Parser(SIZE_MAX)
+    if alone.lone(data) is not None:
+        assert (len(expected), whole.partial) == (1, False)
+    assert alone.error is None or str(alone.error) == str(whole.error)
     with contextlib.suppress(PyroError, ValueError):
         literals.loads(data[:SIZE_MAX], ELEMENTS_MAX)
 

@@ -7,7 +7,17 @@ import time
 
 import pytest
 
-from rmi_runtime import ANONYMOUS, SERVICE, Call, Identity, allow, call_as, current_call, errors
+from rmi_runtime import (
+    ANONYMOUS,
+    SERVICE,
+    Call,
+    Identity,
+    allow,
+    call_as,
+    current_call,
+    errors,
+    wire,
+)
 from rmi_runtime.context import check_allowed
 
 TELLER = Identity("client", 1, "teller")
@@ -76,6 +86,7 @@ def test_the_remaining_time_is_never_negative_and_has_a_default() -> None:
 
 def test_the_correlation_id_as_a_uuid() -> None:
     assert Call(ANONYMOUS).correlation_uuid() is None
-    found = Call(ANONYMOUS, correlation_id=bytes(range(16))).correlation_uuid()
+    message = wire.Message(wire.MSG_INVOKE, 1, 0, 0, b"", correlation_id=bytes(range(16)))
+    found = Call(ANONYMOUS, message=message).correlation_uuid()
     assert found is not None
     assert found.bytes == bytes(range(16))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import serpent
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from Pyro5.errors import SerializeError
 
-from rmi_runtime.literals import check_elements, loads
+from rmi_runtime.literals import check_elements, loads, plain_call
 
 _scalars = (
     st.none()
@@ -77,6 +77,39 @@ def test_accepts_nothing_that_python_would_refuse_or_read_differently(text: str)
 def test_refuses_what_serpent_never_writes(text: str) -> None:
     with pytest.raises((SerializeError, ValueError)):
         loads(text.encode())
+
+
+names = st.text(max_size=8)
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+
+
+@given(names, names, st.lists(plain, max_size=4).map(tuple))
+@example("thing", "echo", ("hello, \u20ac", -1, 2.5, True, None))
+@example("thing", "echo", (10**17, 10**18, -0.0, "it's", "a\\b", 1e300))
+def test_a_plain_call_is_read_as_any_other_is(
+    object_id: str, method: str, args: tuple[Any, ...]
+) -> None:
+    text = serpent.dumps((object_id, method, args, {}))
+    found = plain_call(text)
+    if found is not None:
+        assert repr((*found[:2], tuple(found[2]), found[3])) == repr(loads(text))
+
+
+@given(st.text("()',{} \n#\\1.-aNone", max_size=30))
+def test_nothing_is_a_plain_call_that_python_would_read_differently(text: str) -> None:
+    call = f"('a','b',{text}"
+    found = plain_call(call.encode())
+    if found is not None:
+        assert repr((*found[:2], tuple(found[2]), found[3])) == repr(ast.literal_eval(call))
+
+
+def test_the_usual_calls_are_plain_calls() -> None:
+    for args in [(), ("hello",), (1, 2, 250, "id-1"), (None, True, -2.5)]:
+        assert plain_call(serpent.dumps(("thing", "echo", args, {}))) is not None
+    for args in [([1],), ("it's",), ("a\\b",), (b"",)]:
+        assert plain_call(serpent.dumps(("thing", "echo", args, {}))) is None
+    assert plain_call(serpent.dumps(("thing", "echo", (), {"a": 1}))) is None
+    assert plain_call(b"('thing','echo',('no tuple'),{})") is None
 
 
 def test_nesting_is_bounded() -> None:

@@ -142,6 +142,30 @@ def test_bytes_that_are_no_message_are_refused_and_beginnings_are_not(
             raise parser.error or AssertionError("it was not refused")
 
 
+@given(messages(), st.integers(1, 400))
+def test_a_lone_message_is_as_one_that_is_fed_and_anything_else_is_left_to_be_fed(
+    data: bytes, cut: int
+) -> None:
+    alone, fed_one = wire.Parser(SIZE_MAX).lone(data), wire.Parser(SIZE_MAX).feed(data)
+    assert alone is not None
+    assert facts(alone) == facts(fed_one[0])
+    parser = wire.Parser(SIZE_MAX)
+    assert parser.lone(data[:-cut]) is None
+    assert parser.lone(data + b"PYRO") is None
+    parser.feed(data[:-cut])
+    if cut < len(data):
+        assert parser.lone(data) is None  # the beginning of another one waits for its rest
+        assert [facts(one) for one in parser.feed(data[-cut:])] == [facts(alone)]
+
+
+def test_a_lone_message_that_is_wrong_ends_the_parsing_with_the_reason() -> None:
+    parser = wire.Parser(SIZE_MAX)
+    bomb = wire.encode(wire.MSG_INVOKE, 1, 0, 0, bytes(SIZE_MAX + 1), compress=True)
+    assert parser.lone(bomb) is None
+    assert "inflates past" in str(parser.error)
+    assert parser.feed(bomb) == []
+
+
 def test_nothing_is_parsed_after_an_error() -> None:
     good = wire.encode(wire.MSG_PING, 1, 0, 1, b"")
     parser = wire.Parser(SIZE_MAX)

@@ -1,0 +1,53 @@
+"""What is to be done when a connection ends, in the order in which it was asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from rmi_runtime.sparse_log import sparse_logger
+
+log = sparse_logger(__name__)
+
+
+class Endings:
+    """Callbacks, and the resources that Pyro5's resource tracking closes."""
+
+    def __init__(self) -> None:
+        self.resources: set[Any] = set()
+        self._callbacks: dict[object, Callable[[], None]] = {}
+        self._over = False
+
+    def add(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have *callback* called at the end; at once, if that has come.
+
+        Returns:
+            A function that takes the callback back.
+        """
+        key = object()
+        if self._over:
+            callback()
+        else:
+            self._callbacks[key] = callback
+
+        def remove() -> None:
+            self._callbacks.pop(key, None)
+
+        return remove
+
+    def happen(self) -> None:
+        """Do it all, once; what fails is logged, and keeps nothing else from being done."""
+        self._over = True
+        callbacks, resources = list(self._callbacks.values()), list(self.resources)
+        self._callbacks.clear()
+        self.resources.clear()
+        for act in [*callbacks, *(functools.partial(_close, one) for one in resources)]:
+            try:
+                act()
+            except Exception:
+                log.exception("something failed that is done at the end of a connection")
+
+
+def _close(resource: Any) -> None:
+    resource.close()

@@ -1,0 +1,69 @@
+"""What was raised, as bytes for the caller: an exception with its remote traceback, or an error."""
+
+from __future__ import annotations
+
+from traceback import format_exception_only
+from types import FrameType
+from typing import Any
+
+from Pyro5 import errors as pyro_errors
+from Pyro5.core import _ExceptionWrapper
+from Pyro5.errors import format_traceback
+
+from rmi_runtime import errors
+from rmi_runtime.serializers import Serializer
+
+
+def as_batch_result(error: Exception) -> Any:
+    """Return an error as one result of a batch, in the form stock clients know."""
+    if isinstance(error, errors.RmiError):
+        return {"__class__": "Pyro5.core._ExceptionWrapper", "exception": errors.to_wire(error)}
+    error._pyroTraceback = remote_traceback(error)  # type: ignore[attr-defined]
+    return _ExceptionWrapper(error)
+
+
+def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool) -> bytes:
+    """Serialize an exception, or a description of it if it cannot be serialized itself.
+
+    Args:
+        serializer: the caller's.
+        error: what was raised.
+        tracebacks: send the remote traceback along, as stock Pyro5 does.
+
+    Returns:
+        The payload.
+    """
+    try:
+        if isinstance(error, errors.RmiError):
+            return serializer.dumps(errors.to_wire(error))
+        error._pyroTraceback = remote_traceback(error) if tracebacks else []  # type: ignore[attr-defined]
+        return serializer.dumps(error)
+    except Exception as why:
+        said = errors.describe(error)
+        if isinstance(error, errors.RmiError):  # its fields are no plain values
+            return serializer.dumps(errors.to_wire(type(error)(said)))
+        plain = pyro_errors.PyroError(
+            f"Error serializing exception: {errors.describe(why)}. "
+            f"Original exception: {type(error)}: {said}"
+        )
+        plain._pyroTraceback = []
+        return serializer.dumps(plain)
+
+
+def remote_traceback(error: BaseException) -> list[str]:
+    """Return the lines of an exception's traceback, from the called member's frame on.
+
+    What the runtime did before that is left out: it would tell strangers about this machine, and
+    reading the source lines takes ten times as long as refusing a call does.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and _is_own(traceback.tb_frame):
+        traceback = traceback.tb_next
+    if traceback is None:
+        return format_exception_only(type(error), error)
+    lines: list[str] = format_traceback(type(error), error, traceback)
+    return lines
+
+
+def _is_own(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "rmi_runtime"
