@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any
@@ -31,6 +32,16 @@ class Slow:
 
     def quick(self) -> str:
         return "quick"
+
+
+class SlowCoroutine(Slow):
+    """The same, without holding up the loop."""
+
+    @expose
+    async def wait(self) -> str:  # type: ignore[override]
+        self.begun += 1
+        await asyncio.to_thread(self.go.wait, 20)
+        return "waited"
 
 
 @row("lifetime", "handshake data reaches the server, its greeting the client")
@@ -63,9 +74,8 @@ def nobody(world: World) -> None:
 
 @row("lifetime", "a call that takes longer than the client's timeout")
 def timed_out(world: World) -> None:
-    if world.direction.server == "daemon":
-        pytest.skip("plain methods do not block there")
-    slow = Slow()
+    # A method that takes its time is a coroutine where plain ones run on the loop.
+    slow = SlowCoroutine() if world.direction.server == "daemon" else Slow()
     world.defer(slow.go.set)
     client = world.client(slow, timeout_s=0.2)
     with pytest.raises((Pyro5.errors.TimeoutError, errors.CallTimeout)):
