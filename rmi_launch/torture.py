@@ -173,14 +173,15 @@ def torture(
         _recovery(lines, out_dir, as_json, console)
         return
     runs = _Runs(console)
-    if bugs:
-        _hunt(bugs, seed, _fresh(out_dir), as_json, runs)
-    elif mix:
-        _mix(minutes, seed, _fresh(out_dir), as_json, runs)
-    else:
-        kinds = _kinds(faults, others["store"], console)
-        plan = Plan(workload, kinds, minutes * 60, seed, **others)
-        _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
+    with runs.guarding():
+        if bugs:
+            _hunt(bugs, seed, _fresh(out_dir), as_json, runs)
+        elif mix:
+            _mix(minutes, seed, _fresh(out_dir), as_json, runs)
+        else:
+            kinds = _kinds(faults, others["store"], console)
+            plan = Plan(workload, kinds, minutes * 60, seed, **others)
+            _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
 
 
 class _Runs:
@@ -189,6 +190,7 @@ class _Runs:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._interrupts = Interrupts(self._told)
+        self.guarding = self._interrupts.guarding
 
     @property
     def interrupted(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,6 +25,32 @@ class Interrupts:
         self.asked = False
         self._told = told
 
+    def _first(self) -> bool:
+        """Take note of a signal; return whether it is the first one."""
+        if self.asked:
+            return False
+        self.asked = True
+        self._told()
+        return True
+
+    def _between_runs(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._first():
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Watch while several runs are made and judged, on the main thread.
+
+        What is under way between two runs, such as a judgement, is finished after the first signal;
+        the second one raises ``KeyboardInterrupt`` there.
+        """
+        before = {number: signal.signal(number, self._between_runs) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     @contextmanager
     def watching(self) -> Iterator[asyncio.Event]:
         """Watch while the present task runs, on the main thread.
@@ -37,19 +64,18 @@ class Interrupts:
         task = asyncio.current_task()
 
         def on_signal() -> None:
-            if self.asked:
-                if task is not None:
-                    task.cancel()
-                return
-            self.asked = True
-            stop.set()
-            self._told()
+            if self._first():
+                stop.set()
+            elif task is not None:
+                task.cancel()
 
         loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
             loop.add_signal_handler(number, on_signal)
         try:
             yield stop
         finally:
-            for number in SIGNALS:
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, handler)

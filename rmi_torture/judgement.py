@@ -30,6 +30,7 @@ from rmi_torture.history import Operation, operations, read_history
 from rmi_torture.kept import Kept, read_kept
 from rmi_torture.plan import Plan
 from rmi_torture.result import Result
+from rmi_torture.schedule import Step
 
 HISTORY, KEPT, RUN = "history.jsonl", "kept.jsonl", "run.json"
 
@@ -40,6 +41,7 @@ class Report:
 
     Attributes:
         plan: what was to be run.
+        schedule: of the faults, as the plan has it: (at, kind, target, duration), in seconds.
         seconds: how long the clients worked.
         faults: how many of each kind were made.
         unready: services that were not ready again after the faults, or what could not be read.
@@ -47,6 +49,7 @@ class Report:
     """
 
     plan: Plan
+    schedule: Sequence[Step] = ()
     seconds: float = 0.0
     faults: Mapping[str, int] = field(default_factory=dict)
     unready: Sequence[str] = ()

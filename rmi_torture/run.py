@@ -73,7 +73,8 @@ async def run(plan: Plan, out_dir: Path, stop: asyncio.Event | None = None) -> R
             finally:
                 await workload.close()
     write_kept(kept, out_dir / KEPT)
-    report = Report(plan, seconds, dict(nemesis.made), unready, cut_short)
+    made = dict(nemesis.made)
+    report = Report(plan, plan.steps(), seconds, made, unready, cut_short)
     write_report(report, out_dir)
     return report
 

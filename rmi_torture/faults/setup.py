@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -29,7 +31,10 @@ from rmi_torture.faults.processes import Kill, Pause
 from rmi_torture.system_under_test import SystemUnderTest
 from rmi_torture.targets import KINDS, MEMBERS, NETWORK
 
-MEMBER_PORT = 17_701
+PORTS = range(17_701, 32_000, 10)
+"""Where Hazelcast members may begin: below the ports that systems give out by themselves."""
+
+_MEMBERS = 3
 
 
 def missing_means() -> dict[str, str]:
@@ -52,6 +57,20 @@ def possible_kinds(store: str = "sqlite") -> tuple[str, ...]:
     """Return all kinds of faults that this machine has the means for, with that store."""
     missing = missing_means().keys() | (MEMBERS if store == "sqlite" else set())
     return tuple(kind for kind in KINDS if kind not in missing)
+
+
+def free_ports() -> int:
+    """Return the first of as many consecutive free ports as there are members.
+
+    Raises:
+        Unavailable: there are none.
+    """
+    for first in PORTS:
+        with ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + _MEMBERS):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise Unavailable("no three ports in a row are free for Hazelcast members")
 
 
 async def _install_hazelcast(data_dir: Path) -> None:
@@ -147,7 +166,7 @@ class Surroundings:
         if self._store == "hazelcast":
             # A name and ports of its own: it must not join anybody else's cluster.
             variables["RMI_HAZELCAST_CLUSTER"] = f"torture-{os.getpid()}"
-            variables["RMI_HAZELCAST_PORT"] = str(MEMBER_PORT)
+            variables["RMI_HAZELCAST_PORT"] = str(free_ports())
             arguments = (*arguments, "--store", "hazelcast")
         return SystemUnderTest(self._data_dir, arguments, variables)
 

@@ -8,7 +8,6 @@ import pytest
 
 from rmi_runtime.errors import InvalidRequest, NotFound
 from rmi_torture.checkers import Line
-from rmi_torture.history import Event, read_history
 from rmi_torture.judgement import CHECKS, HISTORY, KEPT, RUN, Report, judge, write_report
 from rmi_torture.kept import Kept, read_kept, write_kept
 from rmi_torture.plan import Plan
@@ -31,7 +30,9 @@ def save(directory: Path, simulation: Simulation, lines: list[Line], **told: obj
             file.write(event.as_json() + b"\n")
     kept = Kept(dict.fromkeys(ACCOUNTS, OPENING), set(simulation.opening), set(lines))
     write_kept(kept, directory / KEPT)
-    write_report(Report(Plan("bank", seed=7), 12.5, {"kill": 3}, **told), directory)  # type: ignore[arg-type]
+    plan = Plan("bank", seed=7)
+    report = Report(plan, plan.steps(), 12.5, {"kill": 3}, **told)  # type: ignore[arg-type]
+    write_report(report, directory)
 
 
 @pytest.fixture
@@ -110,9 +111,3 @@ def test_files_that_are_not_those_of_a_run_are_refused(
 def test_every_workload_has_checkers_and_needs_operations() -> None:
     assert set(CHECKS) == set(WORKLOADS)
     assert all(needs for _, needs in CHECKS.values())
-
-
-def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
-    event = Event(0, 5, 3, "fail", "post", {"text": "\n"}, {"code": "x", "fields": {"a": 1}})
-    (tmp_path / HISTORY).write_bytes(event.as_json() + b"\n")
-    assert list(read_history(tmp_path / HISTORY)) == [event]
