@@ -30,6 +30,10 @@ from rmi_torture.steps import check_steps
 from rmi_torture.targets import KINDS, MEMBERS, WORKLOADS
 
 RECOVERY_TRIES = 15
+REPORT = "report.html"
+
+LOG_WIDTH = 160
+"""Columns of what is written to a file or a pipe, which do not say how wide they are."""
 
 
 class TortureFound(RmiError):
@@ -161,8 +165,10 @@ def torture(
     Ctrl-C ends a run early: what was recorded by then is checked. A second one ends it at once.
     """
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, width=LOG_WIDTH)
     if saved is not None:
-        _show(judge(saved), as_json, console)
+        _show(_judged(saved), as_json, console)
         return
     if steps:
         _steps(seed, as_json, console)
@@ -182,6 +188,13 @@ def torture(
             kinds = _kinds(faults, others["store"], console)
             plan = Plan(workload, kinds, minutes * 60, seed, **others)
             _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
+
+
+def _judged(directory: Path) -> Result:
+    """Judge the files of a run, and write its page."""
+    result = judge(directory)
+    write_html(result, directory / REPORT)
+    return result
 
 
 class _Runs:
@@ -214,9 +227,7 @@ class _Runs:
             asyncio.run(self._run(plan, out_dir))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        result = judge(out_dir)
-        write_html(result, out_dir / "report.html")
-        return result
+        return _judged(out_dir)
 
     async def _run(self, plan: Plan, out_dir: Path) -> None:
         with self._interrupts.watching() as stop:
@@ -253,7 +264,7 @@ def _show(result: Result, as_json: bool, console: Console) -> None:
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=1))
     print_result(result, console)
-    page = result.history.with_name("report.html")
+    page = result.history.with_name(REPORT)
     console.print(f"history: {result.history}\nreport: {page}", markup=False, highlight=False)
     if result.verdict != "passed":
         raise TortureFound(f"the run {result.verdict}; see the report")

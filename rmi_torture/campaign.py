@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -126,7 +127,8 @@ def hunt(bug: Bug, seed: int, out_dir: Path, perform: Perform) -> Catch:
     Args:
         bug: which.
         seed: of the first try.
-        out_dir: gets a directory for each try.
+        out_dir: gets a directory for each try; the system's own is taken away from the one in
+            which the bug was caught.
         perform: carries a plan out.
 
     Returns:
@@ -138,8 +140,9 @@ def hunt(bug: Bug, seed: int, out_dir: Path, perform: Perform) -> Catch:
     catch = Catch(bug)
     for attempt in range(TRIES):
         plan = plan_for(bug, seed, attempt)
+        directory = out_dir / f"{bug.name}-{plan.seed}"
         try:
-            result = perform(plan, out_dir / f"{bug.name}-{plan.seed}")
+            result = perform(plan, directory)
         except Unavailable as error:  # it did not start in time
             catch = Catch(bug, verdict=f"did not start: {error.message[-200:]}")
             result = None
@@ -147,6 +150,8 @@ def hunt(bug: Bug, seed: int, out_dir: Path, perform: Perform) -> Catch:
             catch = judge_catch(bug, result)
         seconds = time.monotonic() - began_s
         catch = replace(catch, seed=plan.seed, tries=attempt + 1, seconds=seconds)
+        if catch.caught:
+            shutil.rmtree(directory / "data", ignore_errors=True)
         if catch.caught or (result is not None and result.cut_short):
             break
     return catch

@@ -93,11 +93,12 @@ def _errors(verdict: Verdict) -> str:
 
 def print_catches(catches: Sequence[Catch], console: Console) -> None:
     """Print the table of planted bugs."""
-    table = Table(
-        *("planted bug", "workload", "faults", "caught by", "after", "seed", "tries", "seconds"),
-        box=None,
-        pad_edge=False,
-    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("planted bug", no_wrap=True)
+    for name in ("workload", "faults", "caught by", "after"):
+        table.add_column(name)
+    for name in ("seed", "tries", "seconds"):
+        table.add_column(name, no_wrap=True)
     for catch in catches:
         faults = ", ".join(catch.bug.faults) or "none"
         table.add_row(

@@ -110,8 +110,10 @@ async def _work(
         for _ in _until_due(plan, nemesis, recorder):
             if stop.is_set() or any(client.done() for client in clients):
                 break
+            # Not wait_for(): until Python 3.12 it forgets a cancellation that comes with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await stop.wait()
         cut_short = stop.is_set()
         over.set()
         await trouble

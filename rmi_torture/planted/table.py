@@ -60,7 +60,7 @@ _ALL = (
     Bug(data_bugs.unlock_too_early, "bank", (), (_ORDER,), 4),
     Bug(data_bugs.acknowledged_before_written, "bank", ("kill",), (_EFFECTS,)),
     Bug(data_bugs.synced_now_and_then, "bank", ("power",), (_EFFECTS,)),
-    Bug(data_bugs.seen_before_written, "bank", ("kill",), (_ORDER,), 12),
+    Bug(data_bugs.seen_before_written, "bank", ("power",), (_ORDER,), 12, every_s=2.0),
     Bug(data_bugs.lost_update, "bank", (), (_EFFECTS,), 4),
     Bug(data_bugs.transfer_in_two_halves, "bank", (), (_EFFECTS,), 4),
     Bug(data_bugs.no_request_id_check, "bank", (), (_EFFECTS,), 4),

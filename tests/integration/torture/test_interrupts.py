@@ -50,12 +50,13 @@ async def test_who_was_asked_to_end_does_not_begin_the_next_run() -> None:
 
 def test_between_runs_the_first_signal_lets_things_be_finished_and_the_second_does_not() -> None:
     interrupts = Interrupts()
+    before = signal.getsignal(signal.SIGINT)
     with interrupts.guarding():
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.asked
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_after_a_run_the_guard_is_there_again() -> None:
