@@ -97,8 +97,10 @@ class NetworkFault:
         self._struck: set[str] = set()
 
     async def begin(self, target: str) -> Value | None:
-        """Begin it."""
-        await self._proxy.order(do="set", name=target, fault=self._fault)
+        """Begin it; nothing is done to a service that does not go through the proxy."""
+        answer = await self._proxy.order(do="set", name=target, fault=self._fault)
+        if not answer["known"]:
+            return None
         self._struck.add(target)
         return {}
 

@@ -5,8 +5,10 @@ every connection between two services, and from a client to one, passes through 
 be cut, slowed down or reset. The control socket (Unix, one JSON object a line each way):
 
     {"do": "forward", "name": "bank.data", "port": 4711}      -> {"port": 4712}
-    {"do": "set", "name": "bank.data", "fault": "delay"}      -> {}
-    {"do": "heal", "name": "bank.data", "fault": "delay"}     -> {}
+    {"do": "set", "name": "bank.data", "fault": "delay"}      -> {"known": true}
+    {"do": "heal", "name": "bank.data", "fault": "delay"}     -> {"known": true}
+
+A service is known once it has told its port.
 
 It ends when its standard input does.
 """
@@ -144,7 +146,7 @@ class ProxyServer:
             return {"port": await self._forward(name, int(order["port"]))}
         if gate is not None:
             (gate.set if order["do"] == "set" else gate.heal)(order["fault"])
-        return {}
+        return {"known": gate is not None}
 
     async def _forward(self, name: str, port: int) -> int:
         gate = self._gates.get(name)

@@ -144,9 +144,13 @@ def transfer_in_two_halves() -> None:
                 second.append(posting_type(0, credit, amount, -1))
             else:
                 first.append(posting_type(debit, credit, amount, cause))
-        written = commit(self, record_type(first, record.outcomes, record.opened))
+        keys = {*record.balances, *(outcome[0] for outcome in record.outcomes)}
+        halves = record_type(first, record.outcomes, record.opened), record_type(second)
+        for half in halves:
+            self.check(half, keys)
+        written = commit(self, halves[0])
         if second:
-            commit(self, record_type(second)).add_done_callback(lambda done: done.exception())
+            commit(self, halves[1]).add_done_callback(lambda done: done.exception())
         return written
 
     ledger.commit = commit_halves

@@ -44,7 +44,9 @@ def test_the_bank_stands_kills_pauses_and_cuts_of_power_and_network(tmp_path: Pa
     assert [checker["valid"] and checker["checked"] > 0 for checker in told["checkers"]] == [
         *(True, True, True, True),
     ]
-    assert len(told["faults"]) >= 5
+    # Those that kill may have found nobody alive; the others always find something to do.
+    assert {"pause", "partition", "loss", "clock"} <= set(told["faults"])
+    assert {"kill", "nameserver", "power"} & set(told["faults"])
     assert told["acknowledged"] > 500
     history = operations(read_history(tmp_path / "history.jsonl"))
     assert len(history) == told["operations"]

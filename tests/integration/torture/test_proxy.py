@@ -90,6 +90,14 @@ async def test_delay_comes_late_and_whole(proxy: NetworkProxy) -> None:
         await fault.end("echo")
 
 
+async def test_who_does_not_go_through_the_proxy_is_not_struck(proxy: NetworkProxy) -> None:
+    fault = NetworkFault(proxy, "partition")
+    assert await fault.begin("nobody") is None
+    async with echo(proxy):
+        assert await fault.begin("echo") == {}
+        await fault.heal()
+
+
 async def test_a_service_that_is_gone_refuses_through_the_proxy_too(proxy: NetworkProxy) -> None:
     found = await proxy.order(do="forward", name="nobody", port=1)
     reader, _ = await asyncio.open_connection("127.0.0.1", found["port"])
