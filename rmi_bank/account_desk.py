@@ -9,7 +9,7 @@ from typing import Any
 from rmi_bank import operations as op
 from rmi_bank import rules
 from rmi_bank.lock_desk import LockDesk
-from rmi_bank.oplines import DATA_SALDO, DataEntry
+from rmi_bank.oplines import DATA_SALDO
 from rmi_bank.stores import Ledger
 from rmi_bank.values import accounts_of, checked_int, checked_limit, shown_line
 from rmi_runtime import allow, expose
@@ -40,10 +40,9 @@ class AccountDesk(ABC):
         wanted = accounts_of(accounts, cash=True)
         self._check_open()
         balances = self._ledger.balances(wanted)
+        told = zip(wanted, balances, strict=True)
         self._log(
-            (business_id, DATA_SALDO, account, balance)
-            for account, balance in zip(wanted, balances, strict=True)
-            if balance is not None
+            business_id, DATA_SALDO, [(a, balance) for a, balance in told if balance is not None]
         )
         return {
             "commit": self._ledger.commit_no,
@@ -116,5 +115,5 @@ class AccountDesk(ABC):
         """Refuse while nobody knows what the store holds."""
 
     @abstractmethod
-    def _log(self, entries: Iterable[DataEntry]) -> None:
-        """Write lines of the operation log."""
+    def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
+        """Write a line of the operation log for each (account, value)."""

@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,6 @@ class DataObject(AccountDesk, TokenDesk):
         if not record:
             self._desk.release(ticket)
             return self._ledger.commit_no
-        self._ledger.check(record, ticket.keys, ticket.settled)
         return _shielded(self._write(ticket, record))
 
     def unlock(self, lease: int) -> None:
@@ -172,8 +172,7 @@ class DataObject(AccountDesk, TokenDesk):
         """
         ticket = self._desk.held(checked_int("lease", lease, 0, 2**63 - 1), self._caller())
         self._desk.release(ticket)
-        accounts = (key for key in ticket.keys if isinstance(key, int))
-        self._log((ticket.business_id, UNLOCK, account, 0) for account in accounts)
+        self._log(ticket.business_id, UNLOCK, [(a, 0) for a in ticket.keys if isinstance(a, int)])
 
     async def open_account(
         self,
@@ -292,10 +291,11 @@ class DataObject(AccountDesk, TokenDesk):
         except BaseException:
             self._desk.release(ticket)
             raise
-        self._log((ticket.business_id, GETLOCK, account, 0) for account in accounts)
+        self._log(ticket.business_id, GETLOCK, zip(accounts, repeat(0)))
         return answer
 
     def _write(self, ticket: Ticket, record: Record) -> asyncio.Future[int]:
+        self._ledger.check(record, ticket.keys, ticket.settled)
         written = self._ledger.commit(record)
         self._desk.begin_commit(ticket)
         written.add_done_callback(partial(self._committed, ticket, record))
@@ -307,10 +307,7 @@ class DataObject(AccountDesk, TokenDesk):
         if self._ledger.broken:
             self._reopen_soon()
         elif not failed:
-            touched = dict.fromkeys(a for posting in record.postings for a in posting[:2])
-            touched.pop(op.CASH, None)
-            balances = zip(touched, self._ledger.balances(touched), strict=True)
-            self._log((ticket.business_id, COMMIT, a, balance or 0) for a, balance in balances)
+            self._log(ticket.business_id, COMMIT, (record.balances or {}).items())
         self._desk.release(ticket)
 
     def _reopen_soon(self) -> None:
@@ -337,9 +334,9 @@ class DataObject(AccountDesk, TokenDesk):
         if self._reopening is not None:
             raise Unavailable("the store failed and is being opened anew; try again shortly")
 
-    def _log(self, entries: Iterable[DataEntry]) -> None:
+    def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
         if self._op_log is not None:
-            self._op_log.append(entries)
+            self._op_log.append([(business_id, kind, values)])
 
 
 async def _shielded(written: asyncio.Future[int]) -> int:

@@ -34,8 +34,8 @@ GETLOCK, UNLOCK, COMMIT, DATA_SALDO = "getlock", "unlock", "commit", "saldo"
 BusinessEntry = tuple[int, str, int, int | str]
 """(client, operation type, account, value)"""
 
-DataEntry = tuple[int, str, int, int]
-"""(business object, operation type, account, value)"""
+DataEntry = tuple[int, str, Iterable[tuple[int, int]]]
+"""(business object, operation type, [(account, value), ...]): a line for each account"""
 
 
 def business_entry(request: op.Request) -> BusinessEntry | None:
@@ -72,11 +72,14 @@ def business_lines(first: int, at: datetime, entries: Iterable[BusinessEntry]) -
 def data_lines(first: int, at: datetime, entries: Iterable[DataEntry]) -> list[str]:
     """Format a batch of the data log, as :func:`business_lines` does."""
     start = _start(at)
-    return [
-        f"{start}{number} - BusinessServerID: {business_id} - OperationType: {kind} - "
-        f"Account: {account} - Value: {value}"
-        for number, (business_id, kind, account, value) in enumerate(entries, first)
-    ]
+    lines: list[str] = []
+    for business_id, kind, values in entries:
+        said = f" - BusinessServerID: {business_id} - OperationType: {kind} - Account: "
+        lines += [
+            f"{start}{number}{said}{account} - Value: {value}"
+            for number, (account, value) in enumerate(values, first + len(lines))
+        ]
+    return lines
 
 
 def _start(at: datetime) -> str:

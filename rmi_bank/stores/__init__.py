@@ -7,7 +7,7 @@ object calls it, and makes sure that no two commits under way touch the same acc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -22,11 +22,15 @@ class Record:
         postings: movements of money, in order.
         outcomes: what became of the requests that caused them.
         opened: accounts to open, as (account, owner or None).
+        balances: what each account in it but cash holds after it; :meth:`Ledger.check` fills it in.
+        cash: what it changes on the cash account; likewise.
     """
 
     postings: Sequence[Posting] = field(default_factory=list)
     outcomes: Sequence[NewOutcome] = field(default_factory=list)
     opened: Sequence[tuple[int, int | None]] = field(default_factory=list)
+    balances: Mapping[int, int] | None = None
+    cash: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.postings or self.outcomes or self.opened)

@@ -172,24 +172,68 @@ class Books:
             if account in self.balances or account in moved:
                 raise AccountExists(f"account {account} has been opened already", account=account)
             moved[account] = 0
-        for posting in record.postings:
-            debit, credit, amount, cause = posting
-            if debit == credit or not -1 <= cause < len(record.outcomes):
+        outcomes = len(record.outcomes)
+        cash = 0
+        for debit, credit, amount, cause in record.postings:
+            if debit == credit or not -1 <= cause < outcomes:
                 raise InvalidRequest(
-                    f"posting {list(posting)}: debit and credit must differ, and the cause must be "
-                    "the place of an outcome, or -1",
+                    f"posting {[debit, credit, amount, cause]}: debit and credit must differ, and "
+                    "the cause must be the place of an outcome, or -1",
                     field="postings",
                 )
-            if debit != CASH:
-                self._move(moved, locked, debit, -amount)
-            if credit != CASH:
-                self._move(moved, locked, credit, amount)
-        request_ids = {outcome.request_id for outcome in record.outcomes}
+            if debit == CASH:
+                cash -= amount
+            else:
+                balance = moved[debit] if debit in moved else self._locked_balance(locked, debit)
+                if balance < amount:
+                    raise InsufficientFunds(
+                        f"account {debit} holds {balance}, which is less than {amount}",
+                        account=debit,
+                        balance=balance,
+                        amount=amount,
+                    )
+                moved[debit] = balance - amount
+            if credit == CASH:
+                cash += amount
+            else:
+                balance = moved[credit] if credit in moved else self._locked_balance(locked, credit)
+                if balance + amount >= BALANCE_END:
+                    raise BalanceLimit(f"account {credit} cannot hold {balance + amount}")
+                moved[credit] = balance + amount
+        self._check_outcomes(record, locked, settled)
+        record.balances, record.cash = moved, cash
+
+    def take_unchecked(self, record: Record) -> None:
+        """Work out the effect of a record that nobody checked, so that memory tells the truth."""
+        balances = {account: 0 for account, _ in record.opened}
+        for debit, credit, amount, _ in record.postings:
+            for account, change in ((debit, -amount), (credit, amount)):
+                if account == CASH:
+                    record.cash += change
+                else:
+                    before = balances.get(account)
+                    balances[account] = (
+                        self.balances[account] if before is None else before
+                    ) + change
+        record.balances = balances
+
+    def _locked_balance(self, locked: Collection[int | str], account: int) -> int:
+        if account not in locked:
+            raise _not_locked(account)
+        balance = self.balances.get(account)
+        if balance is None:
+            raise UnknownAccount(f"account {account} has not been opened", account=account)
+        return balance
+
+    @staticmethod
+    def _check_outcomes(
+        record: Record, locked: Collection[int | str], settled: Collection[str]
+    ) -> None:
+        request_ids = {outcome[0] for outcome in record.outcomes}
         if len(request_ids) < len(record.outcomes):
             raise InvalidRequest("two outcomes have the same request id", field="outcomes")
-        for request_id in request_ids:
-            if request_id not in locked:
-                raise _not_locked(request_id)
+        if not request_ids.issubset(locked):
+            raise _not_locked(request_ids.difference(locked).pop())
         if settled and not request_ids.isdisjoint(settled):
             request_id = request_ids.intersection(settled).pop()
             raise Conflict(
@@ -197,28 +241,6 @@ class Books:
                 "lock has told",
                 request_id=request_id,
             )
-
-    def _move(
-        self, moved: dict[int, int], locked: Collection[int | str], account: int, change: int
-    ) -> None:
-        balance = moved.get(account)
-        if balance is None:
-            if account not in locked:
-                raise _not_locked(account)
-            balance = self.balances.get(account)
-            if balance is None:
-                raise UnknownAccount(f"account {account} has not been opened", account=account)
-        balance += change
-        if balance < 0:
-            raise InsufficientFunds(
-                f"account {account} holds {balance - change}, which is less than {-change}",
-                account=account,
-                balance=balance - change,
-                amount=-change,
-            )
-        if balance >= BALANCE_END:
-            raise BalanceLimit(f"account {account} cannot hold {balance}", account=account)
-        moved[account] = balance
 
     def fitting(self, records: Sequence[Record]) -> int:
         """Return how many of *records*, from the first on, one transaction can take.
@@ -229,8 +251,7 @@ class Books:
         lines = 0
         for place, record in enumerate(records):
             lines += len(record.postings)
-            for debit, credit, amount, _ in record.postings:
-                cash += amount if credit == CASH else -amount if debit == CASH else 0
+            cash += record.cash
             if cash <= -BALANCE_END or (place and lines > GROUP_LINES_MAX):
                 return place
         return len(records)
@@ -239,21 +260,25 @@ class Books:
         """Return the transaction that commits *records*, in order. Nothing is changed yet.
 
         Args:
-            records: checked, and no two touching the same account but cash.
+            records: which :meth:`check` let pass, and no two touching the same account but cash.
             at_us: the time to write into the journal.
         """
         plan = Plan(line=self.line, commit_no=self.commit_no, folded_line=self._folded_line)
         number = self.index.last
+        cash = self.balances[CASH]
         for record in records:
             commit = plan.commit_no = plan.commit_no + 1
             plan.commits.append(commit)
             plan.opened.extend(record.opened)
-            plan.balances.update((account, 0) for account, _ in record.opened)
+            plan.balances.update(record.balances or {})
+            cash += record.cash
             for request_id, operation, result in record.outcomes:
                 number += 1
                 plan.outcomes.append((number, request_id, commit, operation, result))
             outcomes = range(number + 1 - len(record.outcomes), number + 1)
             self._plan_lines(plan, record.postings, commit, at_us, outcomes)
+        if cash != self.balances[CASH]:
+            plan.balances[CASH] = cash
         plan.index = self.index.plan(len(plan.outcomes))
         plan.indexed_outcome = self.index.mark()
         self._plan_folds(plan)
@@ -267,31 +292,22 @@ class Books:
         at_us: int,
         outcomes: Sequence[int],
     ) -> None:
-        """Plan the journal lines of one commit: move balances and the ends of chains."""
-        balances, last_lines = plan.balances, plan.last_lines
-        balances_before, lines_before = self.balances, self._last_lines
+        """Plan the journal lines of one commit, and where the chains of its accounts end then."""
+        ends, ends_before, journal = plan.last_lines, self._last_lines, plan.journal
         line = plan.line
         for debit, credit, amount, cause in postings:
             line += 1
-            before_debit = last_lines.get(debit)
-            if before_debit is None:
-                before_debit = lines_before.get(debit, 0)
-                balances.setdefault(debit, balances_before.get(debit, 0))
-            before_credit = last_lines.get(credit)
-            if before_credit is None:
-                before_credit = lines_before.get(credit, 0)
-                balances.setdefault(credit, balances_before.get(credit, 0))
-            balances[debit] -= amount
-            balances[credit] += amount
-            last_lines[debit] = last_lines[credit] = line
-            if debit != CASH and is_marked(debit, line):
-                plan.marks.append((debit, line))
-            if credit != CASH and is_marked(credit, line):
-                plan.marks.append((credit, line))
+            before_debit = ends[debit] if debit in ends else ends_before.get(debit, 0)
+            before_credit = ends[credit] if credit in ends else ends_before.get(credit, 0)
+            ends[debit] = ends[credit] = line
             outcome = outcomes[cause] if cause >= 0 else None
-            plan.journal.append(
+            journal.append(
                 (line, commit, at_us, debit, credit, amount, outcome, before_debit, before_credit)
             )
+            if is_marked(debit, line) and debit != CASH:
+                plan.marks.append((debit, line))
+            if is_marked(credit, line) and credit != CASH:
+                plan.marks.append((credit, line))
         plan.line = line
 
     def _plan_folds(self, plan: Plan) -> None:

@@ -177,6 +177,8 @@ class SqliteLedger:
         """
         if self.broken:
             raise Unavailable("the store failed and has to be opened anew; try again shortly")
+        if record.balances is None:
+            self._books.take_unchecked(record)
         return self._commits.submit_nowait(record)
 
     async def statement(self, account: int, after: int, limit: int) -> list[Line]:

@@ -50,6 +50,15 @@ class Disk:
         return books
 
 
+def planned(books: Books, records: list[Record], at_us: int) -> Plan:
+    for record in records:
+        keys: set[int | str] = {a for posting in record.postings for a in posting[:2]}
+        keys.update(account for account, _ in record.opened)
+        keys.update(outcome.request_id for outcome in record.outcomes)
+        books.check(record, keys)
+    return books.plan(records, at_us)
+
+
 def opened(*accounts: int, balance: int = 100) -> Record:
     return Record(
         [Posting(CASH, account, balance) for account in accounts],
@@ -59,7 +68,7 @@ def opened(*accounts: int, balance: int = 100) -> Record:
 
 def fresh(*accounts: int) -> Books:
     books = Books({CASH: 0}, {}, {})
-    books.apply(books.plan([opened(*accounts)], 1))
+    books.apply(planned(books, [opened(*accounts)], 1))
     return books
 
 
@@ -90,7 +99,7 @@ def test_a_start_at_any_moment_of_the_folding_finds_the_same_books(
         for number, group in enumerate(groups):
             record = opened(*range(1, 12), balance=10**6) if number == 0 else Record()
             record.postings = [*record.postings, *(Posting(*transfer) for transfer in group)]
-            plan = books.plan([record], number)
+            plan = planned(books, [record], number)
             disk.write(plan)
             books.apply(plan)
             again = disk.load()
@@ -108,12 +117,12 @@ def test_folding_goes_on_for_ever_so_that_a_start_never_reads_much(
     monkeypatch.setattr(books_module, "FOLD_LINES", 100)
     disk, books = Disk(), Books({CASH: 0}, {}, {})
     accounts = range(1, 2001)
-    first = books.plan([opened(*accounts)], 0)
+    first = planned(books, [opened(*accounts)], 0)
     disk.write(first)
     books.apply(first)
     for number in range(3000):
         source = 1 + number * 7919 % 2000
-        plan = books.plan([Record([Posting(source, 1 + source % 2000, 1)])], number)
+        plan = planned(books, [Record([Posting(source, 1 + source % 2000, 1)])], number)
         disk.write(plan)
         books.apply(plan)
         if number > 2000:
@@ -123,8 +132,8 @@ def test_folding_goes_on_for_ever_so_that_a_start_never_reads_much(
 
 def test_each_line_names_the_one_before_it_on_both_accounts() -> None:
     books = fresh(1, 2)  # lines 1 and 2
-    plan = books.plan(
-        [Record([Posting(1, 2, 5), Posting(1, 2, 5)]), Record([Posting(2, CASH, 1)])], 9
+    plan = planned(
+        books, [Record([Posting(1, 2, 5), Posting(1, 2, 5)]), Record([Posting(2, CASH, 1)])], 9
     )
     assert [(row[0], row[7], row[8]) for row in plan.journal] == [(3, 1, 2), (4, 3, 3), (5, 4, 2)]
     assert plan.commits == [2, 3]
@@ -133,7 +142,7 @@ def test_each_line_names_the_one_before_it_on_both_accounts() -> None:
 def test_a_plan_changes_nothing_until_it_is_applied() -> None:
     books = fresh(1, 2)
     before = (dict(books.balances), books.line, books.commit_no, books.last_line(1))
-    books.plan([Record([Posting(1, 2, 5)]), opened(3)], 9)
+    planned(books, [Record([Posting(1, 2, 5)]), opened(3)], 9)
     assert (dict(books.balances), books.line, books.commit_no, books.last_line(1)) == before
 
 
@@ -141,7 +150,7 @@ def test_a_posting_names_the_request_that_caused_it() -> None:
     books = fresh(1, 2)
     outcomes = [NewOutcome("1:a", "x", "1"), NewOutcome("1:b", "y", "2")]
     record = Record([Posting(1, 2, 5, 1), Posting(1, 2, 5)], outcomes)
-    plan = books.plan([record], 9)
+    plan = planned(books, [record], 9)
     assert [row[6] for row in plan.journal] == [2, None]
     assert plan.outcomes == [(1, "1:a", 2, "x", "1"), (2, "1:b", 2, "y", "2")]
 
@@ -182,6 +191,7 @@ def test_one_transaction_takes_no_more_than_cash_can_hold() -> None:
     books = fresh(1, 2)
     books.balances[CASH] = -(BALANCE_END - 2 * AMOUNT_MAX - 1)
     big = Record([Posting(CASH, 1, AMOUNT_MAX)])
+    books.check(big, {1})
     assert books.fitting([big, big]) == 2
     assert books.fitting([big, big, big]) == 2
     assert books.fitting([big, Record([Posting(1, CASH, AMOUNT_MAX)]), big, big]) == 4

@@ -20,19 +20,19 @@ def test_a_business_line_is_as_the_seed_has_it() -> None:
 
 def test_a_data_line_is_as_the_seed_has_it() -> None:
     at = datetime(2021, 10, 31, 16, 5, 13, 640164)
-    assert data_lines(1, at, [(1, "getlock", 1, 0)]) == [
+    assert data_lines(1, at, [(1, "getlock", [(1, 0)])]) == [
         "Timestamp:2021-10-31 16:05:13.640164 - OperationNumber: 1 - BusinessServerID: 1 - "
         "OperationType: getlock - Account: 1 - Value: 0"
     ]
 
 
 def test_microseconds_are_always_there() -> None:
-    (line,) = data_lines(1, datetime(2021, 10, 31, 13, 18, 18), [(4, "saldo", 6, 0)])
+    (line,) = data_lines(1, datetime(2021, 10, 31, 13, 18, 18), [(4, "saldo", [(6, 0)])])
     assert "13:18:18.000000 " in line
 
 
 def test_the_lines_of_a_batch_are_numbered_from_the_first_on() -> None:
-    lines = data_lines(7, datetime(2021, 10, 31), [(4, "commit", 6, 1), (4, "commit", 8, 2)])
+    lines = data_lines(7, datetime(2021, 10, 31), [(4, "commit", [(6, 1), (8, 2)])])
     assert [line.partition("OperationNumber: ")[2] for line in lines] == [
         "7 - BusinessServerID: 4 - OperationType: commit - Account: 6 - Value: 1",
         "8 - BusinessServerID: 4 - OperationType: commit - Account: 8 - Value: 2",
