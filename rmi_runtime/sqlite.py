@@ -95,7 +95,7 @@ class SqliteThread:
         self._path = path
         self._setup = setup
         self._uri = uri
-        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs_max = jobs_max
         self._thread: threading.Thread | None = None
 
@@ -110,7 +110,7 @@ class SqliteThread:
             raise RuntimeError("this SqliteThread has been started already")
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Any] = loop.create_future()
-        jobs: queue.Queue[_Job | None] = queue.Queue()
+        jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs = jobs
         self._thread = threading.Thread(
             target=self._run, args=(loop, opened, jobs), name=f"sqlite {Path(self._path).name}"
@@ -171,7 +171,7 @@ class SqliteThread:
         self,
         loop: asyncio.AbstractEventLoop,
         opened: asyncio.Future[Any],
-        jobs: queue.Queue[_Job | None],
+        jobs: queue.SimpleQueue[_Job | None],
     ) -> None:
         connection: sqlite3.Connection | None = None
         try:
