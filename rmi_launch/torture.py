@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -164,6 +165,8 @@ def torture(
 
     Ctrl-C ends a run early: what was recorded by then is checked. A second one ends it at once.
     """
+    # Its clients complain, rightly, of each service that was killed.
+    logging.getLogger("rmi_runtime").setLevel(logging.ERROR)
     console = Console(stderr=as_json)
     if not console.is_terminal:
         console = Console(stderr=as_json, width=LOG_WIDTH)

@@ -14,6 +14,9 @@ from rmi_torture.targets import MEMBERS
 OVERHEAD_S = 12.0
 OVERHEAD_HAZELCAST_S = 45.0
 
+_LEASE = {"RMI_LOCK_LEASE_S": "1.0"}
+"""Short, so that many holders can dawdle past its end in little time."""
+
 _PROCESS_FAULTS = ("kill", "pause")
 _HAZELCAST_FAULTS = (
     *("kill", "pause", "nameserver", "partition", "loss", "delay"),
@@ -92,7 +95,7 @@ def phases(minutes: float, seed: int, *, kinds: Sequence[str], hazelcast: bool) 
     shared = tuple(kind for kind in every if kind != "power")
     shares: list[tuple[str, float, dict[str, Any]]] = [
         ("bank", 0.5, {"workload": "bank", "faults": every, "every_s": 1.0, "batch": 64}),
-        ("lock", 0.05, {"workload": "lock", "faults": _PROCESS_FAULTS}),
+        ("lock", 0.05, {"workload": "lock", "faults": _PROCESS_FAULTS, "environment": _LEASE}),
         ("queue", 0.1, {"workload": "queue", "faults": _PROCESS_FAULTS}),
         ("messages", 0.15, {"workload": "messages", "faults": shared, "every_s": 1.5}),
     ]
