@@ -76,13 +76,16 @@ class BankGateway:
             RmiError: why it was not done, or (not definite) may not have been.
         """
         queue = self._reads if isinstance(operation, op.BalanceQuery) else self._changes
-        outcome = await queue.submit((_principal(identity), operation))
+        outcome = await queue.submit_nowait((_principal(identity), operation))
         if isinstance(outcome, Refused):
             raise outcome.to_error()
-        answer = {"balance": outcome.balance, "commit": outcome.commit}
         if isinstance(operation, op.BalanceQuery):
-            return answer
-        return {"request_id": operation.request_id, **answer}
+            return {"balance": outcome.balance, "commit": outcome.commit}
+        return {
+            "request_id": operation.request_id,
+            "balance": outcome.balance,
+            "commit": outcome.commit,
+        }
 
     async def execute_many(
         self, identity: Identity, operations: Sequence[Operation]

@@ -43,7 +43,15 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     inner: list[Inner] = []
 
 
+class Flat(msgspec.Struct, forbid_unknown_fields=True):
+    """A text and a number: what the commonest bodies are made of."""
+
+    text: str
+    number: int
+
+
 BODY: JsonBody[Outer] = JsonBody(Outer)
+FLAT: JsonBody[Flat] = JsonBody(Flat)
 inners = st.builds(Inner, name=st.text(), note=st.text())
 outers = st.builds(
     Outer, text=st.text(), number=st.integers(-(2**63), 2**63), inner=st.lists(inners)
@@ -70,6 +78,24 @@ def test_a_name_given_twice_is_refused_wherever_it_is(value: Outer, data: st.Dat
     body = json.dumps(plain, ensure_ascii=False)
     body = body.replace(f'"{mark}"', f'"{again}"')
     assert refusal(BODY.parse, body.encode()) == 400
+
+
+@given(
+    text=st.text(),
+    number=st.integers(-(2**63), 2**63 - 1),
+    again=st.sampled_from(["", "text", "number", "t\\u0065xt"]),
+    ascii=st.booleans(),
+    indent=st.sampled_from([None, 2]),
+)
+def test_a_flat_body_is_read_and_no_name_in_it_may_come_twice(
+    text: str, number: int, again: str, ascii: bool, indent: int | None
+) -> None:
+    plain = {"text": text, "number": number}
+    body = json.dumps(plain, ensure_ascii=ascii, indent=indent).encode()
+    assert FLAT.parse(body) == Flat(text, number)
+    if again:
+        value = json.dumps(number if again == "number" else text)
+        assert refusal(FLAT.parse, f'{{"{again}":{value},'.encode() + body.strip()[1:]) == 400
 
 
 def refusal(read: Callable[..., Any], *args: Any, **options: Any) -> int:
