@@ -4,7 +4,7 @@
 #   make test     all tests; prints what was skipped and why
 #   make check    format, lint, types, import directions
 #   make torture  faults against a system of its own: ten minutes of all kinds, then each planted
-#                 bug, which must be caught (about eight minutes more); MINUTES=1 for a taste
+#                 bug, which must be caught (about five minutes more); MINUTES=1 for a taste
 #   make setup    only the environment, with everything that the tests need
 #   make bench    measures the promises about speed; ARGS="--only batches"
 

@@ -15,6 +15,7 @@ from rmi_torture.faults.setup import missing_java
 from rmi_torture.plan import Plan
 from rmi_torture.planted import BUGS, Bug
 from rmi_torture.result import Result
+from rmi_torture.workloads.messages import NO_MORE_S
 
 TRIES = 3
 """How often a bug is looked for: on a slow machine, the moment in which it shows may not come."""
@@ -23,8 +24,8 @@ STRETCH = 1.5
 """How much longer each further try is."""
 
 ANOTHER_SEED = 1000
-OVERHEAD_S = 9.0
-OVERHEAD_HAZELCAST_S = 35.0
+OVERHEAD_S = 5.0
+OVERHEAD_HAZELCAST_S = 25.0
 
 Perform = Callable[[Plan, Path], Result]
 """Carries a plan out in a directory, and judges what it left."""
@@ -104,7 +105,9 @@ def plan_for(bug: Bug, seed: int, attempt: int = 0) -> Plan:
 
 def estimate_s(bug: Bug) -> float:
     """Return about how long one try takes on a quiet machine, in seconds."""
-    return bug.seconds + (OVERHEAD_S if bug.store == "sqlite" else OVERHEAD_HAZELCAST_S)
+    overhead_s = OVERHEAD_S if bug.store == "sqlite" else OVERHEAD_HAZELCAST_S
+    lost_s = NO_MORE_S if bug.workload == "queue" and bug.faults else 0.0
+    return bug.seconds + overhead_s + lost_s
 
 
 def reason_to_skip(bug: Bug) -> str:

@@ -26,7 +26,8 @@ KEYED = 0.7
 TRIES_MAX = 8
 READ_PAUSE_S = 0.3
 COLLECT_S = 300.0
-CONSUMED_S = 60.0
+NO_MORE_S = 25.0
+"""How long to wait for another message to be consumed: two leases of claims, and some."""
 
 Page = Mapping[str, Any]
 Fetch = Callable[[str | None], Awaitable[Page]]
@@ -174,18 +175,22 @@ class MessagesWorkload:
         """Read all messages, wait until they are consumed, and read that."""
         async with asyncio.timeout(COLLECT_S):
             rows = await _read_all(_stubborn(lambda after: self._gateway.page(after, PAGE)))
-            deadline_s = time.monotonic() + CONSUMED_S
-            while True:
-                consumed = await _read_all(
-                    _stubborn(lambda after: self._gateway.consumed(after, PAGE))
-                )
-                if len(consumed) >= len(rows) or time.monotonic() > deadline_s:
-                    break
-                await asyncio.sleep(1.0)
+            consumed = await self._all_consumed(len(rows))
         kept = Kept(messages=[(row["id"], row["text"]) for row in rows])
         for row in consumed:
             kept.consumed.setdefault(row["by"], []).append(row["id"])
         return kept
+
+    async def _all_consumed(self, expected: int) -> list[Mapping[str, Any]]:
+        """Read what was consumed, when it is all or nothing has been added for a long while."""
+        count, since_s = -1, 0.0
+        while True:
+            consumed = await _read_all(_stubborn(lambda after: self._gateway.consumed(after, PAGE)))
+            if len(consumed) > count:
+                count, since_s = len(consumed), time.monotonic()
+            if count >= expected or time.monotonic() - since_s > NO_MORE_S:
+                return consumed
+            await asyncio.sleep(1.0)
 
     async def close(self) -> None:
         """Hang up."""
