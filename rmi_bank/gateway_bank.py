@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from rmi_bank import operations as op
@@ -54,13 +54,13 @@ class BankGateway:
         await self._changes.aclose()
         await self._reads.aclose()
 
-    async def identify(self, token: str) -> Identity | None:
+    def identify(self, token: str) -> Coroutine[Any, Any, Identity | None]:
         """Return whose token it is; None if it is fake, revoked (for a second or two) or expired.
 
         Raises:
             Unavailable: nobody could be asked.
         """
-        return await self._identities.find(hash_token(token))
+        return self._identities.find(hash_token(token))
 
     async def execute(self, identity: Identity, operation: Operation) -> dict[str, Any]:
         """Do one operation.

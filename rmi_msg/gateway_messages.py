@@ -55,7 +55,7 @@ class MessageGateway:
             Unavailable: nobody could store it; it is not stored.
             Indefinite: it may have been stored; repeat it with the same id.
         """
-        return await self._posts.submit((check_id(id), check_text(text)))
+        return await self._posts.submit_nowait((check_id(id), check_text(text)))
 
     async def page(
         self, after: str | None = None, limit: int = PAGE_LIMIT_DEFAULT

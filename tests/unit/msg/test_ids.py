@@ -8,7 +8,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmi_msg.ids import keyed_message_id, message_id, new_message_id, uuid7
+from rmi_msg.ids import keyed_message_id, message_id, new_message_id, uuid5, uuid7
 
 # From the seed's printed log; two of its lines were cut, these are whole.
 SEED_IDS = {
@@ -22,6 +22,11 @@ def test_the_id_of_a_text_is_the_seeds() -> None:
         assert message_id(text) == id
 
 
+@given(st.uuids(), st.text())
+def test_a_uuid5_is_the_standard_librarys(namespace: uuid.UUID, name: str) -> None:
+    assert uuid5(namespace.bytes, name) == str(uuid.uuid5(namespace, name))
+
+
 @given(st.text())
 def test_a_key_never_meets_the_id_of_a_text(key: str) -> None:
     assert keyed_message_id(key) == keyed_message_id(key)
@@ -30,7 +35,8 @@ def test_a_key_never_meets_the_id_of_a_text(key: str) -> None:
 
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**80 - 1))
 def test_a_uuid7_carries_its_time_version_variant_and_random_bits(ms: int, bits: int) -> None:
-    made = uuid7(ms, bits)
+    made = uuid.UUID(uuid7(ms, bits))
+    assert str(made) == uuid7(ms, bits)
     assert (made.version, made.variant) == (7, uuid.RFC_4122)
     assert made.int >> 80 == ms
     assert made.int >> 64 & 0xFFF == bits >> 62 & 0xFFF
