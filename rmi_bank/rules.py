@@ -160,15 +160,14 @@ def keys(requests: Iterable[Request]) -> tuple[list[int], list[str]]:
 
 def fingerprint(operation: op.Change) -> str:
     """Return the operation in one line, the same for the same payload: ``transfer 1 2 50``."""
-    match operation:
-        case op.Transfer(source, target, amount):
-            return f"transfer {source} {target} {amount}"
-        case op.Deposit(account, amount):
-            return f"deposit {account} {amount}"
-        case op.Withdrawal(account, amount):
-            return f"withdrawal {account} {amount}"
-        case op.OpenAccount():
-            return f"open {operation.account} {operation.balance} {operation.owner}"
+    kind = type(operation)
+    if kind is op.Transfer:
+        return f"transfer {operation.source} {operation.target} {operation.amount}"  # type: ignore[union-attr]
+    if kind is op.Deposit:
+        return f"deposit {operation.account} {operation.amount}"  # type: ignore[union-attr]
+    if kind is op.Withdrawal:
+        return f"withdrawal {operation.account} {operation.amount}"  # type: ignore[union-attr]
+    return f"open {operation.account} {operation.balance} {operation.owner}"  # type: ignore[union-attr]
 
 
 def encode_result(outcome: Outcome) -> str:
