@@ -157,6 +157,22 @@ class LockTable:
         ticket = Ticket(owner, frozenset(keys), now_s + wait_s, self._serial, business_id)
         if not ticket.keys:
             raise ValueError("a lock needs at least one key")
+        blocked = 0
+        if self._front.keys().isdisjoint(ticket.keys):
+            self._front.update(dict.fromkeys(ticket.keys, ticket))
+        else:
+            blocked = self._queue(ticket)
+        self._tickets[ticket.serial] = ticket
+        self._owners.setdefault(owner, {})[ticket.serial] = ticket
+        ticket.blocked = blocked
+        if blocked:
+            self._watch(ticket)
+        else:
+            self._grant(ticket, now_s)
+        return ticket
+
+    def _queue(self, ticket: Ticket) -> int:
+        """Put *ticket* in the queues of all its keys; return on how many it has to wait."""
         front, behind = self._front, self._behind
         blocked = 0
         for key in ticket.keys:
@@ -167,14 +183,7 @@ class LockTable:
                     behind[key] = deque((ticket,))
                 else:
                     queue.append(ticket)
-        self._tickets[ticket.serial] = ticket
-        self._owners.setdefault(owner, {})[ticket.serial] = ticket
-        ticket.blocked = blocked
-        if blocked:
-            self._watch(ticket)
-        else:
-            self._grant(ticket, now_s)
-        return ticket
+        return blocked
 
     def held(self, lease: int, owner: Hashable, *, now_s: float) -> Ticket:
         """Return the ticket of a lease that its owner may commit or unlock now.
@@ -273,6 +282,10 @@ class LockTable:
         forward: list[Ticket] = []
         for ticket in tickets:
             self._forget(ticket)
+            if not behind:  # nobody waits for anything
+                for key in ticket.keys:
+                    del front[key]
+                continue
             for key in ticket.keys:
                 queue = behind.get(key)
                 if front[key] is not ticket:

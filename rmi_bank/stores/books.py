@@ -42,14 +42,14 @@ GROUP_LINES_MAX = 16_384
 
 _MARKED_BELOW = 2**32 // MARK_EVERY
 _FOLD_LEAST = 64  # accounts folded with a transaction, at least, while a pass is on
-_BUCKET_BITS = 8  # neighbours: accounts that differ in their last 8 bits only
+_LINE_STEP, _ACCOUNT_STEP, _HASHED = 0x9E3779B1, 0x85EBCA6B, 0xFFFF_FFFF
 
 JournalRow = tuple[int, int, int, int, int, int, int | None, int, int]
 
 
 def is_marked(account: int, line: int) -> bool:
     """Return whether *line* has a mark on *account*: one in 64 has, scattered by hashing."""
-    return (line * 0x9E3779B1 + account * 0x85EBCA6B) & 0xFFFF_FFFF < _MARKED_BELOW
+    return (line * _LINE_STEP + account * _ACCOUNT_STEP) & _HASHED < _MARKED_BELOW
 
 
 @dataclass(slots=True)
@@ -80,7 +80,6 @@ class Plan:
     opened: list[tuple[int, int | None]] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
     folds: list[tuple[int, int, int]] = field(default_factory=list)
-    fold_buckets: int = 0
     balances: dict[int, int] = field(default_factory=dict)
     last_lines: dict[int, int] = field(default_factory=dict)
     line: int = 0
@@ -118,9 +117,9 @@ class Books:
         self.index = index or RequestIndex()
         self._last_lines = last_lines
         self._folded_line = folded_line
-        self._touched: dict[int, set[int]] = {}  # accounts to fold in the next pass, by bucket
-        self._touched_count = 0
-        self._folding: list[set[int]] = []  # buckets the present pass has still to write
+        self._touched: set[int] = set()  # accounts to fold in the next pass
+        self._folding: list[int] = []  # those of the present pass, in order
+        self._folded = 0  # how many of these are on disk
         self._pass_line = folded_line  # where the present pass began
 
     def last_line(self, account: int) -> int:
@@ -142,7 +141,7 @@ class Books:
                 if line > last_lines.get(account, 0):
                     balances[account] += change
                     last_lines[account] = line
-            self._touch((debit, credit))
+            self._touched.update((debit, credit))
             self.line = line
         if sum(balances.values()) != 0:
             raise Conflict(
@@ -304,9 +303,10 @@ class Books:
             journal.append(
                 (line, commit, at_us, debit, credit, amount, outcome, before_debit, before_credit)
             )
-            if is_marked(debit, line) and debit != CASH:
+            hashed = line * _LINE_STEP  # is_marked, without two calls per line
+            if (hashed + debit * _ACCOUNT_STEP) & _HASHED < _MARKED_BELOW and debit != CASH:
                 plan.marks.append((debit, line))
-            if is_marked(credit, line) and credit != CASH:
+            if (hashed + credit * _ACCOUNT_STEP) & _HASHED < _MARKED_BELOW and credit != CASH:
                 plan.marks.append((credit, line))
         plan.line = line
 
@@ -315,13 +315,11 @@ class Books:
             return
         # Twice as many as there are new lines: a pass ends before the next one is due.
         most = max(_FOLD_LEAST, 2 * len(plan.journal))
-        while plan.fold_buckets < len(self._folding) and len(plan.folds) < most:
-            plan.fold_buckets += 1
-            for account in self._folding[-plan.fold_buckets]:
-                balance = plan.balances.get(account, self.balances[account])
-                last_line = plan.last_lines.get(account, self._last_lines.get(account, 0))
-                plan.folds.append((account, balance, last_line))
-        if plan.fold_buckets == len(self._folding):
+        for account in self._folding[self._folded : self._folded + most]:
+            balance = plan.balances.get(account, self.balances[account])
+            last_line = plan.last_lines.get(account, self._last_lines.get(account, 0))
+            plan.folds.append((account, balance, last_line))
+        if self._folded + len(plan.folds) == len(self._folding):
             plan.folded_line = self._pass_line
 
     def apply(self, plan: Plan) -> None:
@@ -332,26 +330,15 @@ class Books:
         self.line = plan.line
         self.commit_no = plan.commit_no
         self.index.apply([(request_id, number) for number, request_id, *_ in plan.outcomes])
-        self._touch(plan.last_lines)
-        if plan.fold_buckets:
-            del self._folding[-plan.fold_buckets :]
-            self._folded_line = plan.folded_line
-        due = self._touched_count >= FOLD_ACCOUNTS or self.line - self._pass_line >= FOLD_LINES
+        self._folded += len(plan.folds)
+        self._folded_line = plan.folded_line
+        if self._folded == len(self._folding):
+            self._folding, self._folded = [], 0
+        self._touched.update(plan.last_lines)
+        due = len(self._touched) >= FOLD_ACCOUNTS or self.line - self._pass_line >= FOLD_LINES
         if due and not self._folding:
-            self._folding = list(self._touched.values())
-            self._touched, self._touched_count = {}, 0
+            self._folding, self._touched = sorted(self._touched), set()
             self._pass_line = self.line
-
-    def _touch(self, accounts: Iterable[int]) -> None:
-        touched = self._touched
-        for account in accounts:
-            bucket = touched.get(account >> _BUCKET_BITS)
-            if bucket is None:
-                touched[account >> _BUCKET_BITS] = {account}
-                self._touched_count += 1
-            elif account not in bucket:
-                bucket.add(account)
-                self._touched_count += 1
 
 
 def _not_locked(key: int | str) -> InvalidRequest:

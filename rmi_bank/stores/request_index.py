@@ -50,17 +50,19 @@ class RequestIndex:
         self._pass_end = indexed_outcome
         self._add(list(self._recent))
 
-    def find(self, request_ids: Sequence[str]) -> tuple[list[int], list[str]]:
+    def find(self, request_ids: Sequence[str]) -> tuple[list[int], Sequence[str]]:
         """Look for *request_ids* in memory.
 
         Returns:
             The outcomes of those that are there, and the others: they may be in the table.
         """
         recent = self._recent
-        found = [recent[request_id] for request_id in request_ids if request_id in recent]
-        if not self._pass_end:
-            return found, []  # nothing has ever been indexed
-        return found, [request_id for request_id in request_ids if request_id not in recent]
+        found: list[int] = []
+        others = request_ids
+        if not recent.keys().isdisjoint(request_ids):
+            found = [recent[request_id] for request_id in request_ids if request_id in recent]
+            others = [request_id for request_id in request_ids if request_id not in recent]
+        return found, others if self._pass_end else ()  # else nothing has ever been indexed
 
     def plan(self, new: int) -> list[IndexRow]:
         """Return what to index with a transaction that brings *new* outcomes.
@@ -73,7 +75,7 @@ class RequestIndex:
         self._planned = max(_INDEX_LEAST, 2 * new)
         recent = self._recent
         ids = self._pass[self._written : self._written + self._planned]
-        return [(request_id, recent[request_id]) for request_id in ids]
+        return [(request_id, recent[request_id]) for request_id in ids if request_id in recent]
 
     def mark(self) -> int:
         """Return ``indexed_outcome`` as it will be when what is planned is on disk."""
@@ -86,16 +88,15 @@ class RequestIndex:
         if self._pass:
             self.indexed_outcome = self.mark()
             for request_id in self._pass[self._written : self._written + self._planned]:
-                del recent[request_id]
+                recent.pop(request_id, None)
             self._written += self._planned
             self._planned = 0
             if self._written >= len(self._pass):
                 self._pass, self._written = [], 0
         if new:
             self.last = new[-1][1]
-            # An id that came before keeps its place; the locks see to it that there is none.
-            self._add([request_id for request_id, _ in new if request_id not in recent])
             recent.update(new)
+            self._add([request_id for request_id, _ in new])
         if self._came >= PASS_IDS and not self._pass:
             self._pass = _merged(self._runs)
             self._pass_end = self.last

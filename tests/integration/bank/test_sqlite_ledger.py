@@ -238,7 +238,6 @@ async def test_the_view_of_balances_is_right_in_the_middle_of_the_folding(
 ) -> None:
     for name, value in (("FOLD_ACCOUNTS", 8), ("FOLD_LINES", 30), ("_FOLD_LEAST", 1)):
         monkeypatch.setattr(books_module, name, value)
-    monkeypatch.setattr(books_module, "_BUCKET_BITS", 1)
     rng = random.Random(7)
     folded = set()
     async with opened(path) as ledger:

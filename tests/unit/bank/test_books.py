@@ -93,7 +93,6 @@ def test_a_start_at_any_moment_of_the_folding_finds_the_same_books(
         patch.setattr(books_module, "FOLD_ACCOUNTS", 5)
         patch.setattr(books_module, "FOLD_LINES", 12)
         patch.setattr(books_module, "_FOLD_LEAST", 1)
-        patch.setattr(books_module, "_BUCKET_BITS", 1)
         disk, books = Disk(), Books({CASH: 0}, {}, {})
         groups = [[], *groups]
         for number, group in enumerate(groups):
