@@ -19,7 +19,7 @@ At most four bytes of UTF-8 each, so that a call stays well under the largest Py
 
 Pair = tuple[str, str]
 Group = Sequence[Pair]
-Put = Callable[[list[Pair]], Awaitable[Sequence[Word]]]
+Put = Callable[[Group], Awaitable[Sequence[Word]]]
 
 
 def parts(group: Group) -> Iterator[Group]:
@@ -28,6 +28,10 @@ def parts(group: Group) -> Iterator[Group]:
     Yields:
         Runs of at least one message, in order.
     """
+    if len(group) <= BATCH_MESSAGES_MAX and _chars(group) <= BATCH_CHARS_MAX:
+        if group:
+            yield group
+        return
     start = chars = 0
     for place, (_, text) in enumerate(group):
         full = place - start >= BATCH_MESSAGES_MAX or chars + len(text) > BATCH_CHARS_MAX
@@ -35,8 +39,11 @@ def parts(group: Group) -> Iterator[Group]:
             yield group[start:place]
             start, chars = place, 0
         chars += len(text)
-    if start < len(group):
-        yield group[start:] if start else group
+    yield group[start:]
+
+
+def _chars(group: Group) -> int:
+    return sum([len(text) for _, text in group])
 
 
 def packed(groups: Sequence[Group]) -> Iterator[list[Group]]:
@@ -51,7 +58,7 @@ def packed(groups: Sequence[Group]) -> Iterator[list[Group]]:
     run: list[Group] = []
     count = chars = 0
     for group in groups:
-        group_chars = sum(len(text) for _, text in group)
+        group_chars = _chars(group)
         full = count + len(group) > BATCH_MESSAGES_MAX or chars + group_chars > BATCH_CHARS_MAX
         if full and run:
             yield run
@@ -75,8 +82,9 @@ async def put_groups(put: Put, groups: Sequence[Group]) -> list[Sequence[Word] |
     """
     results: list[Sequence[Word] | BaseException] = []
     for run in packed(groups):
+        together = run[0] if len(run) == 1 else [pair for group in run for pair in group]
         try:
-            words = await put([pair for group in run for pair in group])
+            words = await put(together)
         except Exception as error:
             results += [error] * len(run)
             continue

@@ -6,7 +6,11 @@ for HTTP, the facade and the loggers for Pyro. All bounds of the messages are in
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
 
 from rmi_runtime import errors
 
@@ -26,6 +30,9 @@ PAGE_LIMIT_DEFAULT: Final = 100
 
 CURSOR_CHARS_MAX: Final = 200
 """Longest cursor, in characters."""
+
+_Id = Annotated[str, Meta(min_length=1, max_length=ID_CHARS_MAX)]
+_Text = Annotated[str, Meta(min_length=1, max_length=TEXT_SIZE_BYTES_MAX)]
 
 
 def check_text(text: object, field: str = "text") -> str:
@@ -104,6 +111,19 @@ def check_batch(messages: object, field: str = "messages") -> list[tuple[str, st
             field,
             f"are {len(messages)}; one call takes at most {BATCH_MESSAGES_MAX}: send several",
         )
+    return _plain_pairs(messages) or _each_checked(messages, field)
+
+
+def _plain_pairs(messages: Sequence[object]) -> list[tuple[str, str]] | None:
+    """Return the pairs if they are good at a glance, as nearly all are; else one has to look."""
+    try:
+        pairs = msgspec.convert(messages, list[tuple[_Id, _Text]])
+    except msgspec.ValidationError:
+        return None
+    return pairs if all(id.isprintable() and text.isascii() for id, text in pairs) else None
+
+
+def _each_checked(messages: Sequence[object], field: str) -> list[tuple[str, str]]:
     checked = []
     for place, pair in enumerate(messages):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:

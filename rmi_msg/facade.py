@@ -89,7 +89,7 @@ class FacadeObject:
         self._timeout_s = timeout_s
         self._queue_max = queue_max
         # Spreading messages needs no secrets: the default source is fast and seeded by the system.
-        self._choice = (rng or Random()).choice  # noqa: S311
+        self._choices = (rng or Random()).choices  # noqa: S311
         self._now = now
         self._lanes: dict[str, Coalescer[Group, Sequence[Word]]] = {}
 
@@ -222,8 +222,8 @@ class FacadeObject:
         """Pick a logger at random for each of *count* messages; return their places by logger."""
         names = [e.name for e in self._loggers.view() if not (e.set_aside or e.draining)]
         places: dict[str, list[int]] = {}
-        for place in range(count):
-            places.setdefault(self._choice(names) if names else _ANY, []).append(place)
+        for place, name in enumerate(self._choices(names or [_ANY], k=count)):
+            places.setdefault(name, []).append(place)
         return places
 
     def _submit(self, logger: str, group: Group) -> asyncio.Future[Sequence[Word]]:
@@ -240,7 +240,7 @@ class FacadeObject:
             return failed
 
     async def _send(self, logger: str, groups: list[Group]) -> list[Sequence[Word] | BaseException]:
-        async def put(messages: list[Pair]) -> list[Word]:
+        async def put(messages: Group) -> list[Word]:
             words: list[Word] = await self._loggers.call(
                 "put_many",
                 messages,

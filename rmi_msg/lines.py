@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,14 @@ def message_line(text: str, id: str) -> str:
     if not text.isprintable() or "\\" in text:
         text = "".join(map(_shown, text))
     return f"msg = {text} UUID = {id}"
+
+
+def message_lines(messages: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the lines, without their ends, for (id, text) pairs: see :func:`message_line`."""
+    texts = "".join([text for _, text in messages])
+    if texts.isprintable() and "\\" not in texts:
+        return [f"msg = {text} UUID = {id}" for id, text in messages]
+    return [message_line(text, id) for id, text in messages]
 
 
 def _shown(char: str) -> str:
@@ -54,6 +62,9 @@ class LineLog:
         # These lines have no numbers: the log is wanted for its whole lines and its one writer.
         self._log: OperationLog[str] = OperationLog(path, _as_is, read_number=_no_number)
         self._echo_fd = echo_fd
+        self._echo_ready = select.poll()
+        if echo_fd is not None:
+            self._echo_ready.register(echo_fd, select.POLLOUT)
         self.echo_dropped = 0
 
     def __enter__(self) -> LineLog:
@@ -83,19 +94,34 @@ class LineLog:
 
     def _echo(self, fd: int, lines: list[str]) -> None:
         # Whole lines only, and no more at once than a pipe takes without blocking.
+        whole = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+        if len(whole) <= _PIPE_BUF:
+            if not self._write_if_ready(fd, whole):
+                self.echo_dropped += len(lines)
+            return
         pending = b""
         shown = 0
         for count, line in enumerate(lines, 1):
             data = _echoed(line)
             if len(pending) + len(data) > _PIPE_BUF and pending:
-                if not _write_if_ready(fd, pending):
+                if not self._write_if_ready(fd, pending):
                     break
                 shown, pending = count - 1, b""
             pending += data
         else:
-            if _write_if_ready(fd, pending):
+            if self._write_if_ready(fd, pending):
                 shown = len(lines)
         self.echo_dropped += len(lines) - shown
+
+    def _write_if_ready(self, fd: int, data: bytes) -> bool:
+        """Write *data* if that cannot block the event loop; return whether it was written."""
+        try:
+            ready = self._echo_ready.poll(0)
+            if not ready or not ready[0][1] & select.POLLOUT:
+                return False
+            return os.write(fd, data) == len(data)
+        except OSError:  # standard output was closed: the file has the lines
+            return False
 
 
 def _echoed(line: str) -> bytes:
@@ -103,19 +129,6 @@ def _echoed(line: str) -> bytes:
     if len(data) >= _PIPE_BUF:
         data = data[: _PIPE_BUF - 4].decode("utf-8", "ignore").encode() + "…".encode()
     return data + b"\n"
-
-
-def _write_if_ready(fd: int, data: bytes) -> bool:
-    """Write *data* if that cannot block the event loop; return whether it was written."""
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        ready = poll.poll(0)
-        if not ready or not ready[0][1] & select.POLLOUT:
-            return False
-        return os.write(fd, data) == len(data)
-    except OSError:  # standard output was closed: the file has the lines
-        return False
 
 
 def _as_is(first: int, at: datetime, lines: Iterable[str]) -> list[str]:

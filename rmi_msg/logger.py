@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from rmi_msg.batches import Group, Pair, parts, put_groups
+from rmi_msg.batches import Group, parts, put_groups
 from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_batch, check_limit
-from rmi_msg.lines import LineLog, message_line
+from rmi_msg.lines import LineLog, message_lines
 from rmi_msg.stores import MessageStore, Word, open_stores
 from rmi_runtime import Coalescer, ServiceContext, Settings, allow, expose, run_service
 
@@ -83,13 +83,10 @@ class LoggerObject:
     async def _put_groups(self, groups: list[Group]) -> list[Sequence[Word] | BaseException]:
         return await put_groups(self._put, groups)
 
-    async def _put(self, messages: list[Pair]) -> list[Word]:
+    async def _put(self, messages: Group) -> list[Word]:
         words = await self._store.put_many(messages, self._name)
-        self._log.write(
-            message_line(text, id)
-            for (id, text), word in zip(messages, words, strict=True)
-            if word == "new"
-        )
+        new = [pair for pair, word in zip(messages, words, strict=True) if word == "new"]
+        self._log.write(message_lines(new))
         return words
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_limit
-from rmi_msg.lines import LineLog, message_line
+from rmi_msg.lines import LineLog, message_lines
 from rmi_msg.stores import ConsumedStore, MessageQueue, open_stores
 from rmi_runtime import ServiceContext, Settings, allow, errors, expose, run_service
 
@@ -121,11 +121,8 @@ class Consumer:
         if again := entered.count(False):
             self.delivered_again += again
             log.info("%s got %d messages again that were consumed already", self._name, again)
-        self._lines.write(
-            message_line(text, id)
-            for (id, text), new in zip(claim.messages, entered, strict=True)
-            if new
-        )
+        fresh = [pair for pair, new in zip(claim.messages, entered, strict=True) if new]
+        self._lines.write(message_lines(fresh))
         if not await self._queue.done(claim):
             log.warning(
                 "%s took more than %.1f s for %d messages; they were offered again, and will be "

@@ -44,6 +44,7 @@ def test_other_ids_are_refused(id: object) -> None:
 def test_a_batch_comes_back_as_pairs_in_order() -> None:
     assert checks.check_batch([["1", "a"], ("2", "b")]) == [("1", "a"), ("2", "b")]
     assert checks.check_batch([]) == []
+    assert checks.check_batch([["é", "ü"], ["2", "b"]]) == [("é", "ü"), ("2", "b")]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,13 @@ def test_a_batch_comes_back_as_pairs_in_order() -> None:
         ([["1", "a"], "2b"], "messages[1]"),
         ([["1"]], "messages[0]"),
         ([["1", "a", "b"]], "messages[0]"),
+        ([["1", "a"], {"2", "b"}], "messages[1]"),
         ([["1", "a"], ["2", ""]], "messages[1].text"),
+        ([["1", "a"], ["2", "x" * 262_145]], "messages[1].text"),
+        ([["1", "é" * 131_073]], "messages[0].text"),
+        ([["1", "a"], ["two\nlines", "b"]], "messages[1].id"),
+        ([["1", "a"], ["x" * 201, "b"]], "messages[1].id"),
+        ([["1", "a"], ["", "b"]], "messages[1].id"),
         ([["1", "a"], [None, "b"]], "messages[1].id"),
     ],
 )

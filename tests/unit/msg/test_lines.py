@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rmi_msg.ids import message_id
-from rmi_msg.lines import LineLog, message_line
+from rmi_msg.lines import LineLog, message_line, message_lines
 from rmi_runtime import errors
 
 
@@ -27,6 +27,14 @@ def test_any_text_is_one_printable_line_that_can_be_read_back(text: str) -> None
     shown = line.removeprefix("msg = ").removesuffix(" UUID = 7")
     escaped = "".join(c if c.isascii() else c.encode("unicode_escape").decode() for c in shown)
     assert escaped.encode("ascii").decode("unicode_escape") == text
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1)))
+@example(["plain", "two\nlines"])
+@example(["plain", "back\\slash"])
+def test_the_lines_of_a_batch_are_those_of_its_messages(texts: list[str]) -> None:
+    messages = [(str(number), text) for number, text in enumerate(texts)]
+    assert message_lines(messages) == [message_line(text, id) for id, text in messages]
 
 
 def test_a_text_cannot_fake_a_second_message_or_command_the_terminal() -> None:
