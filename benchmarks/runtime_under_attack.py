@@ -20,20 +20,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
 import Pyro5.api
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
 import rmi_runtime
 from benchmarks.peers import Peer
 from tests.attacks import ATTACKS, RESULT, Address, RawClient, call
 
-WARM_UP_S = 0.2
+WARM_UP_S = 0.1
 TOKEN = {"token": "valid"}
 
 
@@ -135,15 +133,22 @@ def _cost_us(server: Process, other: Process, name: str, seconds: float) -> floa
     return (server.cpu_s() - used_s) / max(1, int(other.tell("rest")) - strikes) * 1e6
 
 
-def measure(rounds: int, seconds: float, only: str, role: str) -> list[dict[str, Any]]:
-    """Return, for each attack, the 99th percentiles of each window in µs."""
+def chosen(only: str, part: str) -> list[str]:
+    """Return the names of the attacks whose name contains *only*, or the part N/M of them."""
+    number, _, parts = part.partition("/")
+    return [a.name for a in ATTACKS if only in a.name][int(number) - 1 :: int(parts)]
+
+
+def measure(
+    rounds: int, seconds: float, names: list[str], role: str
+) -> Iterator[dict[str, float | str]]:
+    """Yield, for each attack, the 99th percentiles of each window in µs."""
     server = Process(role)
     uri = server.line()
     valid, other = Process("valid", uri), Process("other", uri)
-    found = []
     try:
         assert valid.line() == other.line() == "ready"
-        for name in [a.name for a in ATTACKS if only in a.name]:
+        for name in names:
             windows: dict[str, list[float]] = {"rest": [], "ordinary": [], name: []}
             worst, strikes = 0.0, 0
             for _ in range(rounds):
@@ -156,65 +161,64 @@ def measure(rounds: int, seconds: float, only: str, role: str) -> list[dict[str,
                         worst = max(worst, longest)
                         strikes += int(other.tell("rest")) - before
             alone, ordinary, during = (statistics.median(p99s) for p99s in windows.values())
-            found.append(
-                {
-                    "attack": name,
-                    "p99_alone_us": alone,
-                    "p99_ordinary_us": ordinary,
-                    "p99_during_us": during,
-                    "longest_us": worst,
-                    "server_us_per_strike": _cost_us(server, other, name, seconds),
-                    "strikes_per_s": strikes / rounds / (seconds + WARM_UP_S),
-                }
-            )
-            print(".", end="", file=sys.stderr, flush=True)
+            yield {
+                "attack": name,
+                "strikes_per_s": strikes / rounds / (seconds + WARM_UP_S),
+                "server_us_per_strike": _cost_us(server, other, name, seconds),
+                "p99_alone_us": alone,
+                "p99_ordinary_us": ordinary,
+                "p99_during_us": during,
+                "longest_us": worst,
+                "during_to_alone": during / alone,
+                "during_to_ordinary": during / ordinary,
+            }
     finally:
         for process in (valid, other, server):
             process.end()
-    return found
 
 
-def show(found: list[dict[str, Any]]) -> None:
-    """Print the table."""
-    table = Table(title="99th percentile of a valid client's call, µs")
-    for heading in (
-        "attack",
-        "strikes/s",
-        "server CPU µs/strike",
-        "alone",
-        "beside an ordinary client",
-        "during",
-        "longest",
-        "during/alone",
-        "during/ordinary",
-    ):
-        table.add_column(heading, justify="left" if heading == "attack" else "right")
-    for row in found:
-        table.add_row(
-            row["attack"],
-            f"{row['strikes_per_s']:,.0f}",
-            f"{row['server_us_per_strike']:,.0f}",
-            f"{row['p99_alone_us']:,.0f}",
-            f"{row['p99_ordinary_us']:,.0f}",
-            f"{row['p99_during_us']:,.0f}",
-            f"{row['longest_us']:,.0f}",
-            f"{row['p99_during_us'] / row['p99_alone_us']:.2f}",
-            f"{row['p99_during_us'] / row['p99_ordinary_us']:.2f}",
-        )
-    console = Console()
-    Console(width=max(console.width, 130)).print(table)
+HEADINGS = {
+    "attack": "99th percentile of a valid client's call, µs",
+    "strikes_per_s": "strikes/s",
+    "server_us_per_strike": "CPU/strike",
+    "p99_alone_us": "alone",
+    "p99_ordinary_us": "ordinary",
+    "p99_during_us": "during",
+    "longest_us": "longest",
+    "during_to_alone": "/alone",
+    "during_to_ordinary": "/ordinary",
+}
+
+
+def line(row: Mapping[str, float | str]) -> str:
+    """Return one line of the table."""
+    cells = [f"{row['attack']:45}"]
+    for key in [*HEADINGS][1:]:
+        value = row[key]
+        if not isinstance(value, str):
+            value = f"{value:.2f}" if key.startswith("during_") else f"{value:,.0f}"
+        cells.append(f"{value:>11}")
+    return "".join(cells)
 
 
 @click.command()
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--seconds", default=1.0, show_default=True, help="Length of a window.")
+@click.option("--seconds", default=0.4, show_default=True, help="Length of a window.")
 @click.option("--only", default="", help="Only attacks whose name contains this.")
+@click.option("--part", default="1/1", help="The first of three parts of them: 1/3.")
 @click.option("--open", "is_open", is_flag=True, help="Everybody is anonymous.")
 @click.option("--json", "json_path", type=click.Path(), help="Also write the figures there.")
 @click.option("--role", hidden=True, default="")
 @click.argument("uri", default="")
 def main(
-    rounds: int, seconds: float, only: str, is_open: bool, json_path: str, role: str, uri: str
+    rounds: int,
+    seconds: float,
+    only: str,
+    part: str,
+    is_open: bool,
+    json_path: str,
+    role: str,
+    uri: str,
 ) -> None:
     """Measure what bad inputs do to a valid client's waiting time."""
     if role in ("server", "open"):
@@ -225,8 +229,11 @@ def main(
         host, _, port = uri.partition("@")[2].rpartition(":")
         _other((host, int(port)))
     else:
-        found = measure(rounds, seconds, only, "open" if is_open else "server")
-        show(found)
+        found = []
+        print(line(HEADINGS), flush=True)
+        for row in measure(rounds, seconds, chosen(only, part), "open" if is_open else "server"):
+            print(line(row), flush=True)
+            found.append(row)
         if json_path:
             with open(json_path, "w") as file:
                 json.dump(found, file, indent=2)

@@ -5,9 +5,9 @@ dispatcher carries it out, :meth:`ServerConnection.send` queues the reply, and a
 turn of the loop leave in one write.
 
 A stock client's requests are carried out one after the other. A peer that asked for pipelining gets
-them carried out as they come, and answered as they finish. Either way one connection has no more
-than ``BURST`` of them carried out in one turn of the loop, so that the others get theirs; what it
-has sent beyond that stays bytes until then, and no more is read from its socket.
+them carried out as they come, and answered as they finish. Either way one connection has at most
+``BURST`` of them carried out in one turn of the loop, and none begun after ``BURST_S`` of it, so
+that the others get theirs; the rest stays bytes until then, and no more is read from its socket.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = sparse_logger(__name__)
 
 BURST: Final = 64
+BURST_S: Final = 0.000_25
 
 _NEW, _GREETING, _OPEN, _CLOSED = range(4)
 
@@ -170,7 +171,7 @@ class ServerConnection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Carry out what waits, as far as it may be now, and no more than a burst of it."""
         self._corked = True
-        waiting = self._waiting
+        waiting, until = self._waiting, time.monotonic() + BURST_S
         for _ in range(BURST):
             if not waiting:
                 if not self._parser.more or not self._may_go_on():
@@ -181,6 +182,8 @@ class ServerConnection(asyncio.Protocol):
             if not self._may_go_on():
                 break
             self._take(waiting.popleft())
+            if time.monotonic() > until:
+                break
         if self._parser.error is not None and not (waiting or self._tasks):
             self._refuse_bytes(self._parser.error)  # after the answers to what came before
         self._corked = False
@@ -221,8 +224,7 @@ class ServerConnection(asyncio.Protocol):
             self._greet(message)
         elif message.type == wire.MSG_PING and self._state == _OPEN:
             id_, seq, mark = message.serializer_id, message.seq, message.correlation_id
-            pong = wire.encode(wire.MSG_PING, id_, 0, seq, b"pong", correlation_id=mark)
-            self.send(pong)
+            self.send(wire.encode(wire.MSG_PING, id_, 0, seq, b"pong", correlation_id=mark))
         elif self._state == _NEW:
             self._refuse_bytes(wire.WireError("expected a CONNECT message first"))
         else:

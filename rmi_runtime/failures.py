@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traceback import format_exception_only
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from Pyro5 import errors as pyro_errors
 from Pyro5.core import _ExceptionWrapper
@@ -12,6 +12,8 @@ from Pyro5.errors import format_traceback
 
 from rmi_runtime import errors
 from rmi_runtime.serializers import Serializer
+
+_OWN: Final = frozenset({"rmi_runtime", "Pyro5", "json", "msgpack", "serpent"})
 
 
 def as_batch_result(error: Exception) -> Any:
@@ -53,8 +55,8 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool
 def remote_traceback(error: BaseException) -> list[str]:
     """Return the lines of an exception's traceback, from the called member's frame on.
 
-    What the runtime did before that is left out: it would tell strangers about this machine, and
-    reading the source lines takes ten times as long as refusing a call does.
+    What the runtime did before that, such as reading what came, is left out: it would tell
+    strangers about this machine, and reading the source lines takes longer than refusing the call.
     """
     traceback = error.__traceback__
     while traceback is not None and _is_own(traceback.tb_frame):
@@ -66,4 +68,4 @@ def remote_traceback(error: BaseException) -> list[str]:
 
 
 def _is_own(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "rmi_runtime"
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OWN

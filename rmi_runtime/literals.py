@@ -22,22 +22,25 @@ DEPTH_MAX: Final = 200  # as deep as serpent itself writes
 
 # A value and the mark that follows it; whatever is neither becomes one empty token up to the end.
 # A value without a mark must be the last of its container: junk makes no more tokens than marks.
-_tokens: Final = re.compile(
-    r"""
+_PATTERN: Final = r"""
     [ \t\r\n]*+
     (?:
         (
             [\[({]
-          | (?: [-+.\w]++ | b?'(?:[^'\\\n]++|\\[\s\S])*+' | b?"(?:[^"\\\n]++|\\[\s\S])*+" | [])}] )
+          | (?: [-+.\w]{1,4400}+ | b?'%s' | b?"%s" | [])}] )
             (?= [ \t\r\n]*+ (?: [],:)}] | \Z ) )
         )
         [ \t\r\n]*+
         ([,:]?)
-      | [\s\S]++
+      | .++
     )
-    """,
-    re.VERBOSE | re.ASCII,
+    """
+_FLAGS: Final = re.VERBOSE | re.ASCII | re.DOTALL
+_tokens: Final = re.compile(
+    _PATTERN % (r"(?:[^'\\\n]++|\\.)*+", r'(?:[^"\\\n]++|\\.)*+'), _FLAGS
 ).finditer
+# The same for text without backslashes and line ends: four times as fast over long strings.
+_simple_tokens: Final = re.compile(_PATTERN % ("[^']*+", '[^"]*+'), _FLAGS).finditer
 # What most calls look like: names, then a few arguments that are plain strings or short numbers.
 _ARGUMENT: Final = r"(?:'[^'\\\n]*+'|-?(?:0|[1-9]\d{0,17}+)(?:\.\d{1,17}+)?+|None|True|False)"
 _plain_call: Final = re.compile(
@@ -48,8 +51,9 @@ _plain_call: Final = re.compile(
 _arguments: Final = re.compile(r"'[^']*+'|[^',]++").findall
 # The text between strings, in pieces, each with the strings that follow it.
 _pieces: Final = re.compile(
-    rb"""([^'"]*+)(?:'(?:[^'\\]++|\\[\s\S])*+'?|"(?:[^"\\]++|\\[\s\S])*+"?|\Z)"""
+    rb"""([^'"]*+)(?:'(?:[^'\\]++|\\.)*+'?|"(?:[^"\\]++|\\.)*+"?|\Z)""", re.DOTALL
 ).finditer
+_simple_pieces: Final = re.compile(rb"""([^'"]*+)(?:'[^']*+'?|"[^"]*+"?|\Z)""").finditer
 _number: Final = re.compile(
     r"(?: -?\d+ (?: (\.\d*)? (?:[eE][-+]?\d+)? ([-+][\d.eE+-]+j|j)? ) )\Z", re.VERBOSE | re.ASCII
 ).match
@@ -76,6 +80,7 @@ _CLOSERS: Final = frozenset("])}")
 _QUOTES: Final = frozenset("'\"")
 _MARKS: Final = b",:[({])}"
 _KEYS_CHECKED_ABOVE: Final = 32
+_PLAIN_CALL_BYTES_MAX: Final = 1024
 
 
 def loads(text: bytes, elements_max: int | None = None) -> Any:
@@ -98,7 +103,8 @@ def loads(text: bytes, elements_max: int | None = None) -> Any:
     if literal.startswith("#"):
         literal = literal.partition("\n")[2]
     try:
-        return _build(_tokens(literal))
+        simple = "\\" not in literal and "\n" not in literal
+        return _build(_simple_tokens(literal) if simple else _tokens(literal))
     except IndexError:
         raise SerializeError("the text is no serpent literal") from None
     except TypeError as error:  # a list as a key
@@ -109,12 +115,12 @@ def plain_call(text: bytes) -> tuple[str, str, list[Any], dict[str, Any]] | None
     """Read a call whose arguments are plain strings and short numbers: quicker than :func:`loads`.
 
     Args:
-        text: as :func:`loads` takes it; not longer than the bound on its number of values.
+        text: as :func:`loads` takes it.
 
     Returns:
         Object id, method, positional and keyword arguments; None if the call is another one.
     """
-    found = _plain_call(text.decode("utf-8"))
+    found = _plain_call(text.decode("utf-8")) if len(text) <= _PLAIN_CALL_BYTES_MAX else None
     if found is None:
         return None
     object_id, method, arguments = found.groups()
@@ -141,7 +147,8 @@ def check_elements(text: bytes, elements_max: int) -> None:
     if _marks(text) <= left:
         return
     bare = b"'" not in text and b'"' not in text
-    for piece in [text] if bare else map(_unquoted, _pieces(text)):
+    pieces = _pieces if b"\\" in text else _simple_pieces
+    for piece in [text] if bare else map(_unquoted, pieces(text)):
         left -= _marks(piece)
         if left < 0:
             raise SerializeError(

@@ -180,7 +180,8 @@ class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
 
     def dumps(self, data: Any) -> bytes:
         """Return *data* as serpent's text."""
-        if type(data) in _SCALARS:
+        kind = type(data)
+        if kind in _SCALARS or (kind in _SEQUENCES and _SCALARS.issuperset(map(type, data))):
             return _SERPENT_HEAD + repr(data).encode("utf-8")
         text: bytes = super().dumps(data)
         return text
