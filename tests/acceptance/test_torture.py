@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_faults_and_the_same_verdict(tmp_path: Path
     found = []
     for name in ("one", "other"):
         _, told = torture(
-            tmp_path / name, "--faults", "kill,pause", "--minutes", "0.1", "--seed", "7"
+            tmp_path / name, "--faults", "kill,pause", "--minutes", "0.06", "--seed", "7"
         )
         run = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
         found.append((told["verdict"], run["plan"], run["schedule"]))
