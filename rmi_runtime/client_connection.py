@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 from Pyro5.client import SerializedBlob
 
 from rmi_runtime import errors, wire
-from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call, read_plain
+from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
+from rmi_runtime.client_handshake import read_greeting, refusal
 from rmi_runtime.serializers import BY_ID, Serializer
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,6 @@ REQUEST_SIZE_BYTES_MAX: Final = 1024 * 1024 * 1024  # what a stock daemon takes 
 TIMER_STEP_S: Final = 0.01
 _SEQ_MASK: Final = 0xFFFF
 _GREETINGS: Final = (wire.MSG_CONNECTOK, wire.MSG_CONNECTFAIL)
-_MARSHAL_ID: Final = 2  # stock daemons refuse in marshal while they do not know our serializer
-
-_STOCK_REFUSALS: Final[tuple[tuple[str, type[errors.RmiError]], ...]] = (
-    ("unknown object", errors.NotFound),
-    ("no free workers", errors.Overloaded),
-)
 
 Annotations = Mapping[str, bytes]
 Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None]
@@ -122,9 +117,9 @@ class ClientConnection(asyncio.Protocol):
                 message = await self._greeting
         except TimeoutError:
             raise errors.Unavailable(f"no answer to the handshake in {timeout_s} s") from None
-        answer = _read_greeting(message)
+        answer = read_greeting(message)
         if message.type == wire.MSG_CONNECTFAIL:
-            raise _refusal(message, str(answer))
+            raise refusal(message, str(answer))
         if not isinstance(answer, dict):
             raise errors.Unavailable("the answer to the handshake makes no sense")
         granted = message.annotations.get(wire.ANNOTATION_PIPELINING, b"")
@@ -213,39 +208,19 @@ class ClientConnection(asyncio.Protocol):
             Exception: the arguments cannot be serialized.
         """
         if len(self._pending) >= INFLIGHT_MAX or len(self._out) >= UNSENT_MAX:
-            raise errors.Overloaded(
-                f"{len(self._pending)} calls are in flight on this connection: "
-                "await some before making more"
-            )
-        serializer = self._serializer
-        serializer_id = serializer.serializer_id
+            raise self._overloaded()
+        serializer_id = self._serializer.serializer_id
         if args and isinstance(args[0], SerializedBlob):
             payload, serializer_id, note = self._serialize_blob(object_id, method, args, kwargs)
             annotations = {**(annotations or {}), ANNOTATION_BLOB: note}
             flags |= wire.FLAG_KEEP_SERIALIZED
         else:
-            payload = serializer.dumpsCall(object_id, method, args, kwargs or {})
-        if len(payload) > self._request_size_bytes_max:
-            raise errors.InvalidRequest(
-                f"the request has {len(payload)} bytes, the server takes at most "
-                f"{self._request_size_bytes_max}: send less at once",
-                field="size",
-            )
+            payload = self._serializer.dumpsCall(object_id, method, args, kwargs or {})
         seq = (self._seq + 1) & _SEQ_MASK
         while seq in self._pending or seq in self._abandoned:
             seq = (seq + 1) & _SEQ_MASK
-        if timeout_s is not self._usual_timeout_s:
-            self._usual_timeout_s = timeout_s
-            self._usual_patience = wire.patience(timeout_s) if self.pipelining else 0
-        wait = self._usual_patience
-        if annotations or correlation_id or self._compress:
-            data = wire.encode(
-                *(wire.MSG_INVOKE, serializer_id, flags, seq, payload, annotations, correlation_id),
-                compress=self._compress,
-                patience=wait,
-            )
-        else:
-            data = wire.encode_plain(wire.MSG_INVOKE, serializer_id, flags, seq, payload, wait)
+        what = (wire.MSG_INVOKE, serializer_id, flags, seq, payload)
+        data = self._encode(what, annotations, correlation_id, timeout_s)
         self._seq = seq
         future: asyncio.Future[Any] = self.loop.create_future()
         self._send(data)
@@ -257,6 +232,34 @@ class ClientConnection(asyncio.Protocol):
         if deadline < self._timer_at:
             self._arm(deadline)
         return future
+
+    def _overloaded(self) -> errors.Overloaded:
+        return errors.Overloaded(
+            f"{len(self._pending)} calls are in flight on this connection: "
+            "await some before making more"
+        )
+
+    def _encode(
+        self,
+        what: tuple[int, int, int, int, bytes],
+        annotations: Annotations | None,
+        correlation_id: bytes | None,
+        timeout_s: float,
+    ) -> bytes:
+        if len(what[-1]) > self._request_size_bytes_max:
+            raise errors.InvalidRequest(
+                f"the request has {len(what[-1])} bytes, the server takes at most "
+                f"{self._request_size_bytes_max}: send less at once",
+                field="size",
+            )
+        if timeout_s is not self._usual_timeout_s:
+            self._usual_timeout_s = timeout_s
+            self._usual_patience = wire.patience(timeout_s) if self.pipelining else 0
+        wait = self._usual_patience
+        if annotations or correlation_id or self._compress:
+            compress = self._compress
+            return wire.encode(*what, annotations, correlation_id, compress=compress, patience=wait)
+        return wire.encode_plain(*what, wait)
 
     def _serialize_blob(
         self, object_id: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
@@ -374,27 +377,3 @@ class ClientConnection(asyncio.Protocol):
         if not stream_id:
             raise ValueError("it is an iterator, but the server is not configured to stream")
         return self._on_stream(stream_id.decode("ascii", "replace"))
-
-
-def _read_greeting(message: wire.Message) -> Any:
-    """Return what a server says in answer to the handshake."""
-    serializer = BY_ID.get(message.serializer_id)
-    try:
-        if serializer is not None:
-            return serializer.loads(message.payload)
-        if message.serializer_id == _MARSHAL_ID and message.type == wire.MSG_CONNECTFAIL:
-            return read_plain(message.payload)
-    except Exception as error:
-        raise errors.Unavailable(f"the handshake's answer cannot be read: {error!r}") from error
-    raise errors.Unavailable(
-        f"the server answered in serializer {message.serializer_id}, which is refused here"
-    )
-
-
-def _refusal(message: wire.Message, text: str) -> errors.RmiError:
-    """Return the error that a CONNECTFAIL message stands for."""
-    code = message.annotations.get(wire.ANNOTATION_REFUSAL, b"").decode("ascii", "replace")
-    cls = errors.error_class(code)
-    if cls is None or not cls.definite:
-        cls = next((kind for words, kind in _STOCK_REFUSALS if words in text), errors.Forbidden)
-    return cls(f"connection rejected: {text}")

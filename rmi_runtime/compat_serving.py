@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Final, Protocol
 
 from Pyro5.client import Proxy
@@ -19,6 +19,7 @@ from rmi_runtime import wire
 from rmi_runtime.connection import ServerConnection
 from rmi_runtime.context import ANONYMOUS, Call, Identity
 from rmi_runtime.daemon import Daemon
+from rmi_runtime.daemon_threads import DaemonThreads
 from rmi_runtime.serializers import MakeProxy, Serializer, make_serializers
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class ConnectionThreads:
         if thread is None:
             thread = min(self._users, key=self._users.__getitem__, default=None)
             if thread is None or (self._users[thread] and len(self._users) < self._threads_max):
-                thread = ThreadPoolExecutor(1, "pyro-connection")
+                thread = DaemonThreads(1, "pyro-connection")
             self._by_connection[connection] = thread
             self._users[thread] = self._users.get(thread, 0) + 1
         return thread
@@ -167,6 +168,9 @@ class Serving(Daemon):
         self._facade = facade
         self._greetings: dict[ServerConnection, object] = {}
         self._threads = ConnectionThreads(self.threads)
+
+    def _new_executor(self) -> Executor:
+        return DaemonThreads(self.threads, "pyro-method")
 
     def _new_connection(self) -> ServerConnection:
         self._connection_count += 1

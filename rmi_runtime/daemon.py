@@ -91,9 +91,7 @@ class Daemon:
                 "bind a loopback address, or say insecure=True"
             )
         self.limits = limits or DaemonLimits()
-        self.threads = threads
-        self.compress = compress
-        self.tracebacks = tracebacks
+        self.threads, self.compress, self.tracebacks = threads, compress, tracebacks
         self.draining = False
         self.calls = self.errors = self.overloads = self.refusals = 0
         self.streams = StreamTable(
@@ -103,9 +101,7 @@ class Daemon:
             self.limits.stream_linger_s,
             time.monotonic,
         )
-        self._ssl = ssl
-        self._authenticate = authenticate
-        self._unixsocket = unixsocket
+        self._ssl, self._authenticate, self._unixsocket = ssl, authenticate, unixsocket
         self._socket, self.location = bind(host, port, unixsocket)
         self.daemon_object = DaemonObject(self)
         self.objects = ObjectTable(self.daemon_object)
@@ -117,7 +113,7 @@ class Daemon:
         self._server: Listener | None = None
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
-        self.executor: ThreadPoolExecutor | None = None
+        self.executor: Executor | None = None
         self.dispatcher = Dispatcher(self)
 
     # -- life-cycle
@@ -131,7 +127,7 @@ class Daemon:
         self.loop = asyncio.get_running_loop()
         self.started_at = time.monotonic()
         if self.threads:
-            self.executor = ThreadPoolExecutor(self.threads, "pyro-method")
+            self.executor = self._new_executor()
         self._server = await listen_on(
             *(self._socket, self._new_connection, self._ssl),
             handshake_s=self.limits.handshake_s,
@@ -223,6 +219,9 @@ class Daemon:
             connection.abort()
 
     # -- connections (called by ServerConnection)
+
+    def _new_executor(self) -> Executor:
+        return ThreadPoolExecutor(self.threads, "pyro-method")
 
     def _new_connection(self) -> ServerConnection:
         self._connection_count += 1

@@ -39,10 +39,11 @@ class Endings:
     def happen(self) -> None:
         """Do it all, once; what fails is logged, and keeps nothing else from being done."""
         self._over = True
-        callbacks, resources = list(self._callbacks.values()), list(self.resources)
+        acts = list(self._callbacks.values())
+        acts += [functools.partial(_close, one) for one in self.resources]
         self._callbacks.clear()
         self.resources.clear()
-        for act in [*callbacks, *(functools.partial(_close, one) for one in resources)]:
+        for act in acts:
             try:
                 act()
             except Exception:

@@ -76,7 +76,7 @@ class Proxy:
         self._direct: URI | None = None  # of the last connection
         self._closings = 0
         self._object_id = ""
-        self._connecting: asyncio.Lock | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # where it was connected last
         self._methods: frozenset[str] = frozenset()
         self._attrs: frozenset[str] = frozenset()
         self._oneway: frozenset[str] = frozenset()
@@ -142,7 +142,7 @@ class Proxy:
         """
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         connection = self._connection
-        if connection is None or connection.closed:
+        if connection is None or connection.closed or connection.loop.is_closed():
             return self._call_connecting(
                 method, args, kwargs, wait_s, flags, object_id, annotations, correlation_id, answer
             )
@@ -203,7 +203,7 @@ class Proxy:
     def _connected(self) -> bool:
         """True while the connection stands, as far as is known."""
         connection: ClientConnection | None = self.__dict__.get("_connection")
-        return connection is not None and not connection.closed
+        return not (connection is None or connection.closed or connection.loop.is_closed())
 
     async def _bind(self, timeout_s: float | None = None) -> ClientConnection:
         """Connect, unless connected.
@@ -218,12 +218,12 @@ class Proxy:
             Unavailable: nobody answers there.
             RmiError: the server, or the name server, refuses.
         """
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
+        if self._loop is not (loop := asyncio.get_running_loop()):  # a lock is good for one only
+            self._loop, self._connecting = loop, asyncio.Lock()
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(wait_s), self._connecting:
-                if self._connection is None or self._connection.closed:
+                if self._connection is None or not self._connected:
                     closings = self._closings
                     connection = await self._connect(wait_s)
                     if self._closings != closings:
@@ -236,8 +236,7 @@ class Proxy:
 
     async def _connect(self, timeout_s: float) -> ClientConnection:
         uri = await direct_uri(self._uri, self._resolve, self._ask_name_server, timeout_s)
-        loop = asyncio.get_running_loop()
-        protocol = self._new_connection
+        loop, protocol = asyncio.get_running_loop(), self._new_connection
         options = connect_options(self._ssl)
         try:
             if uri.sockname:
@@ -295,8 +294,9 @@ class Proxy:
     async def _close(self) -> None:
         """Close the connection. The next call makes a new one."""
         self._closings += 1
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        connected, connection = self._connected, self._connection
+        self._connection = None
+        if connected and connection is not None:
             connection.close()
             await asyncio.sleep(0)
 

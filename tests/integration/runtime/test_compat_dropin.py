@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import Pyro5.api
 import Pyro5.errors
 import pytest
 from Pyro5 import config
@@ -31,6 +32,9 @@ class Thing:
 
     def thread(self) -> int:
         return threading.get_ident()
+
+    def keeps_the_program_from_ending(self) -> bool:
+        return not threading.current_thread().daemon
 
     @oneway
     def wait(self) -> None:
@@ -177,6 +181,15 @@ def test_each_connection_has_a_thread_of_its_own_and_keeps_it(run: Any) -> None:
         first, second = one.thread(), two.thread()
         assert [one.thread(), two.thread(), one.thread()] == [first, second, first]
         assert first != second
+
+
+@pytest.mark.parametrize("stock", [True, False])
+def test_a_method_at_work_does_not_keep_the_program_from_ending(run: Any, stock: bool) -> None:
+    daemon = Pyro5.api.Daemon() if stock else compat.Daemon()
+    uri = daemon.register(Thing())
+    run(daemon)
+    with Proxy(uri) as proxy:
+        assert not proxy.keeps_the_program_from_ending()
 
 
 def test_more_connections_than_threads_are_served_all_the_same(run: Any) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import marshal
+import threading
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -318,3 +322,42 @@ async def test_a_proxy_from_a_reply_shows_the_token_to_the_same_server_only() ->
     assert here._adopt(state)._handshake == {"token": "secret"}
     for elsewhere in ("127.0.0.1:2", "localhost:1", "127.0.0.11:1"):
         assert here._adopt([f"PYRO:other@{elsewhere}", *state[1:]])._handshake == "hello"
+
+
+def test_a_proxy_connects_anew_on_the_next_loop_although_nobody_closed_it() -> None:
+    """What ``asyncio.run`` twice in one program does."""
+    served = threading.Event()
+    uris: list[str] = []
+    stop: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        over = asyncio.Event()
+        async with Daemon() as daemon:
+            uris.append(str(daemon.register(Thing())))
+            loop = asyncio.get_running_loop()
+            stop.append(functools.partial(loop.call_soon_threadsafe, over.set))
+            served.set()
+            await over.wait()
+
+    server = threading.Thread(target=asyncio.run, args=(serve(),))
+    server.start()
+    assert served.wait(20)
+    try:
+        proxy = Proxy(uris[0])
+
+        async def use(value: str) -> Any:
+            return await asyncio.gather(proxy.echo(value), proxy.echo(value))
+
+        async def leave() -> None:
+            assert not proxy._connected
+            await proxy._close()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # asyncio's, of the old transport
+            assert asyncio.run(use("one")) == ["one", "one"]
+            assert asyncio.run(use("two")) == ["two", "two"]
+            asyncio.run(leave())
+            gc.collect()
+    finally:
+        stop[0]()
+        server.join(20)

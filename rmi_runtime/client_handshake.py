@@ -1,0 +1,44 @@
+"""The handshake of a connection, client side: what the server's answer means."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rmi_runtime import errors, wire
+from rmi_runtime.blob import read_plain
+from rmi_runtime.serializers import BY_ID
+
+_MARSHAL_ID: Final = 2  # stock daemons refuse in marshal while they do not know our serializer
+
+_STOCK_REFUSALS: Final[tuple[tuple[str, type[errors.RmiError]], ...]] = (
+    ("unknown object", errors.NotFound),
+    ("no free workers", errors.Overloaded),
+)
+
+
+def read_greeting(message: wire.Message) -> Any:
+    """Return what a server says in answer to the handshake.
+
+    Raises:
+        Unavailable: it cannot be read.
+    """
+    serializer = BY_ID.get(message.serializer_id)
+    try:
+        if serializer is not None:
+            return serializer.loads(message.payload)
+        if message.serializer_id == _MARSHAL_ID and message.type == wire.MSG_CONNECTFAIL:
+            return read_plain(message.payload)
+    except Exception as error:
+        raise errors.Unavailable(f"the handshake's answer cannot be read: {error!r}") from error
+    raise errors.Unavailable(
+        f"the server answered in serializer {message.serializer_id}, which is refused here"
+    )
+
+
+def refusal(message: wire.Message, text: str) -> errors.RmiError:
+    """Return the error that a CONNECTFAIL message stands for."""
+    code = message.annotations.get(wire.ANNOTATION_REFUSAL, b"").decode("ascii", "replace")
+    cls = errors.error_class(code)
+    if cls is None or not cls.definite:
+        cls = next((kind for words, kind in _STOCK_REFUSALS if words in text), errors.Forbidden)
+    return cls(f"connection rejected: {text}")
