@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import Peer, run_clients, server
+from benchmarks.runtime_clients import run_stock
 
 
 @dataclass
@@ -31,7 +32,9 @@ class Case:
         name: what it is.
         client: kind of the client processes.
         server: kind of the server.
-        clients: how many at the same time.
+        clients: how many processes of them at the same time.
+        each: how many in each process, where that is not one.
+        serializer: what they speak, if they are stock.
         against: name of the case that it is compared with.
         ratio_min: what the comparison should show at least.
     """
@@ -42,14 +45,34 @@ class Case:
     clients: int = 1
     against: str = ""
     ratio_min: float = 0.0
+    each: int = 1
+    serializer: str = "serpent"
     rates: list[float] = field(default_factory=list)
     p50s_us: list[float] = field(default_factory=list)
     p99s_us: list[float] = field(default_factory=list)
     server_cpu_us: list[float] = field(default_factory=list)
+    client_cpu_us: list[float] = field(default_factory=list)
+
+    def run(self, uri: str, seconds: float) -> list[dict[str, Any]]:
+        """Run the clients once; return what each process of them measured."""
+        if self.client in ("threads", "recorded"):
+            stock = (self.client, uri, self.serializer, self.clients, self.each, seconds)
+            return run_stock(*stock)
+        return run_clients(self.client, uri, self.clients, seconds)
 
 
 BASE = "stock client, stock daemon"
-BASE_16 = "16 stock clients, stock daemon"
+
+# Sixteen stock clients: kind of process, how many, clients in each, serializer, at least.
+SIXTEEN = {
+    "16 stock clients, a process each": ("threads", 16, 1, "serpent", 5.0),
+    "16 stock clients in 4 processes": ("threads", 4, 4, "serpent", 0.0),
+    "16 stock clients in 2 processes": ("threads", 2, 8, "serpent", 0.0),
+    "16 stock clients in 1 process": ("threads", 1, 16, "serpent", 0.0),
+    "16 stock clients, a process each, msgpack": ("threads", 16, 1, "msgpack", 0.0),
+    "16 stock clients' bytes, serpent": ("recorded", 1, 16, "serpent", 5.0),
+    "16 stock clients' bytes, msgpack": ("recorded", 1, 16, "msgpack", 0.0),
+}
 
 
 def cases() -> list[Case]:
@@ -61,8 +84,25 @@ def cases() -> list[Case]:
         Case("our Proxy, one call at a time", "async", "ours", against=BASE, ratio_min=1.0),
         Case("our Proxy, pipelined", "pipelined", "ours", against=BASE, ratio_min=10.0),
         Case("our Proxy, pipelined, async def", "pipelined", "ours-async", against=BASE),
-        Case(BASE_16, "stock", "stock", 16),
-        Case("16 stock clients, our daemon", "stock", "ours", 16, BASE_16, 5.0),
+        *(case for name in SIXTEEN for case in sixteen(name)),
+    ]
+
+
+def sixteen(name: str) -> list[Case]:
+    """Return an arrangement of 16 stock clients, on a stock daemon and on ours."""
+    client, processes, each, serializer, ratio_min = SIXTEEN[name]
+    how: dict[str, Any] = {"each": each, "serializer": serializer}
+    return [
+        Case(f"{name}, stock daemon", client, "stock", processes, **how),
+        Case(
+            f"{name}, our daemon",
+            client,
+            "ours",
+            processes,
+            f"{name}, stock daemon",
+            ratio_min,
+            **how,
+        ),
     ]
 
 
@@ -81,9 +121,12 @@ def measure(rounds: int, seconds: float, pattern: str) -> list[Case]:
             for case in chosen:
                 uri, process = servers[case.server]
                 before_s = process.cpu_s()
-                found = run_clients(case.client, uri, case.clients, seconds)
+                found = case.run(uri, seconds)
                 calls = sum(one["calls"] for one in found)
                 case.server_cpu_us.append((process.cpu_s() - before_s) / calls * 1e6)
+                if "cpu_us" in found[0]:
+                    used_us = sum(one["cpu_us"] * one["calls"] for one in found)
+                    case.client_cpu_us.append(used_us / calls)
                 case.rates.append(sum(one["calls_per_s"] for one in found))
                 if "p50_us" in found[0]:
                     case.p50s_us.append(statistics.median(one["p50_us"] for one in found))
@@ -122,6 +165,7 @@ def show(chosen: list[Case], idle: dict[str, Any] | None) -> None:
         "p50 µs",
         "p99 µs",
         "server CPU µs",
+        "client CPU µs",
         "ratio",
         "spread",
         "at least",
@@ -136,12 +180,13 @@ def show(chosen: list[Case], idle: dict[str, Any] | None) -> None:
             f"{statistics.median(case.p50s_us):,.0f}" if case.p50s_us else "",
             f"{statistics.median(case.p99s_us):,.0f}" if case.p99s_us else "",
             f"{statistics.median(case.server_cpu_us):,.1f}",
+            f"{statistics.median(case.client_cpu_us):,.1f}" if case.client_cpu_us else "",
             f"{statistics.median(found):.2f}" if found else "",
             f"{min(found):.2f}–{max(found):.2f}" if found else "",
             f"{case.ratio_min:g}" if case.ratio_min else "",
         )
     console = Console()
-    console = Console(width=max(console.width, 130))  # the table needs that much
+    console = Console(width=max(console.width, 150))  # the table needs that much
     console.print(table)
     if idle:
         console.print(
@@ -172,6 +217,7 @@ def main(rounds: int, seconds: float, idle: int, only: str, json_path: str | Non
                     "p50_us": case.p50s_us,
                     "p99_us": case.p99s_us,
                     "server_cpu_us_per_call": case.server_cpu_us,
+                    "client_cpu_us_per_call": case.client_cpu_us,
                     "against": case.against,
                     "ratios": ratios(case, chosen),
                     "ratio_min": case.ratio_min,
