@@ -22,6 +22,7 @@ from rmi_runtime import (
     Proxy,
     ServiceAuthenticator,
 )
+from tests.support import eventually
 
 CLUSTER_KEY = "c0ffee" * 10 + "cafe"
 SERVICE_HANDSHAKE = {"cluster_key": CLUSTER_KEY}
@@ -139,6 +140,10 @@ class BankCluster:
         """End a service abruptly."""
         await self.parts.pop(name).stop()
         del self.objects[name]
+
+    async def has_tickets(self, count: int) -> None:
+        """Return when the data object has so many leases and waiting callers."""
+        await eventually(lambda: self.data.figures()["tickets"] == count)
 
     def proxy(self, name: str, handshake: object = None, **options: Any) -> Proxy:
         """Return a proxy of a service, as a service unless *handshake* says otherwise."""

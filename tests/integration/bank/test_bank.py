@@ -6,8 +6,6 @@ import asyncio
 import random
 import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import Pyro5.api
@@ -27,52 +25,14 @@ from rmi_bank.errors import (
 from rmi_runtime import Proxy
 from rmi_runtime.errors import (
     Forbidden,
-    Indefinite,
     InvalidRequest,
     MalformedRequest,
     RmiError,
     Unauthenticated,
-    Unavailable,
 )
 from tests.integration.bank.cluster import BankCluster
-from tests.support import eventually
 
 ACCOUNTS = range(1, 11)
-
-
-class Caller:
-    """Calls the data object through a function of a test's."""
-
-    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
-        self.call = call
-
-
-@pytest.fixture
-async def bank(tmp_path: Path) -> AsyncIterator[BankCluster]:
-    async with BankCluster(tmp_path, 3) as bank:
-        await bank.open_accounts(*ACCOUNTS)
-        yield bank
-
-
-@pytest.fixture
-async def one(bank: BankCluster) -> AsyncIterator[Proxy]:
-    token = await bank.token(1, "teller")
-    async with bank.proxy("bank.business.1", {"token": token}) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def two(bank: BankCluster) -> AsyncIterator[Proxy]:
-    token = await bank.token(1, "teller")
-    async with bank.proxy("bank.business.2", {"token": token}) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def client(bank: BankCluster) -> AsyncIterator[BankClient]:
-    token = await bank.token(2, "teller")
-    async with BankClient([bank.location], token=token, timeout_s=8.0) as client:
-        yield client
 
 
 async def test_the_four_operations(bank: BankCluster, client: BankClient) -> None:
@@ -366,137 +326,6 @@ async def test_the_business_log_is_in_the_seeds_format(bank: BankCluster, one: P
         "OperationNumber: 3 - ClientID: 1 - OperationType: Saque - Account: 2 - Value: 146",
         "OperationNumber: 4 - ClientID: 1 - OperationType: Transferencia - Account: 3 - Value: 5",
     ]
-
-
-async def test_a_business_object_that_dies_between_lock_and_commit_frees_its_accounts(
-    bank: BankCluster, two: Proxy
-) -> None:
-    async with bank.proxy("bank.business.1") as doomed:
-        data_lock = bank.objects["bank.business.1"]._execution._decide
-        locked = asyncio.Event()
-
-        async def hang(*args: Any) -> Any:
-            locked.set()
-            await asyncio.Event().wait()
-            return await data_lock(*args)
-
-        bank.objects["bank.business.1"]._execution._decide = hang
-        lost = asyncio.ensure_future(doomed.transfer(1, 2, 5, "r"))
-        await locked.wait()
-        waiting = asyncio.ensure_future(two.transfer(1, 2, 7, "s"))
-        await eventually(lambda: bank.data.figures()["tickets"] == 2)
-        bank.parts["bank.business.1"].stack.pop_all()  # a crash closes nothing in order
-        await bank.objects["bank.business.1"]._data.__aexit__(None, None, None)
-        assert (await waiting)["balance"] == 993
-        lost.cancel()
-    assert bank.balances(1, 2) == [993, 1007]
-
-
-async def test_a_restart_of_the_data_object_is_not_noticed_by_clients(
-    bank: BankCluster, client: BankClient
-) -> None:
-    numbers = iter(range(10_000))
-    acknowledged: list[str] = []
-    stop = asyncio.Event()
-
-    async def worker() -> None:
-        while not stop.is_set():
-            request_id = f"r{next(numbers)}"
-            await client.transfer(1, 2, 1, request_id=request_id)
-            acknowledged.append(request_id)
-
-    workers = [asyncio.ensure_future(worker()) for _ in range(8)]
-    for _ in range(3):
-        count = len(acknowledged)
-        await eventually(lambda count=count: len(acknowledged) > count + 20)
-        await bank.stop("bank.data")
-        await bank.start_data()
-    count = len(acknowledged)
-    await eventually(lambda: len(acknowledged) > count + 20)
-    stop.set()
-    await asyncio.gather(*workers)
-    assert bank.balances(1, 2) == [1000 - len(acknowledged), 1000 + len(acknowledged)]
-    assert len(bank.ledger.known([f"2:{key}" for key in acknowledged])) == len(acknowledged)
-
-
-async def test_a_business_object_that_goes_away_is_not_noticed_by_clients(
-    bank: BankCluster, client: BankClient
-) -> None:
-    async def worker() -> None:
-        for _ in range(40):
-            await client.transfer(1, 2, 1)
-
-    workers = [asyncio.ensure_future(worker()) for _ in range(8)]
-    await eventually(lambda: (bank.balances(2)[0] or 0) > 1020)
-    await bank.stop("bank.business.1")
-    await asyncio.gather(*workers)
-    assert bank.balances(1, 2) == [680, 1320]
-
-
-async def test_a_reply_that_is_lost_after_the_commit_does_not_double_it(
-    bank: BankCluster, one: Proxy
-) -> None:
-    data = bank.objects["bank.business.1"]._data
-    call = data.call
-    lost = 0
-
-    async def losing(method: str, *args: Any, **options: Any) -> Any:
-        nonlocal lost
-        result = await call(method, *args, **options)
-        if method == "commit" and not lost:
-            lost += 1
-            raise Indefinite("the reply was lost")
-        return result
-
-    bank.objects["bank.business.1"]._execution._data = type(
-        "Losing", (), {"call": staticmethod(losing)}
-    )()
-    answer = await one.transfer(1, 2, 5, "r")
-    assert lost == 1
-    assert answer["balance"] == 995
-    assert bank.balances(1, 2) == [995, 1005]
-
-
-@pytest.mark.parametrize("in_doubt", [False, True])
-async def test_if_the_data_object_stays_away_the_error_says_truly_whether_it_is_definite(
-    tmp_path: Path, in_doubt: bool
-) -> None:
-    async with BankCluster(tmp_path, 1, business_options={"call_timeout_s": 1.0}) as bank:
-        await bank.open_accounts(1, 2)
-        business = bank.objects["bank.business.1"]
-        call = business._data.call
-
-        async def cut(method: str, *args: Any, **options: Any) -> Any:
-            if method == "commit" and in_doubt:
-                await bank.stop("bank.data")
-                raise Indefinite("the reply was lost")
-            return await call(method, *args, **options)
-
-        business._execution._data = Caller(cut)
-        if not in_doubt:
-            await bank.stop("bank.data")
-        async with bank.proxy("bank.business.1", timeout_s=3.0) as proxy:
-            with pytest.raises(Indefinite if in_doubt else Unavailable) as caught:
-                await proxy._call("transfer", (1, 2, 5, "r"), timeout_s=1.0)
-            assert caught.value.definite is not in_doubt
-
-
-async def test_a_revoked_token_is_refused_within_two_seconds(bank: BankCluster) -> None:
-    made = await bank.data.token_create(3, "teller")
-
-    async def refused() -> bool:
-        proxy = bank.proxy("bank.business.1", {"token": made["token"]})
-        try:
-            await proxy._bind()
-        except Forbidden:
-            return True
-        finally:
-            await proxy._close()
-        return False
-
-    assert not await refused()
-    await bank.data.token_revoke(made["id"])
-    await eventually(refused, timeout_s=2.0)
 
 
 async def test_packed_batches_act_for_many_clients(bank: BankCluster) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ from rmi_runtime.errors import (
     InvalidRequest,
     RmiError,
     Unauthenticated,
-    Unavailable,
 )
 from tests.integration.bank.cluster import BankCluster
-from tests.support import eventually
 
 
 class Clock:
@@ -60,11 +57,6 @@ async def two(bank: BankCluster) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-async def waiting(bank: BankCluster, tickets: int) -> None:
-    """Return when the data object has so many leases and waiting callers."""
-    await eventually(lambda: bank.data.figures()["tickets"] == tickets)
-
-
 async def test_lock_tells_the_state_and_commit_changes_it(bank: BankCluster, one: Proxy) -> None:
     got = await one.lock(1, [1, 2, 9], ["7:a", "7:b"])
     assert got["balances"] == [1000, 1000, None]
@@ -84,7 +76,7 @@ async def test_lock_tells_the_state_and_commit_changes_it(bank: BankCluster, one
 async def test_a_lock_waits_for_its_turn(bank: BankCluster, one: Proxy, two: Proxy) -> None:
     first = await one.lock(1, [1, 2])
     second = asyncio.ensure_future(two.lock(2, [2, 3]))
-    await waiting(bank, 2)
+    await bank.has_tickets(2)
     assert not second.done()
     await one.commit(first["lease"], [[1, 2, 5]])
     assert (await second)["balances"] == [1005, 1000]
@@ -103,7 +95,7 @@ async def test_a_lock_on_a_request_id_alone_makes_others_of_that_id_wait(
 ) -> None:
     first = await one.lock(1, [1], ["7:a"])
     second = asyncio.ensure_future(two.lock(2, [2], ["7:a"]))
-    await waiting(bank, 2)
+    await bank.has_tickets(2)
     number = await one.commit(first["lease"], [], [["7:a", "op", "1"]])
     assert (await second)["outcomes"] == {"7:a": ["op", "1", number]}
 
@@ -183,9 +175,9 @@ async def test_a_lost_connection_frees_what_it_had_and_what_it_waited_for(
     await lost.lock(3, [1])
     mine = await one.lock(1, [2])
     doomed = asyncio.ensure_future(lost.lock(3, [2, 3]))
-    await waiting(bank, 3)
+    await bank.has_tickets(3)
     next_one = asyncio.ensure_future(two.lock(2, [1, 3]))
-    await waiting(bank, 4)
+    await bank.has_tickets(4)
     await lost._close()
     assert (await next_one)["balances"] == [1000, 1000]
     with pytest.raises(Indefinite):
@@ -199,7 +191,7 @@ async def test_a_caller_that_stops_waiting_holds_nobody_up(
     first = await one.lock(1, [1])
     with pytest.raises((Indefinite, DeadlinePassed)):
         await two._call("lock", (2, [1, 2], [], 60.0), timeout_s=0.05)
-    await waiting(bank, 1)
+    await bank.has_tickets(1)
     assert (await two.lock(2, [2], [], 0))["lease"]
     await one.unlock(first["lease"])
 
@@ -226,7 +218,7 @@ async def test_a_commit_goes_on_when_its_caller_is_gone(
     with pytest.raises(Indefinite):
         await committing
     asking = asyncio.ensure_future(one.lock(1, [1, 2], ["7:a"]))
-    await waiting(bank, 2)
+    await bank.has_tickets(2)
     assert not asking.done(), "the accounts are kept until the commit has ended"
     assert (await two.balances([1, 2]))["balances"] == [1000, 1000]
     go_on.set()
@@ -372,81 +364,3 @@ async def test_the_life_cycle_is_not_callable_from_outside(one: Proxy) -> None:
             await one._call(name)
     assert "lock" in one._methods
     assert not {name for name in one._methods if name.startswith("_")}
-
-
-async def test_a_store_that_fails_is_opened_anew_and_the_truth_is_told(
-    bank: BankCluster, one: Proxy, two: Proxy
-) -> None:
-    held = await two.lock(2, [3])
-    stuck = asyncio.ensure_future(two.lock(2, [1], [], 30))
-    got = await one.lock(1, [2], ["7:a"])
-    writer = bank.ledger._writer
-    written = writer.run
-
-    async def failing(function: Any, *args: Any) -> Any:
-        await written(function, *args)
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
-
-    writer.run = failing  # type: ignore[method-assign]
-    await stuck
-    waiter = asyncio.ensure_future(two.lock(2, [2], [], 30))
-    await waiting(bank, 4)
-    with pytest.raises(Indefinite):
-        await one.commit(got["lease"], [[2, 0, 5, 0]], [["7:a", "op", "995"]])
-    with pytest.raises(Unavailable):
-        await waiter
-
-    async def opened() -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = await one.lock(1, [2], ["7:a"])
-            return found
-        except Unavailable:
-            return None
-
-    again = await eventually(opened)
-    assert again["balances"] == [995], "it was written, after all"
-    assert list(again["outcomes"]) == ["7:a"]
-    with pytest.raises(StaleLease):
-        await two.commit(held["lease"], [[3, 0, 5]])
-    assert await one.commit(again["lease"], [[2, 0, 5]])
-
-
-async def test_the_operation_log_has_a_line_per_account_and_step(
-    bank: BankCluster, one: Proxy
-) -> None:
-    got = await one.lock(5, [1, 2])
-    await one.commit(got["lease"], [[1, 2, 30]])
-    got = await one.lock(5, [3])
-    await one.unlock(got["lease"])
-    await one.balances([2, 99], 6)
-    lines = (bank.path / "bank.data.log").read_text().splitlines()
-    told = [line.split(" - ", 2)[2] for line in lines if "BusinessServerID: 0" not in line]
-    assert told == [
-        "BusinessServerID: 5 - OperationType: getlock - Account: 1 - Value: 0",
-        "BusinessServerID: 5 - OperationType: getlock - Account: 2 - Value: 0",
-        "BusinessServerID: 5 - OperationType: commit - Account: 1 - Value: 970",
-        "BusinessServerID: 5 - OperationType: commit - Account: 2 - Value: 1030",
-        "BusinessServerID: 5 - OperationType: getlock - Account: 3 - Value: 0",
-        "BusinessServerID: 5 - OperationType: unlock - Account: 3 - Value: 0",
-        "BusinessServerID: 6 - OperationType: saldo - Account: 2 - Value: 1030",
-    ]
-
-
-async def test_tokens_are_made_listed_and_revoked(one: Proxy) -> None:
-    made = await one.token_create(4, "customer", 3600)
-    assert made["expires_at"] > made["created_at"]
-    await one.token_create(5, "admin")
-    listed = await one.token_list()
-    assert [(token["client"], token["role"]) for token in listed["tokens"]] == [
-        (4, "customer"),
-        (5, "admin"),
-    ]
-    assert "token" not in listed["tokens"][0]
-    await one.token_revoke(made["id"])
-    with pytest.raises(RmiError):
-        await one.token_revoke(made["id"])
-    for arguments in ((-1, "teller"), (1, "king"), (1, "teller", 0), (True, "teller")):
-        with pytest.raises(InvalidRequest):
-            await one.token_create(*arguments)

@@ -1,0 +1,119 @@
+"""The data object over the wire: its store, its log and its tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmi_bank.errors import StaleLease
+from rmi_runtime import Proxy
+from rmi_runtime.errors import (
+    Indefinite,
+    InvalidRequest,
+    RmiError,
+    Unavailable,
+)
+from tests.integration.bank.cluster import BankCluster
+from tests.support import eventually
+
+
+@pytest.fixture
+async def bank(tmp_path: Path) -> AsyncIterator[BankCluster]:
+    async with BankCluster(tmp_path, 0) as bank:
+        await bank.open_accounts(1, 2, 3)
+        yield bank
+
+
+@pytest.fixture
+async def one(bank: BankCluster) -> AsyncIterator[Proxy]:
+    async with bank.proxy("bank.data") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def two(bank: BankCluster) -> AsyncIterator[Proxy]:
+    async with bank.proxy("bank.data") as proxy:
+        yield proxy
+
+
+async def test_a_store_that_fails_is_opened_anew_and_the_truth_is_told(
+    bank: BankCluster, one: Proxy, two: Proxy
+) -> None:
+    held = await two.lock(2, [3])
+    stuck = asyncio.ensure_future(two.lock(2, [1], [], 30))
+    got = await one.lock(1, [2], ["7:a"])
+    writer = bank.ledger._writer
+    written = writer.run
+
+    async def failing(function: Any, *args: Any) -> Any:
+        await written(function, *args)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    writer.run = failing  # type: ignore[method-assign]
+    await stuck
+    waiter = asyncio.ensure_future(two.lock(2, [2], [], 30))
+    await bank.has_tickets(4)
+    with pytest.raises(Indefinite):
+        await one.commit(got["lease"], [[2, 0, 5, 0]], [["7:a", "op", "995"]])
+    with pytest.raises(Unavailable):
+        await waiter
+
+    async def opened() -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = await one.lock(1, [2], ["7:a"])
+            return found
+        except Unavailable:
+            return None
+
+    again = await eventually(opened)
+    assert again["balances"] == [995], "it was written, after all"
+    assert list(again["outcomes"]) == ["7:a"]
+    with pytest.raises(StaleLease):
+        await two.commit(held["lease"], [[3, 0, 5]])
+    assert await one.commit(again["lease"], [[2, 0, 5]])
+
+
+async def test_the_operation_log_has_a_line_per_account_and_step(
+    bank: BankCluster, one: Proxy
+) -> None:
+    got = await one.lock(5, [1, 2])
+    await one.commit(got["lease"], [[1, 2, 30]])
+    got = await one.lock(5, [3])
+    await one.unlock(got["lease"])
+    await one.balances([2, 99], 6)
+    lines = (bank.path / "bank.data.log").read_text().splitlines()
+    told = [line.split(" - ", 2)[2] for line in lines if "BusinessServerID: 0" not in line]
+    assert told == [
+        "BusinessServerID: 5 - OperationType: getlock - Account: 1 - Value: 0",
+        "BusinessServerID: 5 - OperationType: getlock - Account: 2 - Value: 0",
+        "BusinessServerID: 5 - OperationType: commit - Account: 1 - Value: 970",
+        "BusinessServerID: 5 - OperationType: commit - Account: 2 - Value: 1030",
+        "BusinessServerID: 5 - OperationType: getlock - Account: 3 - Value: 0",
+        "BusinessServerID: 5 - OperationType: unlock - Account: 3 - Value: 0",
+        "BusinessServerID: 6 - OperationType: saldo - Account: 2 - Value: 1030",
+    ]
+
+
+async def test_tokens_are_made_listed_and_revoked(one: Proxy) -> None:
+    made = await one.token_create(4, "customer", 3600)
+    assert made["expires_at"] > made["created_at"]
+    await one.token_create(5, "admin")
+    listed = await one.token_list()
+    assert [(token["client"], token["role"]) for token in listed["tokens"]] == [
+        (4, "customer"),
+        (5, "admin"),
+    ]
+    assert "token" not in listed["tokens"][0]
+    await one.token_revoke(made["id"])
+    with pytest.raises(RmiError):
+        await one.token_revoke(made["id"])
+    for arguments in ((-1, "teller"), (1, "king"), (1, "teller", 0), (True, "teller")):
+        with pytest.raises(InvalidRequest):
+            await one.token_create(*arguments)
