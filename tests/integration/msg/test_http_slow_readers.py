@@ -7,7 +7,8 @@ import asyncio
 import pytest
 import uvloop
 
-from rmi_runtime.http import HttpLimits
+from rmi_runtime.http import Answer, HttpLimits
+from rmi_runtime.http.direct import DirectRoute, Respond
 from tests.integration.msg.http_raw import Place, Raw, head, serving
 from tests.support import eventually
 
@@ -44,24 +45,38 @@ def paused(place: Place) -> int:
     return sum(c.writing_paused for c in place.server.connections)
 
 
-async def test_pipelined_requests_wait_while_their_client_reads_nothing() -> None:
-    async with serving() as place:
-        begun = []
+@pytest.mark.parametrize("door", ["the application", "direct"])
+async def test_pipelined_requests_wait_while_their_client_reads_nothing(door: str) -> None:
+    begun = []
 
-        async def app(scope, receive, send) -> None:
-            begun.append(scope["path"])
-            await much(scope, receive, send)
+    async def app(scope, receive, send) -> None:
+        begun.append(scope["path"])
+        await much(scope, receive, send)
 
-        place.server.app = app
+    def respond(path: str) -> Respond:
+        async def answer(headers, body) -> Answer:
+            begun.append(path)
+            return Answer(path.encode() + bytes(SIZE_BYTES))
+
+        return answer
+
+    paths = [f"/{n}" for n in range(3)]
+    routes = {
+        (b"GET", path.encode()): DirectRoute("GET", path, respond(path))
+        for path in paths
+        if door == "direct"
+    }
+    async with serving(app, routes) as place:
         connection = await deaf(place)
-        await connection.send(*(head("GET", f"/{n}") for n in range(3)))
+        await connection.send(*(head("GET", path) for path in paths))
         await eventually(lambda: paused(place) == 1)
         await eventually(lambda: place.server.under_way == 0)
         assert begun == ["/0"]
         assert unread_bytes(place) <= SIZE_BYTES + 1000
         connection.writer.transport.resume_reading()
-        for n in range(3):
-            assert (await connection.answer()).body.startswith(b"/%d\0" % n)
+        for path in paths:
+            assert (await connection.answer()).body.startswith(path.encode() + b"\0")
+        assert begun == paths
         assert (await (await connection.send(GOOD)).answer()).status == 200
 
 
