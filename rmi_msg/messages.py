@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 POLL_S: Final = 0.05
 """Pause between two looks at an empty queue, in seconds."""
 
+RUSH_MESSAGES: Final = 100
+"""Messages in one claim from which on there is a rush."""
+
+RUSH_POLL_S: Final = 0.2
+"""Pause between two looks in a rush, in seconds: few large claims leave the loggers more turns to
+write than many small ones."""
+
 CLAIM_MESSAGES_MAX: Final = 1000
 """Most messages in one claim."""
 
@@ -44,6 +51,7 @@ class Consumer:
         consumed: where they are entered.
         lines: gets a line for every message entered.
         poll_s: pause between two looks at an empty queue, in seconds.
+        rush_poll_s: pause between two looks when many messages come, in seconds.
         lease_s: life of a claim, in seconds.
         sweep_s: pause between two looks for claims that have run out, in seconds.
         limit: most messages in one claim.
@@ -61,6 +69,7 @@ class Consumer:
         lines: LineLog,
         *,
         poll_s: float = POLL_S,
+        rush_poll_s: float = RUSH_POLL_S,
         lease_s: float = LEASE_S,
         sweep_s: float = SWEEP_S,
         limit: int = CLAIM_MESSAGES_MAX,
@@ -70,6 +79,7 @@ class Consumer:
         self._consumed = consumed
         self._lines = lines
         self._poll_s = poll_s
+        self._rush_poll_s = rush_poll_s
         self._lease_s = lease_s
         self._sweep_s = sweep_s
         self._limit = limit
@@ -87,7 +97,7 @@ class Consumer:
         trouble_s = 0.0
         while not self._stopping.is_set():
             try:
-                pause_s = 0.0 if await self.step() else self._poll_s
+                pause_s = self._pause_after(await self.step())
                 if trouble_s:
                     log.info("%s consumes again", self._name)
                 trouble_s = 0.0
@@ -105,17 +115,22 @@ class Consumer:
             if pause_s:
                 await self._pause(pause_s)
 
-    async def step(self) -> bool:
+    def _pause_after(self, claimed: int) -> float:
+        """Return how long to let messages gather, in seconds."""
+        if claimed >= self._limit:  # more may wait already
+            return 0.0
+        return self._rush_poll_s if claimed >= RUSH_MESSAGES else self._poll_s
+
+    async def step(self) -> int:
         """Sweep if it is time, then consume one claim's messages, if any wait.
 
         Returns:
-            Whether the claim was full, so that more may wait. What comes after a small one is left
-            to gather for a moment: many small claims would cost the loggers their turns to write.
+            How many messages the claim had; 0 if nothing waits.
         """
         await self._sweep()
         claim = await self._queue.claim(self._name, self._limit, self._lease_s)
         if claim is None:
-            return False
+            return 0
         entered = await self._consumed.add(claim)
         self.consumed += entered.count(True)
         if again := entered.count(False):
@@ -131,7 +146,7 @@ class Consumer:
                 self._lease_s,
                 len(claim.messages),
             )
-        return len(claim.messages) >= self._limit
+        return len(claim.messages)
 
     async def _sweep(self) -> None:
         if not self._started:

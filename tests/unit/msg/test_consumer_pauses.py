@@ -1,0 +1,80 @@
+"""How long a consumer lets messages gather before it looks for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rmi_msg.lines import LineLog
+from rmi_msg.messages import RUSH_MESSAGES, Consumer
+from rmi_msg.stores import Claim
+
+NEVER_S = 3600.0
+LIMIT = 2 * RUSH_MESSAGES
+
+
+class Shelf:
+    """Stands in for the queue and the consumed store: first one claim, then word of the next look.
+
+    Args:
+        size: messages in the claim.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.looks = 0
+        self.looked_again = asyncio.Event()
+
+    async def claim(self, by: str, limit: int, lease_s: float) -> Claim | None:
+        await asyncio.sleep(0)  # as a real one lets others run
+        self.looks += 1
+        if self.looks > 1:
+            self.looked_again.set()
+            return None
+        return Claim([(str(number), "text") for number in range(self.size)], by, None)
+
+    async def add(self, claim: Claim) -> list[bool]:
+        return [True] * len(claim.messages)
+
+    async def done(self, claim: Claim) -> bool:
+        return True
+
+    async def give_back(self, by: str) -> int:
+        return 0
+
+    async def sweep(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("size", "poll_s", "rush_poll_s"),
+    [
+        (1, 0.0, NEVER_S),
+        (RUSH_MESSAGES - 1, 0.0, NEVER_S),
+        (RUSH_MESSAGES, NEVER_S, 0.0),
+        (LIMIT - 1, NEVER_S, 0.0),
+        (LIMIT, NEVER_S, NEVER_S),
+    ],
+    ids=["one", "few", "rush", "nearly full", "full"],
+)
+async def test_a_rush_gathers_for_longer_and_a_full_claim_not_at_all(
+    size: int, poll_s: float, rush_poll_s: float, tmp_path: Path
+) -> None:
+    shelf = Shelf(size)
+    with LineLog(tmp_path / "log") as log:
+        consumer = Consumer(
+            "msg.messages.1",
+            shelf,  # type: ignore[arg-type]
+            shelf,  # type: ignore[arg-type]
+            log,
+            poll_s=poll_s,
+            rush_poll_s=rush_poll_s,
+            limit=LIMIT,
+        )
+        running = asyncio.create_task(consumer.run())
+        async with asyncio.timeout(10):
+            await shelf.looked_again.wait()
+            consumer.stop()
+            await running
