@@ -35,14 +35,14 @@ SCHEMA_VERSION: Final = 1
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS messages (
-        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        seq         INTEGER PRIMARY KEY, -- rising, as nothing is ever deleted
         id          TEXT NOT NULL UNIQUE,
         text        TEXT NOT NULL,
         received_at INTEGER NOT NULL, -- microseconds since 1970, UTC
         logger      TEXT NOT NULL
     )""",
     """CREATE TABLE IF NOT EXISTS consumed (
-        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        seq         INTEGER PRIMARY KEY, -- rising, as nothing is ever deleted
         message     INTEGER NOT NULL UNIQUE REFERENCES messages (seq),
         consumed_at INTEGER NOT NULL, -- microseconds since 1970, UTC
         consumer    TEXT NOT NULL
