@@ -54,6 +54,7 @@ from rmi_runtime.http import (
     headers_of,
     idempotency_key,
     invalid,
+    plain,
     problem_of,
     query_fields,
     whole_number,
@@ -209,7 +210,7 @@ class Batches(_BankResource):
         "each one happens, or is refused, by itself: look at each outcome's status. An operation "
         "without a request_id gets one from the Idempotency-Key and its place in the batch.",
     )
-    @direct
+    @plain
     async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Do a batch."""
         identity = await self._caller(headers)
@@ -238,7 +239,7 @@ class Accounts(_BankResource):
         token=True,
         problems=(409, 415, 422),
     )
-    @direct
+    @plain
     async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Open an account."""
         identity = await self._caller(headers)

@@ -6,7 +6,7 @@ own, imported by name, so that a service without HTTP never loads Falcon.
 
 from rmi_runtime.http.answers import JSON_MEDIA_TYPE, Answer
 from rmi_runtime.http.app import UNROUTED, App, make_app
-from rmi_runtime.http.direct import HeadersByName, direct, headers_of
+from rmi_runtime.http.direct import HeadersByName, direct, headers_of, plain
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.problems import (
     PROBLEM_MEDIA_TYPE,
@@ -56,6 +56,7 @@ __all__ = [
     "make_app",
     "malformed",
     "phrase",
+    "plain",
     "problem_of",
     "query_fields",
     "whole_number",

@@ -1,17 +1,17 @@
 """Responders with a door of their own: requests that need no framework do not go through it.
 
-A direct responder is a method ``async def on_post(self, headers, body) -> Answer`` under
-:func:`direct`. It has two doors. Through Falcon, it is a responder like others. And where the
-method and target of a request are exactly those of its route, :class:`HttpServer` calls it
-itself, which saves about half of what such a request costs. Either way the same code decides, and
-errors become the same problems.
+A plain responder is a method ``async def on_post(self, headers, body) -> Answer`` under
+:func:`plain`, which makes a Falcon responder of it. One under :func:`direct` has two doors: through
+Falcon, as any other, and where the method and target of a request are exactly those of its route,
+:class:`HttpServer` calls it itself, which saves about half of what such a request costs. Either way
+the same code decides, and errors become the same problems.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ Respond = Callable[[HeadersByName, bytes], Coroutine[Any, Any, Answer]]
 OnAnswered = Callable[[str, str, int, float], None]
 """Is told of each answer: method, route, status, seconds."""
 
-FalconResponder = Callable[[Any, falcon.asgi.Request, falcon.asgi.Response], Awaitable[None]]
+PlainResponder = Callable[[Any, HeadersByName, bytes], Coroutine[Any, Any, Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,12 @@ DirectRoutes = Mapping[tuple[bytes, bytes], DirectRoute]
 """By method and request target."""
 
 
-def direct(respond: Callable[[Any, HeadersByName, bytes], Coroutine[Any, Any, Answer]]) -> Any:
-    """Make a Falcon responder of a direct one, which :func:`respond_of` finds in it.
+def plain(respond: PlainResponder) -> Any:
+    """Make a Falcon responder of a plain one.
 
     Args:
         respond: takes the resource, the headers (names in lower case, values as sent) and the
-            body, and returns the answer or raises. It runs without a task of its own: it may await
-            whatever it likes, but ``asyncio.timeout`` and its like have no task to act on.
+            body, and returns the answer or raises.
     """
 
     @functools.wraps(respond)
@@ -68,7 +67,18 @@ def direct(respond: Callable[[Any, HeadersByName, bytes], Coroutine[Any, Any, An
     ) -> None:
         put_answer(resp, await respond(resource, headers_of(req), await req.stream.readall()))
 
-    on_request.__rmi_direct__ = respond  # type: ignore[attr-defined]
+    return on_request
+
+
+def direct(respond: PlainResponder) -> Any:
+    """Make a Falcon responder of a plain one that has a door of its own too.
+
+    Args:
+        respond: as for :func:`plain`. It runs without a task: what it awaits must be futures or
+            tasks in the end, for ``asyncio.timeout`` and its like have no task to act on.
+    """
+    on_request = plain(respond)
+    on_request.__rmi_direct__ = respond
     return on_request
 
 

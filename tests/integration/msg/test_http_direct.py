@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 import uvloop
 
+from rmi_bank import BankGateway
 from rmi_bank.errors import LockTimeout
+from rmi_bank.operations import Done, pack_outcomes, unpack_batch
+from rmi_msg import MessageGateway
+from rmi_msg.gateway_app import gateway_app
 from rmi_runtime import errors
 from rmi_runtime.http import Answer, HttpProblem
 from rmi_runtime.http.direct import DirectRoute, DirectRoutes
@@ -53,12 +57,6 @@ REQUESTS = {
         *("/bank/transfers", MOVE, TELLER, KEY),
         "Content-Type: Application/JSON; charset=UTF-8",
     ),
-    "batch": (
-        *("/bank/batches", b'{"operations":[{"type":"balance","account":1}]}'),
-        *(TELLER, JSON),
-    ),
-    "account": ("/bank/accounts", b'{"account":9}', "Authorization: Bearer admin-3", JSON),
-    "account by a teller": ("/bank/accounts", b'{"account":9}', TELLER, JSON),
     "message": ("/messages", b'{"text":"hello"}', JSON, KEY),
     "message without a text": ("/messages", b'{"text":""}', JSON, KEY),
     "form": ("/", b"msg=hello", FORM),
@@ -168,6 +166,36 @@ async def test_other_methods_are_the_frameworks(method: str) -> None:
         answer = await connection.answer(bodiless=method == "HEAD")
         assert answer.status == (200 if method == "OPTIONS" else 405)
         assert answer.headers["allow"].startswith("POST")
+
+
+class Hurried:
+    """Services that are called under a time limit, as real ones are while they are connected to."""
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0)
+        if method == "identify":
+            return {"client": 1, "role": "teller"}
+        if method == "execute_packed":
+            return pack_outcomes([Done(5, 7) for _ in unpack_batch(args[0])])
+        assert method == "post_many"
+        return ["new"] * len(args[0])
+
+
+async def test_what_direct_responders_await_has_tasks_of_its_own() -> None:
+    bodies = {
+        **dict.fromkeys(["/bank/deposits", "/bank/withdrawals"], CASH),
+        **{"/bank/transfers": MOVE, "/messages": b'{"text":"hello"}', "/": b"msg=hello"},
+    }
+    bank, messages = BankGateway(Hurried()), MessageGateway(Hurried())  # type: ignore[arg-type]
+    routes = gateway_app(bank, messages, Gateway().pages).direct
+    assert {path for _, path in routes} == {path.encode() for path in bodies}
+    async with serving(Refuses(), routes) as place:
+        for path, body in bodies.items():
+            answer = await place.ask(post(path, body, TELLER, FORM if path == "/" else JSON))
+            assert answer.status == (200 if path == "/" else 201), path
+    await bank.aclose()
+    await messages.aclose()
 
 
 class Responder:
