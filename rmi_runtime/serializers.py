@@ -20,7 +20,8 @@ import builtins
 import re
 import sqlite3
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import isfinite
 from typing import Any, Final
 
 import msgpack
@@ -43,6 +44,8 @@ MakeProxy = Callable[[Any], Any]
 _TAG: Final = b"__class__"  # a payload without it has no objects to make
 _SERPENT_HEAD: Final = b"# serpent utf-8 python3.2\n"
 _SCALARS: Final = frozenset({type(None), bool, int, str})
+_SEQUENCES: Final = (list, tuple)
+_PLAIN_DEPTH: Final = 8
 # One packer does for values that need no hook: nothing else runs in the middle of packing them.
 _HOOKLESS: Final = frozenset({type(None), bool, bytes, str})
 _NUMBERS_TOO: Final = _HOOKLESS | {int, float}
@@ -180,8 +183,7 @@ class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
 
     def dumps(self, data: Any) -> bytes:
         """Return *data* as serpent's text."""
-        kind = type(data)
-        if kind in _SCALARS or (kind in _SEQUENCES and _SCALARS.issuperset(map(type, data))):
+        if type(data) in _SCALARS or _is_plain(data, _PLAIN_DEPTH):
             return _SERPENT_HEAD + repr(data).encode("utf-8")
         text: bytes = super().dumps(data)
         return text
@@ -285,9 +287,26 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
         return self.object_hook(dict(pairs))
 
 
-_SEQUENCES: Final = (list, tuple)
-
 Serializer = SerpentSerializer | JsonSerializer | MsgpackSerializer
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Tell whether Python's own text form of a value is serpent's too."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is float:
+        return isfinite(value)
+    inside: Collection[Any]
+    if kind is dict and _SCALARS.issuperset(map(type, value)):
+        inside = value.values()
+    elif kind in _SEQUENCES or (kind is set and value):  # an empty set is written as a tuple
+        inside = value
+    else:
+        return False
+    return _SCALARS.issuperset(map(type, inside)) or (
+        depth > 0 and all(_is_plain(one, depth - 1) for one in inside)
+    )
 
 
 def _checked_call(call: Any) -> Call:
