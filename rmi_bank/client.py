@@ -173,9 +173,9 @@ class BankClient:
             Indefinite: nobody knows. Call again with ``error.fields["request_ids"]``, in order.
         """
         keyed = [
-            {"request_id": new_request_id(), **operation}
-            if operation.get("type") != "balance"
-            else dict(operation)
+            operation
+            if "request_id" in operation or operation.get("type") == "balance"
+            else {"request_id": new_request_id(), **operation}
             for operation in operations
         ]
         try:
