@@ -311,7 +311,7 @@ class ServerConnection(asyncio.Protocol):
             handshake.check_certificate(identity, self._transport)
             reply = {
                 "handshake": self._daemon.greeting(data.get("handshake"), self),
-                "meta": self._daemon.objects.metadata(data["object"]),
+                "meta": handshake.metadata(self._daemon.objects.metadata(data["object"])),
             }
             payload = self._daemon.serializer(message.serializer_id).dumps(reply)
         except Exception as error:

@@ -39,7 +39,7 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool
         if isinstance(error, errors.RmiError):
             return serializer.dumps(errors.to_wire(error))
         error._pyroTraceback = remote_traceback(error) if tracebacks else []  # type: ignore[attr-defined]
-        return serializer.dumps(error)
+        return serializer.dumps(serializer.class_to_dict(error))
     except Exception as why:
         said = errors.describe(error)
         if isinstance(error, errors.RmiError):  # its fields are no plain values

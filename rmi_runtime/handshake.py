@@ -46,6 +46,11 @@ def read_connect(
     return data
 
 
+def metadata(members: Mapping[str, set[str]]) -> dict[str, Any]:
+    """Return an object's members as they travel: empty sets as serpent writes them, as tuples."""
+    return {kind: names or () for kind, names in members.items()}
+
+
 def check_certificate(identity: Identity, transport: asyncio.BaseTransport) -> None:
     """Refuse a service without a certificate, where the server asks for one.
 
