@@ -45,6 +45,13 @@ token shall be refused within two seconds."""
 ASK_BANK_S: Final = 3.0
 """How long a business object may take to say whose token it is."""
 
+SPREAD_MESSAGES: Final = 16
+"""Up to so many messages that came together may go to as many loggers."""
+
+CALL_MESSAGES: Final = 48
+"""Of more messages that came together, so many are worth a call to one more logger, and a
+transaction there: see docs/decisions/loggers-of-a-group.md."""
+
 _ANY: Final = ""
 """Lane of the messages that come while no logger is known."""
 
@@ -55,7 +62,8 @@ class FacadeObject:
 
     Every message goes to a logger picked at random, and to the next one if that fails: as messages
     carry ids, also when it may have stored them. Messages for the same logger that wait together
-    travel together.
+    travel together. Of a crowd of messages that came in one call, the loggers are few: one, picked
+    at random, for every 48 messages begun.
 
     Who may call: services, clients with a token (of any role: the bank, which makes tokens, is
     asked whose it is), and, as the seed's interface is open, anyone on this machine. A caller from
@@ -89,7 +97,7 @@ class FacadeObject:
         self._timeout_s = timeout_s
         self._queue_max = queue_max
         # Spreading messages needs no secrets: the default source is fast and seeded by the system.
-        self._choices = (rng or Random()).choices  # noqa: S311
+        self._rng = rng or Random()  # noqa: S311
         self._now = now
         self._lanes: dict[str, Coalescer[Group, Sequence[Word]]] = {}
 
@@ -220,9 +228,11 @@ class FacadeObject:
 
     def _spread(self, count: int) -> dict[str, list[int]]:
         """Pick a logger at random for each of *count* messages; return their places by logger."""
-        names = [e.name for e in self._loggers.view() if not (e.set_aside or e.draining)]
+        names = [e.name for e in self._loggers.view() if not (e.set_aside or e.draining)] or [_ANY]
+        if count > SPREAD_MESSAGES:
+            names = self._rng.sample(names, min(len(names), -(-count // CALL_MESSAGES)))
         places: dict[str, list[int]] = {}
-        for place, name in enumerate(self._choices(names or [_ANY], k=count)):
+        for place, name in enumerate(self._rng.choices(names, k=count)):
             places.setdefault(name, []).append(place)
         return places
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from rmi_msg.facade import FacadeObject
+from rmi_msg.facade import CALL_MESSAGES, SPREAD_MESSAGES, FacadeObject
 from rmi_msg.lines import LineLog
 from rmi_runtime import (
     ANONYMOUS,
@@ -76,6 +76,30 @@ async def test_every_message_goes_to_a_logger_picked_at_random(make: Make) -> No
     assert sorted(pair for _, messages in loggers.put for pair in messages) == sorted(MANY)
     a = next(messages for name, messages in loggers.put if name == "a")
     assert a != MANY[: len(a)]  # not simply dealt out in blocks
+
+
+async def test_a_few_messages_are_spread_over_all_loggers(make: Make) -> None:
+    loggers = Loggers("a", "b", "c")
+    facade = make(loggers)
+    with call_as(SERVICE):
+        await facade.post_many(MANY[:SPREAD_MESSAGES])
+    assert {name for name, _ in loggers.put} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("count", "calls"),
+    [(SPREAD_MESSAGES + 1, 1), (CALL_MESSAGES, 1), (CALL_MESSAGES + 1, 2), (900, 3)],
+)
+async def test_a_crowd_goes_to_as_few_loggers_as_it_is_worth_picked_at_random(
+    count: int, calls: int, make: Make
+) -> None:
+    loggers = Loggers("a", "b", "c")
+    facade = make(loggers)
+    for times in range(1, 21):
+        with call_as(SERVICE):
+            await facade.post_many(MANY[:count])
+        assert len(loggers.put) == times * calls
+    assert {name for name, _ in loggers.put} == {"a", "b", "c"}
 
 
 async def test_words_come_back_in_the_callers_order(make: Make) -> None:
