@@ -208,8 +208,9 @@ async def _gather(client: HazelcastClient, name: str, fresh_s: float) -> MapStat
                 *(_metrics(client, member.uuid, fresh_s) for member in members)
             )
     except (HazelcastError, OSError, TimeoutError) as error:
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]  # Java's stack comes after
         raise errors.Unavailable(
-            f"a Hazelcast member did not tell its statistics: {error!r}; try again"
+            f"a Hazelcast member did not tell its statistics ({said}); try again"
         ) from error
     addresses = [f"{member.address.host}:{member.address.port}" for member in members]
     return map_statistics(name, dict(zip(addresses, found, strict=True)))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from hazelcast.errors import HazelcastError
 from hazelcast.metrics import MetricDescriptor, MetricsCompressor, ProbeUnit
 
+from rmi_msg.hazelcast import map_stats
 from rmi_msg.hazelcast.cluster import FILL_MAX, Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import (
@@ -157,3 +162,17 @@ async def test_past_its_bound_nothing_new_is_taken() -> None:
     cluster = Cluster(Link([], "rmi"), 1.0, lambda: FILL_MAX + 0.01)
     with pytest.raises(errors.Overloaded, match="hazelcast-heap-mib"):
         await HazelcastMessageStore(cluster).put_many([("a", "x")], "L")
+
+
+async def test_a_member_that_refuses_is_told_of_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise HazelcastError("Requested metrics for another member\n\tat com.hazelcast.Some.java:1")
+
+    monkeypatch.setattr(map_stats, "read_metrics", refuse)
+    member = SimpleNamespace(uuid=None, address=SimpleNamespace(host="127.0.0.1", port=1))
+    client: Any = SimpleNamespace(cluster_service=SimpleNamespace(get_members=lambda: [member]))
+    with pytest.raises(errors.Unavailable, match="another member") as refused:
+        await map_stats.gather_map_statistics(client, "messages", fresh_s=0)
+    assert "\n" not in str(refused.value)
