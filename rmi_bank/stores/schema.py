@@ -199,7 +199,7 @@ def set_up(connection: sqlite3.Connection) -> None:
     elif version != FORMAT:
         raise Conflict(
             f"the store has format {version}, and this program reads format {FORMAT}; "
-            "use the version of the program that made it",
+            "use the version of the program that made it, or begin in another data directory",
             format=version,
         )
     connection.execute("UPDATE state SET epoch = epoch + 1")
