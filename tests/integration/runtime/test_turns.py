@@ -1,0 +1,36 @@
+"""No connection keeps the loop to itself, however many calls it sends at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rmi_runtime import Daemon, Proxy, connection, expose
+
+
+@expose
+class Diary:
+    """Notes in which order it is called."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, word: str) -> None:
+        self.notes.append(word)
+
+
+@pytest.mark.parametrize(("burst", "burst_s"), [(64, 0.0), (1, 60.0)])
+async def test_the_calls_of_two_connections_take_turns(
+    monkeypatch: pytest.MonkeyPatch, burst: int, burst_s: float
+) -> None:
+    monkeypatch.setattr(connection, "BURST", burst)
+    monkeypatch.setattr(connection, "BURST_S", burst_s)
+    diary = Diary()
+    async with Daemon() as daemon:
+        uri = daemon.register(diary)
+        async with Proxy(uri) as left, Proxy(uri) as right:
+            calls = [(left, "left"), (right, "right")] * 50
+            await asyncio.gather(*[proxy.note(word) for proxy, word in calls])
+    assert diary.notes.count("left") == diary.notes.count("right") == 50
+    assert 10 <= diary.notes[:50].count("left") <= 40
