@@ -21,6 +21,7 @@ from rmi_torture.faults.setup import missing_means, possible_kinds
 from rmi_torture.interrupts import Interrupts
 from rmi_torture.judgement import judge
 from rmi_torture.mix import Passed, phases_here
+from rmi_torture.namespaces import why_no_hosts
 from rmi_torture.plan import Plan
 from rmi_torture.planted import BUGS
 from rmi_torture.recovery import measure_recovery
@@ -110,6 +111,14 @@ class TortureFound(RmiError):
     help="Where messages are kept.",
 )
 @click.option(
+    "--hosts",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="2: the system runs on two network namespaces, and faults of the network strike the link "
+    "between them. Needs root; without, a TCP proxy on one host does.",
+)
+@click.option(
     "--bug",
     "bugs",
     multiple=True,
@@ -165,6 +174,10 @@ def torture(
 
     Ctrl-C ends a run early: what was recorded by then is checked. A second one ends it at once.
     """
+    if others["hosts"] == 2 and (bugs or steps or mix or saved or lines):
+        raise click.UsageError(
+            "--hosts 2 is for plain runs: not with bug, steps, mix, check, recovery"
+        )
     # Its clients complain, rightly, of each service that was killed.
     logging.getLogger("rmi_runtime").setLevel(logging.ERROR)
     console = Console(stderr=as_json)
@@ -188,7 +201,8 @@ def torture(
         elif mix:
             _mix(minutes, seed, _fresh(out_dir), as_json, runs)
         else:
-            kinds = _kinds(faults, others["store"], console)
+            others["hosts"] = _hosts(others["hosts"], others["store"], console)
+            kinds = _kinds(faults, others["store"], others["hosts"], console)
             plan = Plan(workload, kinds, minutes * 60, seed, **others)
             _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
 
@@ -237,17 +251,28 @@ class _Runs:
             await run(plan, out_dir, stop)
 
 
-def _kinds(faults: str, store: str, console: Console) -> tuple[str, ...]:
+def _hosts(hosts: int, store: str, console: Console) -> int:
+    """Return on how many hosts to run: one, if there cannot be two."""
+    if hosts == 2 and store == "hazelcast":
+        raise click.BadParameter("--hosts 2 needs --store sqlite")
+    if hosts == 2 and (why := why_no_hosts()):
+        console.print(f"on one host, with a TCP proxy between services: {why}", markup=False)
+        return 1
+    return hosts
+
+
+def _kinds(faults: str, store: str, hosts: int, console: Console) -> tuple[str, ...]:
+    missing = missing_means(hosts)
     if faults == "all":
-        for kind, why in missing_means().items():
+        for kind, why in missing.items():
             console.print(f"without the fault {kind!r}: it {why}", markup=False)
-        return possible_kinds(store)
+        return possible_kinds(store, hosts)
     kinds = tuple(kind for kind in faults.split(",") if kind and kind != "none")
     for kind in kinds:
         if kind not in KINDS:
             raise click.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}, all, none")
-        if kind in missing_means():
-            raise click.BadParameter(f"{kind!r} {missing_means()[kind]}")
+        if kind in missing:
+            raise click.BadParameter(f"{kind!r} {missing[kind]}")
         if kind in MEMBERS and store != "hazelcast":
             raise click.BadParameter(f"{kind!r} needs --store hazelcast")
     return kinds

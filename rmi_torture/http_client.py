@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from ssl import SSLContext
 from typing import Any, NamedTuple
 
 import msgspec
@@ -55,16 +56,23 @@ class HttpClient:
     """One connection to one server, opened when it is needed.
 
     Args:
-        url: returns ``http://host:port``; asked at every new connection, for a server that is
-            started again may have moved.
+        url: returns ``http://host:port``, or with ``https``; asked at every new connection, for a
+            server that is started again may have moved.
         token: sent as the bearer's, or None.
         timeout_s: longest wait for an answer.
+        ssl: client context for TLS, or None.
     """
 
     def __init__(
-        self, url: Callable[[], str], token: str | None = None, *, timeout_s: float = 10.0
+        self,
+        url: Callable[[], str],
+        token: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        ssl: SSLContext | None = None,
     ) -> None:
         self._url = url
+        self._ssl = ssl
         self._authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._timeout_s = timeout_s
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -117,10 +125,12 @@ class HttpClient:
             if not (reader.at_eof() or writer.is_closing() or reader.exception()):
                 return self._streams
             self.close()
-        host, port = split_address(self._url().removeprefix("http://"))
+        host, port = split_address(self._url().partition("://")[2])
         try:
             async with asyncio.timeout(CONNECT_S):
-                self._streams = await asyncio.open_connection(host, port, limit=HEAD_SIZE_BYTES_MAX)
+                self._streams = await asyncio.open_connection(
+                    host, port, limit=HEAD_SIZE_BYTES_MAX, ssl=self._ssl
+                )
         except (OSError, TimeoutError) as error:
             raise errors.Unavailable(f"cannot connect to the gateway: {error!r}") from error
         return self._streams

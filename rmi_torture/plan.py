@@ -28,6 +28,7 @@ class Plan:
         store: where messages are kept, ``sqlite`` or ``hazelcast``.
         bug: name of a planted bug, or nothing.
         backups: how many the Hazelcast cluster has of each entry when nothing is wrong with it.
+        hosts: on how many the system runs: 1, or 2, which are network namespaces.
         environment: more variables for the system, such as settings.
         arguments: more arguments for ``rmi up``.
     """
@@ -46,6 +47,7 @@ class Plan:
     store: str = "sqlite"
     bug: str = ""
     backups: int = 2
+    hosts: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
@@ -53,7 +55,7 @@ class Plan:
         """Return the schedule of its faults: the same for the same plan."""
         return plan_faults(
             self.seed,
-            targets_of(self.faults, self.workload),
+            targets_of(self.faults, self.workload, self.hosts),
             for_s=self.seconds,
             every_s=self.every_s,
             lasting_s_max=self.lasting_s,

@@ -17,10 +17,11 @@ from rmi_torture.campaign import Catch
 from rmi_torture.checkers import Verdict
 from rmi_torture.history import NEMESIS, Event, read_history
 from rmi_torture.mix import Passed
+from rmi_torture.plan import Plan
 from rmi_torture.plots import bar_plot, line_plot
 from rmi_torture.result import Result
 from rmi_torture.series import Series, series_of
-from rmi_torture.targets import KINDS
+from rmi_torture.targets import KINDS, NETWORK
 
 MEANINGS = {
     "passed": "No checker found an error, and each kind of operation succeeded.",
@@ -71,6 +72,7 @@ def _particulars(result: Result) -> list[str]:
         f"workload {plan.workload}, seed {plan.seed}, {result.seconds:.0f} s",
         f"operations {len(result.operations):,}, acknowledged {result.acknowledged:,}",
         f"faults {sum(result.faults.values())}: {faults or 'none'}",
+        *_network(plan),
     ]
     if result.cut_short:
         lines.insert(
@@ -84,6 +86,15 @@ def _particulars(result: Result) -> list[str]:
         lines.append(f"never succeeded: {', '.join(result.missing)}")
     lines += [f"did not come back: {what}" for what in result.unready]
     return lines
+
+
+def _network(plan: Plan) -> list[str]:
+    """Say by which means faults of the network were made, if there were any."""
+    if plan.hosts == 2:
+        return ["two hosts: network namespaces; faults of the network are those of their link"]
+    if NETWORK & set(plan.faults):
+        return ["one host: faults of the network are those of a TCP proxy"]
+    return []
 
 
 def _errors(verdict: Verdict) -> str:

@@ -71,6 +71,7 @@ class Result:
             "workload": plan.workload,
             "seed": plan.seed,
             "bug": plan.bug,
+            "hosts": plan.hosts,
             "cut_short": self.cut_short,
             "seconds": round(self.seconds, 1),
             "operations": len(self.operations),

@@ -20,7 +20,7 @@ from rmi_torture.history import Recorder
 from rmi_torture.judgement import HISTORY, KEPT, Report, write_report
 from rmi_torture.kept import Kept, write_kept
 from rmi_torture.plan import Plan
-from rmi_torture.system_under_test import SystemUnderTest
+from rmi_torture.system_under_test import RunningSystem
 from rmi_torture.workloads.base import Setting, Workload, run_client
 from rmi_torture.workloads.table import make_workload
 
@@ -54,7 +54,7 @@ async def run(plan: Plan, out_dir: Path, stop: asyncio.Event | None = None) -> R
         recorder = Recorder(file)
         async with AsyncExitStack() as stack:
             surroundings = Surroundings(
-                out_dir, plan.faults, plan.seed, plan.store, plan.bug, plan.backups
+                out_dir, plan.faults, plan.seed, plan.store, plan.bug, plan.backups, plan.hosts
             )
             await stack.enter_async_context(surroundings)
             system = surroundings.system(plan.environment, plan.arguments)
@@ -79,7 +79,7 @@ async def run(plan: Plan, out_dir: Path, stop: asyncio.Event | None = None) -> R
     return report
 
 
-async def _calm(system: SystemUnderTest, workload: Workload) -> tuple[Kept, list[str]]:
+async def _calm(system: RunningSystem, workload: Workload) -> tuple[Kept, list[str]]:
     """Wait until all is ready, and collect what is there; return also what did not come back."""
     if not await system.all_ready(CALM_S):
         services = system.services().values()

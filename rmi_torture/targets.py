@@ -53,9 +53,36 @@ MEMBERS = frozenset(("member", "members"))
 
 NETWORK = frozenset(("partition", "deaf", "mute", "delay", "loss"))
 
+LINK = "link"
+"""The target of faults of the network, where there are two hosts."""
 
-def targets_of(kinds: Sequence[str], workload: str) -> dict[str, Sequence[str]]:
+ON_HOST: Mapping[str, str] = {
+    NAME_SERVER: "b",
+    DATA: "b",
+    "bank.business.1": "b",
+    "msg.facade.1": "b",
+    "bank.business.2": "a",
+    "msg.logger.1": "a",
+    "msg.logger.2": "a",
+    "msg.messages.1": "a",
+    GATEWAY: "a",
+}
+"""Where each service is, if there are two hosts: so that every operation has to cross the link.
+
+Those that keep messages are on one host, for they share a store. Clients are on host A.
+"""
+
+TWO_HOSTS_KINDS = NETWORK | {"kill", "pause", "nameserver"}
+"""Kinds that there are with two hosts."""
+
+
+def targets_of(kinds: Sequence[str], workload: str, hosts: int = 1) -> dict[str, Sequence[str]]:
     """Return whom each kind of fault may strike in a workload.
+
+    Args:
+        kinds: of faults.
+        workload: its name.
+        hosts: on how many the system runs, 1 or 2.
 
     Raises:
         ValueError: there is no such kind.
@@ -72,6 +99,10 @@ def targets_of(kinds: Sequence[str], workload: str) -> dict[str, Sequence[str]]:
             found[kind] = ("hazelcast",)
         elif kind in ("full", "clock"):
             found[kind] = ("everybody",)
-        else:
+        elif hosts == 1:
             found[kind] = (_CALLED if kind in NETWORK else _SERVICES)[workload]
+        elif kind in NETWORK:
+            found[kind] = (LINK,)
+        else:
+            found[kind] = tuple(name for name in _SERVICES[workload] if name in ON_HOST)
     return found

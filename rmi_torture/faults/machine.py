@@ -13,7 +13,7 @@ from random import Random
 
 from rmi_runtime.errors import Unavailable
 from rmi_torture.faults.base import Value
-from rmi_torture.system_under_test import SystemUnderTest
+from rmi_torture.system_under_test import RunningSystem
 
 DISK_SIZE_MIB = 4096
 JUMP_S_MAX = 86_400 * 400
@@ -135,7 +135,7 @@ class PowerCut:
         system: started with the hook of a forgetful disk.
     """
 
-    def __init__(self, system: SystemUnderTest) -> None:
+    def __init__(self, system: RunningSystem) -> None:
         self._system = system
 
     async def begin(self, target: str) -> Value | None:

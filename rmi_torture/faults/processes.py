@@ -7,7 +7,7 @@ import os
 import signal
 
 from rmi_torture.faults.base import Value
-from rmi_torture.system_under_test import SystemUnderTest
+from rmi_torture.system_under_test import RunningSystem
 
 
 class Kill:
@@ -17,7 +17,7 @@ class Kill:
         system: whose services die.
     """
 
-    def __init__(self, system: SystemUnderTest) -> None:
+    def __init__(self, system: RunningSystem) -> None:
         self._system = system
 
     async def begin(self, target: str) -> Value | None:
@@ -40,7 +40,7 @@ class Pause:
         system: whose services stand still.
     """
 
-    def __init__(self, system: SystemUnderTest) -> None:
+    def __init__(self, system: RunningSystem) -> None:
         self._system = system
         self._stopped: dict[str, int] = {}
 

@@ -17,6 +17,7 @@ from rmi_runtime.errors import Unavailable
 from rmi_torture import hook
 from rmi_torture.faults.base import Fault
 from rmi_torture.faults.hazelcast import KillMembers
+from rmi_torture.faults.link import LinkFault
 from rmi_torture.faults.machine import (
     ClockJump,
     DiskFull,
@@ -28,8 +29,10 @@ from rmi_torture.faults.machine import (
 )
 from rmi_torture.faults.network import NetworkFault, NetworkProxy
 from rmi_torture.faults.processes import Kill, Pause
-from rmi_torture.system_under_test import SystemUnderTest
-from rmi_torture.targets import KINDS, MEMBERS, NETWORK
+from rmi_torture.namespaces import A, TwoHosts, why_no_netem
+from rmi_torture.system_under_test import RunningSystem, SystemUnderTest
+from rmi_torture.targets import KINDS, MEMBERS, NETWORK, TWO_HOSTS_KINDS
+from rmi_torture.two_hosts import TwoHostsSystem
 
 PORTS = range(17_701, 32_000, 10)
 """Where Hazelcast members may begin: below the ports that systems give out by themselves."""
@@ -37,8 +40,20 @@ PORTS = range(17_701, 32_000, 10)
 _MEMBERS = 3
 
 
-def missing_means() -> dict[str, str]:
-    """Return the kinds of faults that this machine has not the means for, and why."""
+def missing_means(hosts: int = 1) -> dict[str, str]:
+    """Return the kinds of faults that this machine has not the means for, and why.
+
+    Args:
+        hosts: on how many the system runs, 1 or 2.
+    """
+    if hosts == 2:
+        missing = {
+            kind: "is not to be had with --hosts 2" for kind in KINDS if kind not in TWO_HOSTS_KINDS
+        }
+        if why := why_no_netem():
+            how = f"needs netem below TCP ({why}); without --hosts 2, a TCP proxy does it"
+            missing |= dict.fromkeys(("delay", "loss"), how)
+        return missing
     missing = {}
     if not may_mount():
         missing["full"] = "needs root, to mount a disk of its own"
@@ -53,9 +68,9 @@ def missing_java() -> str:
     return "needs Java, for Hazelcast members, and there is none"
 
 
-def possible_kinds(store: str = "sqlite") -> tuple[str, ...]:
-    """Return all kinds of faults that this machine has the means for, with that store."""
-    missing = missing_means().keys() | (MEMBERS if store == "sqlite" else set())
+def possible_kinds(store: str = "sqlite", hosts: int = 1) -> tuple[str, ...]:
+    """Return all kinds of faults that this machine has the means for, with store and hosts."""
+    missing = missing_means(hosts).keys() | (MEMBERS if store == "sqlite" else set())
     return tuple(kind for kind in KINDS if kind not in missing)
 
 
@@ -100,6 +115,7 @@ class Surroundings:
         store: where messages are kept, ``sqlite`` or ``hazelcast``.
         bug: name of a planted bug, or nothing.
         backups: how many the Hazelcast cluster has of each entry when all is well.
+        hosts: 1, or 2, which are network namespaces; then the harness itself is on host A.
     """
 
     def __init__(
@@ -110,6 +126,7 @@ class Surroundings:
         store: str = "sqlite",
         bug: str = "",
         backups: int = 2,
+        hosts: int = 1,
     ) -> None:
         self._out_dir = out_dir
         self._data_dir = out_dir / "data"
@@ -118,11 +135,20 @@ class Surroundings:
         self._store = store
         self._bug = bug
         self._backups = backups
+        self._hosts = TwoHosts() if hosts == 2 else None
         self._stack = AsyncExitStack()
         self._proxy: NetworkProxy | None = None
         self._clock: ClockJump | None = None
 
     async def __aenter__(self) -> Surroundings:
+        try:
+            await self._prepare()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _prepare(self) -> None:
         self._data_dir.mkdir(parents=True, exist_ok=True)
         if "full" in self._kinds:
             own_mounts()
@@ -131,11 +157,13 @@ class Surroundings:
             await _install_hazelcast(self._data_dir)
         if "clock" in self._kinds:
             self._clock = ClockJump(self._out_dir / "clock", self._seed)
-        if NETWORK & set(self._kinds):
+        if self._hosts is not None:
+            self._stack.enter_context(self._hosts)
+            self._stack.enter_context(self._hosts.inside(A))
+        elif NETWORK & set(self._kinds):
             self._proxy = await self._stack.enter_async_context(
                 NetworkProxy(self._out_dir / "proxy.sock", self._seed)
             )
-        return self
 
     async def __aexit__(
         self,
@@ -154,8 +182,10 @@ class Surroundings:
 
     def system(
         self, environment: Mapping[str, str], arguments: Sequence[str] = ()
-    ) -> SystemUnderTest:
+    ) -> SystemUnderTest | TwoHostsSystem:
         """Return the system, to be started."""
+        if self._hosts is not None:
+            return TwoHostsSystem(self._data_dir, self._hosts, environment)
         variables = dict(environment) | hook.environment(
             self._out_dir / "hook",
             bug=self._bug,
@@ -170,7 +200,7 @@ class Surroundings:
             arguments = (*arguments, "--store", "hazelcast")
         return SystemUnderTest(self._data_dir, arguments, variables)
 
-    def faults(self, system: SystemUnderTest) -> dict[str, Fault]:
+    def faults(self, system: RunningSystem) -> dict[str, Fault]:
         """Return the faults, by kind."""
         turn = asyncio.Lock()
         made: dict[str, Fault] = {
@@ -186,4 +216,7 @@ class Surroundings:
             made["clock"] = self._clock
         if self._proxy is not None:
             made |= {kind: NetworkFault(self._proxy, kind) for kind in NETWORK}
+        if self._hosts is not None:
+            active: set[str] = set()
+            made |= {kind: LinkFault(self._hosts, active, kind) for kind in NETWORK}
         return {kind: made[kind] for kind in self._kinds}

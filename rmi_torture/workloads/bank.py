@@ -46,7 +46,10 @@ class BankWorkload:
         self._own = {""}  # the demonstration's opening lines have no request id
         self._https: list[HttpClient] = []
         self._bank = BankClient(
-            [setting.system.name_server], token=self._token, timeout_s=setting.timeout_s
+            [setting.system.name_server],
+            token=self._token,
+            timeout_s=setting.timeout_s,
+            ssl=setting.system.ssl,
         )
 
     async def prepare(self) -> None:
@@ -54,7 +57,8 @@ class BankWorkload:
         await self._bank.__aenter__()
         system = self._setting.system
         handshake = {"cluster_key": system.cluster_key()}
-        async with BankClient([system.name_server], handshake=handshake, timeout_s=30) as admin:
+        admin = BankClient([system.name_server], handshake=handshake, timeout_s=30, ssl=system.ssl)
+        async with admin:
             for account in OPENED:
                 await admin.open_account(
                     account, OPENED_BALANCE, request_id=f"torture-open-{account}"
@@ -80,7 +84,10 @@ class BankWorkload:
 
     def _http(self) -> HttpClient:
         client = HttpClient(
-            self._setting.system.url, self._token, timeout_s=self._setting.timeout_s
+            self._setting.system.url,
+            self._token,
+            timeout_s=self._setting.timeout_s,
+            ssl=self._setting.system.ssl,
         )
         self._https.append(client)
         return client

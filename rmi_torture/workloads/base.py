@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from rmi_runtime.errors import RmiError
 from rmi_torture.history import Recorder
 from rmi_torture.kept import Kept
-from rmi_torture.system_under_test import SystemUnderTest
+from rmi_torture.system_under_test import RunningSystem
 
 PAUSE_S = 0.02
 """How long a client waits after a failure, so that it does not spin while all is down."""
@@ -31,7 +31,7 @@ class Setting:
         batch: how many operations its batches have.
     """
 
-    system: SystemUnderTest
+    system: RunningSystem
     recorder: Recorder
     seed: int
     timeout_s: float = 5.0

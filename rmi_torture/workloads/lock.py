@@ -45,8 +45,15 @@ class LockWorkload:
         self._lease_s = float(setting.system.setting("RMI_LOCK_LEASE_S", "10"))
         handshake = {"cluster_key": setting.system.cluster_key()}
         self._handshake = handshake
-        self._names = NameServers([setting.system.name_server], handshake=handshake)
-        self._bank = BankClient([setting.system.name_server], handshake=handshake, timeout_s=10)
+        self._names = NameServers(
+            [setting.system.name_server], handshake=handshake, ssl=setting.system.ssl
+        )
+        self._bank = BankClient(
+            [setting.system.name_server],
+            handshake=handshake,
+            timeout_s=10,
+            ssl=setting.system.ssl,
+        )
         self._connections: list[_Connection] = []
 
     async def prepare(self) -> None:
@@ -103,7 +110,12 @@ class _Connection:
             if self._proxy is None or not self._proxy._connected:
                 await self.close()
                 uri = await self._names.lookup("bank.data")
-                self._proxy = Proxy(uri, handshake=self._handshake, timeout_s=self._timeout_s)
+                self._proxy = Proxy(
+                    uri,
+                    handshake=self._handshake,
+                    timeout_s=self._timeout_s,
+                    ssl=self._names.ssl,
+                )
                 await self._proxy._bind()
             return await self._proxy._call(method, args, timeout_s=self._timeout_s)
         except BaseException:

@@ -73,7 +73,7 @@ class MessagesWorkload:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._names = NameServers([setting.system.name_server])
+        self._names = NameServers([setting.system.name_server], ssl=setting.system.ssl)
         self._facades = Endpoints(self._names, "msg.facade.", timeout_s=setting.timeout_s)
         self._gateway = MessageGateway(self._facades)
         self._https: list[HttpClient] = []
@@ -109,7 +109,11 @@ class MessagesWorkload:
         ]
 
     def _http(self) -> HttpClient:
-        client = HttpClient(self._setting.system.url, timeout_s=self._setting.timeout_s)
+        client = HttpClient(
+            self._setting.system.url,
+            timeout_s=self._setting.timeout_s,
+            ssl=self._setting.system.ssl,
+        )
         self._https.append(client)
         return client
 

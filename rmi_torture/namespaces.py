@@ -1,0 +1,182 @@
+"""Two hosts on one machine: network namespaces, joined by a pair of virtual Ethernet devices.
+
+The namespaces see each other and nothing else, so their addresses are the same in every run; their
+names are a run's own. It takes Linux, root, and the commands ``ip`` and (for delay and loss) ``tc``
+of iproute2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from rmi_runtime.errors import Unavailable
+
+A, B = "a", "b"
+ADDRESSES = {A: "10.83.0.1", B: "10.83.0.2"}
+MACS = {A: "02:00:00:00:00:0a", B: "02:00:00:00:00:0b"}
+OTHER = {A: B, B: A}
+
+NOBODY = "02:00:00:00:00:ff"
+"""What is sent to this address, nobody takes."""
+
+_DEVICE = "eth0"
+_UNHEARD = {A: frozenset(("partition", "mute")), B: frozenset(("partition", "deaf"))}
+_NETEM = {"delay": ("delay", "300ms", "240ms"), "loss": ("loss", "20%")}
+_CLONE_NEWNET = 0x40000000
+_COMMAND_S = 10.0
+
+Command = tuple[str, ...]
+
+
+def neighbours(faults: Collection[str]) -> dict[str, str]:
+    """Return to which MAC address each host sends what is for the other one. Pure code.
+
+    Args:
+        faults: those that are on: ``partition``, ``deaf`` (nothing reaches host B), ``mute``
+            (nothing reaches host A).
+    """
+    return {
+        host: NOBODY if _UNHEARD[other] & set(faults) else MACS[other]
+        for host, other in OTHER.items()
+    }
+
+
+def queueing(faults: Collection[str]) -> Command:
+    """Return the arguments of ``tc``'s netem, none without ``delay`` and ``loss``. Pure code."""
+    return tuple(word for kind in sorted(_NETEM) if kind in faults for word in _NETEM[kind])
+
+
+class TwoHosts:
+    """The two namespaces and the link; a context manager. It takes away all it made.
+
+    Raises:
+        Unavailable: on entering, if they cannot be had here.
+    """
+
+    def __init__(self) -> None:
+        run = f"{os.getpid()}-{secrets.token_hex(2)}"
+        self._names = {host: f"rmi-torture-{run}-{host}" for host in ADDRESSES}
+        self._delayed = False
+
+    def __enter__(self) -> TwoHosts:
+        if not sys.platform.startswith("linux") or os.geteuid() != 0:
+            raise Unavailable("network namespaces need Linux and root")
+        if shutil.which("ip") is None:
+            raise Unavailable("network namespaces need the command ip (iproute2)")
+        try:
+            self._make()
+        except BaseException:
+            self._take_away()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._take_away()
+
+    def _make(self) -> None:
+        for name in self._names.values():
+            _run("ip", "netns", "add", name)
+        peer = ("peer", "name", _DEVICE, "address", MACS[B], "netns", self._names[B])
+        self._ip(A, "link", "add", _DEVICE, "address", MACS[A], "type", "veth", *peer)
+        for host, address in ADDRESSES.items():
+            self._ip(host, "addr", "add", f"{address}/24", "brd", "+", "dev", _DEVICE)
+            for device in ("lo", _DEVICE):
+                self._ip(host, "link", "set", device, "up")
+        self.suffer(())
+        _run(*self.command(A, "true"))
+
+    def _take_away(self) -> None:
+        for name in self._names.values():
+            # The devices go with their namespaces, and these with the last of their processes.
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+    def _ip(self, host: str, *words: str) -> None:
+        _run("ip", "-n", self._names[host], *words)
+
+    def command(self, host: str, *words: str) -> Command:
+        """Return a command line that runs another one on *host*, as the same process."""
+        return ("ip", "netns", "exec", self._names[host], *words)
+
+    def suffer(self, faults: Collection[str]) -> None:
+        """Let the link have these faults, and no others.
+
+        What is lost is lost without a word: a host goes on sending, to a MAC address that nobody
+        has. Neither end sees an error, a reset, or a device that is down.
+
+        Raises:
+            Unavailable: the system does not let it.
+        """
+        for host, mac in neighbours(faults).items():
+            to = (ADDRESSES[OTHER[host]], "lladdr", mac, "dev", _DEVICE, "nud", "permanent")
+            self._ip(host, "neigh", "replace", *to)
+        netem = queueing(faults)
+        if netem or self._delayed:
+            for name in self._names.values():
+                what = ("replace", "dev", _DEVICE, "root", "netem", *netem)
+                _run("tc", "-n", name, "qdisc", *what)
+            self._delayed = bool(netem)
+
+    @contextmanager
+    def inside(self, host: str) -> Iterator[None]:
+        """Be on *host*: the sockets that this thread opens are there, and its child processes."""
+        with Path("/proc/thread-self/ns/net").open() as home:
+            with Path("/run/netns", self._names[host]).open() as there:
+                _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(home.fileno())
+
+
+def why_no_hosts() -> str:
+    """Say why there cannot be two hosts here; nothing if there can."""
+    try:
+        with TwoHosts():
+            return ""
+    except Unavailable as error:
+        return error.message
+
+
+def why_no_netem() -> str:
+    """Say why a link cannot delay or lose single packets here; nothing if it can."""
+    try:
+        with TwoHosts() as hosts:
+            hosts.suffer(tuple(_NETEM))
+            return ""
+    except Unavailable as error:
+        return error.message
+
+
+def _enter(namespace_fd: int) -> None:
+    # os.setns is there from Python 3.12 on.
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.setns(namespace_fd, _CLONE_NEWNET) != 0:
+        raise Unavailable(f"cannot enter a namespace: {os.strerror(ctypes.get_errno())}")
+
+
+def _run(*command: str) -> None:
+    """Run a command, which must succeed."""
+    try:
+        done = _done(command)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{command[0]} cannot be run: {error}") from None
+    if done.returncode:
+        raise Unavailable(f"{command[0]}: {done.stderr.strip()}", command=" ".join(command))
+
+
+def _done(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)

@@ -1,0 +1,109 @@
+"""What of two hosts is decided without any: who is where, and what a link does to whom."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rmi_torture.faults.setup import missing_means
+from rmi_torture.namespaces import MACS, NOBODY, A, B, neighbours, queueing
+from rmi_torture.plan import Plan
+from rmi_torture.report import print_result
+from rmi_torture.result import Result
+from rmi_torture.targets import (
+    DATA,
+    GATEWAY,
+    KINDS,
+    LINK,
+    NAME_SERVER,
+    NETWORK,
+    ON_HOST,
+    TWO_HOSTS_KINDS,
+    WORKLOADS,
+    targets_of,
+)
+from rmi_torture.two_hosts import words_for
+
+
+@pytest.mark.parametrize(
+    ("faults", "a_sends_to", "b_sends_to"),
+    [
+        ((), MACS[B], MACS[A]),
+        (("delay", "loss"), MACS[B], MACS[A]),
+        (("partition",), NOBODY, NOBODY),
+        (("deaf",), NOBODY, MACS[A]),
+        (("mute",), MACS[B], NOBODY),
+        (("deaf", "mute"), NOBODY, NOBODY),
+    ],
+)
+def test_what_is_lost_is_sent_to_nobody(
+    faults: tuple[str, ...], a_sends_to: str, b_sends_to: str
+) -> None:
+    assert neighbours(faults) == {A: a_sends_to, B: b_sends_to}
+
+
+def test_delay_and_loss_share_one_queue() -> None:
+    assert queueing(("partition",)) == ()
+    assert queueing(("loss",)) == ("loss", "20%")
+    assert queueing(("loss", "delay")) == (*queueing(("delay",)), *queueing(("loss",)))
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_with_two_hosts_the_network_is_the_link_and_nobody_else_is_struck_who_is_not_there(
+    workload: str,
+) -> None:
+    found = targets_of(tuple(TWO_HOSTS_KINDS), workload, hosts=2)
+    assert {found[kind] for kind in NETWORK} == {(LINK,)}
+    for kind in TWO_HOSTS_KINDS - NETWORK:
+        assert found[kind]
+        assert set(found[kind]) <= set(ON_HOST)
+
+
+def test_a_plan_for_two_hosts_strikes_the_link() -> None:
+    steps = Plan(faults=("partition",), hosts=2).steps()
+    assert {step.target for step in steps} == {LINK}
+    assert LINK not in {step.target for step in Plan(faults=("partition",)).steps()}
+
+
+def test_the_gateway_and_the_books_are_on_different_hosts() -> None:
+    assert {ON_HOST[GATEWAY], ON_HOST[DATA]} == {A, B}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (NAME_SERVER, ("nameserver",)),
+        (DATA, ("data",)),
+        (GATEWAY, ("gateway",)),
+        ("bank.business.2", ("business", "--id", "2")),
+        ("msg.facade.1", ("facade", "--id", "1")),
+    ],
+)
+def test_each_service_is_started_by_the_words_of_a_user(name: str, words: tuple[str, ...]) -> None:
+    assert words_for(name) == words
+
+
+def test_what_there_is_not_with_two_hosts_is_said_to_be_missing() -> None:
+    missing = missing_means(hosts=2)
+    assert set(KINDS) - TWO_HOSTS_KINDS <= set(missing)
+    assert not {"partition", "deaf", "mute", "kill", "pause", "nameserver"} & set(missing)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan(faults=("partition",), hosts=2), "two hosts: network namespaces"),
+        (Plan(faults=("partition",)), "one host: faults of the network are those of a TCP proxy"),
+        (Plan(faults=("kill",)), None),
+    ],
+)
+def test_the_report_tells_by_which_means_the_network_failed(plan: Plan, words: str | None) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    print_result(Result(plan, Path(), (), (), frozenset(), {}, 1.0), console)
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue()
+    assert (words or "faults 0") in printed
+    assert ("host" in printed) == (words is not None)
