@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bank_clients import BankClientProcess
+from benchmarks.echo_processes import run_clients, server
 from benchmarks.filled import TOKEN, fill
 from benchmarks.our_system import Load, System, has_wrk, our_system, wrk
-from benchmarks.peers import run_clients, server
 from benchmarks.postgres import INSTALL, find_programs, pgbench, postgres, prepare_pgbench
 from benchmarks.rows import Row, alternate, new_rows
 

@@ -25,7 +25,7 @@ import Pyro5.api
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import Peer, run_clients, server
+from benchmarks.echo_processes import Peer, run_clients, server
 from benchmarks.runtime_clients import run_stock
 
 

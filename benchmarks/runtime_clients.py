@@ -27,7 +27,7 @@ import Pyro5.api
 import uvloop
 from Pyro5 import protocol, serializers
 
-from benchmarks.peers import Peer
+from benchmarks.echo_processes import Peer
 
 WARM_UP_CALLS = 100
 HEADER_BYTES = 40

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rmi_runtime
-from benchmarks.peers import server
+from benchmarks.echo_processes import server
 
 GROUP = 500
 RSS_GROWTH_MIB_MAX = 4.0

@@ -28,7 +28,7 @@ import Pyro5.api
 import uvloop
 
 import rmi_runtime
-from benchmarks.peers import Peer
+from benchmarks.echo_processes import Peer
 from tests.attacks import ATTACKS, RESULT, Address, RawClient, call
 
 WARM_UP_S = 0.1

@@ -1,7 +1,7 @@
-"""Servers and clients of the benchmarks, each in a process of its own.
+"""Daemons that echo and clients that call them, ours and stock, each in a process of its own.
 
-``python -m benchmarks.peers server ours`` prints its URI and serves until its standard input ends.
-``python -m benchmarks.peers client pipelined URI`` prints ``ready``, waits for a line that tells
+``python -m benchmarks.echo_processes server ours`` prints its URI and serves until its standard input ends.
+``python -m benchmarks.echo_processes client pipelined URI`` prints ``ready``, waits for a line that tells
 for how many seconds to run, runs, and prints what it has measured as one line of JSON.
 """
 
@@ -197,7 +197,7 @@ class Peer:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers", *arguments],
+            [sys.executable, "-m", "benchmarks.echo_processes", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
