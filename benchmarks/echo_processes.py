@@ -1,8 +1,9 @@
 """Daemons that echo and clients that call them, ours and stock, each in a process of its own.
 
-``python -m benchmarks.echo_processes server ours`` prints its URI and serves until its standard input ends.
-``python -m benchmarks.echo_processes client pipelined URI`` prints ``ready``, waits for a line that tells
-for how many seconds to run, runs, and prints what it has measured as one line of JSON.
+``python -m benchmarks.echo_processes server ours`` prints its URI and serves until its standard
+input ends. ``python -m benchmarks.echo_processes client pipelined URI`` prints ``ready``, waits for
+a line that tells for how many seconds to run, runs, and prints what it has measured as one line of
+JSON.
 """
 
 from __future__ import annotations
