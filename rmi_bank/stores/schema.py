@@ -101,7 +101,7 @@ SELECT account, sum(change) AS balance FROM (
 ) GROUP BY account;
 """  # noqa: S608 (what is put in are constants of this program)
 
-_ROWS = (1024, 256, 64, 16, 4, 1)  # of one statement; 32,766 values are SQLite's bound
+_ROWS = tuple(2**power for power in range(10, -1, -1))  # of a statement; at most 32,766 values
 _FOLD = (
     "ON CONFLICT (account) DO UPDATE SET balance = excluded.balance, last_line = excluded.last_line"
 )
