@@ -116,7 +116,7 @@ class TortureFound(RmiError):
     default=1,
     show_default=True,
     help="2: the system runs on two network namespaces, and faults of the network strike the link "
-    "between them. Needs root; without, a TCP proxy on one host does.",
+    "between them. Without root, one host and a TCP proxy must do.",
 )
 @click.option(
     "--bug",

@@ -74,7 +74,14 @@ class MessagesWorkload:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._names = NameServers([setting.system.name_server], ssl=setting.system.ssl)
-        self._facades = Endpoints(self._names, "msg.facade.", timeout_s=setting.timeout_s)
+        # A facade on another host, as in a system with TLS, takes no strangers.
+        known = {"cluster_key": setting.system.cluster_key()}
+        self._facades = Endpoints(
+            self._names,
+            "msg.facade.",
+            handshake="hello" if setting.system.ssl is None else known,
+            timeout_s=setting.timeout_s,
+        )
         self._gateway = MessageGateway(self._facades)
         self._https: list[HttpClient] = []
 
