@@ -138,6 +138,15 @@ def test_the_loop_can_be_run_again_after_its_condition_ended_it() -> None:
         thread.join(10)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal; who is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_request_loop_quietly() -> None:
     with compat.Daemon() as daemon:
         uri = daemon.register(Thing())
