@@ -60,9 +60,10 @@ WAIT_S_MAX = 60.0
 FILE_NAME = "bank.sqlite"
 REOPEN_PAUSE_S_MAX = 2.0
 
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0001
 """How long the event loop may keep the interpreter from the store's thread (Python: 5 ms). A commit
-needs the interpreter twice, for microseconds; with 5 ms a busy loop would make it wait 10 ms."""
+needs the interpreter a dozen times, for microseconds each; with 5 ms a busy loop would make it wait
+50 ms. Batches of transfers: 38,000 a second with this, 33,000 with five times as long."""
 
 
 @expose
