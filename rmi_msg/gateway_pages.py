@@ -129,7 +129,8 @@ class _Healthz(_Page):
 
 class _Readyz(_Page):
     @describe(
-        summary="Whether a business object, a facade and the store can be reached", answer=Ready
+        summary="Whether a business object, a facade, a logger and the store can be reached",
+        answer=Ready,
     )
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         reasons = ["the gateway is stopping"] if self._pages.draining else []

@@ -103,7 +103,7 @@ async def ask_daemon(
 
 
 class Readiness:
-    """Whether the gateway can do its work: a business object and a facade answer.
+    """Whether the gateway can do its work: a business object, a facade and a logger answer.
 
     Args:
         needed: what is needed, by the word for it, and where it may be found.

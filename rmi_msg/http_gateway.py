@@ -86,7 +86,7 @@ async def _gateway(
         names = await stack.enter_async_context(
             NameServers(settings.ns, handshake=handshake, ssl=ssl)
         )
-        business, facades = [
+        business, facades, loggers = [
             await stack.enter_async_context(
                 Endpoints(
                     names,
@@ -96,14 +96,15 @@ async def _gateway(
                     timeout_s=settings.call_timeout_s,
                 )
             )
-            for prefix in ("bank.business.", "msg.facade.")
+            for prefix in ("bank.business.", "msg.facade.", "msg.logger.")
         ]
         bank = BankGateway(business, batch_max=settings.batch_max, queue_max=settings.queue_max)
         stack.push_async_callback(bank.aclose)
         messages = MessageGateway(facades, queue_max=settings.queue_max)
         stack.push_async_callback(messages.aclose)
         metrics = GatewayMetrics()
-        readiness = Readiness({"business object": business, "facade": facades}, handshake, ssl)
+        needed = {"business object": business, "facade": facades, "logger": loggers}
+        readiness = Readiness(needed, handshake, ssl)
         pages = GatewayPages(metrics, readiness.reasons, Census(names, handshake).rows)
         sampler = asyncio.create_task(_sample(metrics))
         stack.callback(sampler.cancel)

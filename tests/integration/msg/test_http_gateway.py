@@ -356,6 +356,16 @@ async def test_without_any_business_object_it_is_503_in_time_and_not_ready(clien
     assert (await client.change("deposits", {"account": 8, "amount": 1}, **key)).status_code == 201
 
 
+async def test_without_any_logger_it_is_not_ready(client: Client) -> None:
+    for name in ("logger 1", "logger 2"):
+        await client.system.stop(name)
+    not_ready = await eventually(lambda: _not_ready(client))
+    assert "logger" in not_ready.json()["detail"]
+    client.system.start("logger 1")
+    client.system.start("logger 2")
+    await eventually(client.ready)
+
+
 async def _not_ready(client: Client) -> httpx.Response | None:
     response = await client.http.get("/readyz")
     return response if response.status_code == 503 else None
