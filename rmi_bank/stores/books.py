@@ -197,7 +197,9 @@ class Books:
             else:
                 balance = moved[credit] if credit in moved else self._locked_balance(locked, credit)
                 if balance + amount >= BALANCE_END:
-                    raise BalanceLimit(f"account {credit} cannot hold {balance + amount}")
+                    raise BalanceLimit(
+                        f"account {credit} cannot hold {balance + amount}", account=credit
+                    )
                 moved[credit] = balance + amount
         self._check_outcomes(record, locked, settled)
         record.balances, record.cash = moved, cash

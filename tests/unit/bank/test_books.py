@@ -186,6 +186,14 @@ def test_money_may_pass_through_an_account_in_one_record() -> None:
     books.check(Record([Posting(CASH, 9, 5), Posting(9, 1, 5)], opened=[(9, None)]), {1, 9})
 
 
+def test_an_account_that_would_hold_too_much_is_named() -> None:
+    books = fresh(1, 2)
+    books.balances[2] = BALANCE_END - 5
+    with pytest.raises(BalanceLimit) as refused:
+        books.check(Record([Posting(1, 2, 5)]), {1, 2})
+    assert refused.value.fields == {"account": 2}
+
+
 def test_one_transaction_takes_no_more_than_cash_can_hold() -> None:
     books = fresh(1, 2)
     books.balances[CASH] = -(BALANCE_END - 2 * AMOUNT_MAX - 1)
