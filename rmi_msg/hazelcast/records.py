@@ -54,18 +54,38 @@ class Records(Generic[Entry]):
         block = await self._order.last()
         entries = make(block)
         packed = {id: msgspec.json.encode(entry).decode() for id, entry in entries.items()}
-        found = await in_flight(
-            lambda id: self._entries.put_if_absent(id, packed[id]), list(packed), PUTS_IN_FLIGHT
-        )
-        there = {id: text for id, text in zip(packed, found, strict=True) if text is not None}
-        known = {id: self._decoder.decode(text) for id, text in there.items()}
-        missing = await self._order.missing({id: _block(entry) for id, entry in known.items()})
-        for id in missing:
-            # Put by one who has not added it (yet): its backups are not sure.
-            await self._entries.replace(id, there[id], there[id])
-        new = [id for id in packed if id not in known]
-        await self._order.add([*missing, *new], min([block, *missing.values()]))
+        known: dict[str, Entry] = {}
+        add: list[str] = []
+        ids, since = list(packed), block
+        while ids:
+            found = await in_flight(
+                lambda id: self._entries.put_if_absent(id, packed[id]), ids, PUTS_IN_FLIGHT
+            )
+            there = {id: text for id, text in zip(ids, found, strict=True) if text is not None}
+            seen = {id: self._decoder.decode(text) for id, text in there.items()}
+            missing = await self._order.missing({id: _block(entry) for id, entry in seen.items()})
+            since = min([since, *missing.values()])
+            vanished = await self._confirm({id: there[id] for id in missing})
+            known |= {id: entry for id, entry in seen.items() if id not in vanished}
+            add += [id for id in ids if id not in seen or (id in missing and id not in vanished)]
+            ids = list(vanished)
+        await self._order.add(add, since)
         return known
+
+    async def _confirm(self, texts: dict[str, str]) -> set[str]:
+        """See that entries by another, who has not added them to the order (yet), have backups.
+
+        Returns:
+            The ids that have no such entry any more: whoever told us of it was a member that the
+            others had gone on without.
+        """
+        if not texts:
+            return set()
+        ids = list(texts)
+        kept = await in_flight(
+            lambda id: self._entries.replace(id, texts[id], texts[id]), ids, PUTS_IN_FLIGHT
+        )
+        return {id for id, stays in zip(ids, kept, strict=True) if not stays}
 
     async def get_all(self, ids: Iterable[str]) -> dict[str, Entry]:
         """Return the entries of some ids."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.batches import BATCH_CHARS_MAX
 from rmi_msg.cluster_state import ClusterState
 from rmi_msg.hazelcast.blocks import Place, parse_cursor
 from rmi_msg.hazelcast.cluster import Cluster, ConsumedEntry, MessageEntry
+from rmi_msg.hazelcast.fetching import Fetching
 from rmi_msg.hazelcast.order import Listed, Order
 from rmi_msg.hazelcast.turns import Turn, Turns, Watch, pack, unpack
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 
 _STATE: Final = "turns"
-_READ_FIRST: Final = 64
-_READ_MAX: Final = 512
 
 Row = TypeVar("Row", Message, Consumed)
 P = ParamSpec("P")
@@ -36,6 +34,7 @@ class HazelcastMessageStore:
 
     def __init__(self, cluster: Cluster, wall_clock_s: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
+        self._fetching = Fetching()
         self._wall_clock_s = wall_clock_s
 
     async def put_many(self, messages: Sequence[tuple[str, str]], logger: str) -> list[Word]:
@@ -68,7 +67,7 @@ class HazelcastMessageStore:
             }
 
         async with self._cluster.reading():
-            return await _page(self._cluster.message_order, after, limit, fetch)
+            return await _page(self._fetching, self._cluster.message_order, after, limit, fetch)
 
 
 class HazelcastMessageQueue:
@@ -87,6 +86,7 @@ class HazelcastMessageQueue:
         new_token: Callable[[], int] = lambda: secrets.randbits(62),
     ) -> None:
         self._cluster = cluster
+        self._fetching = Fetching()
         self._monotonic_s = monotonic_s
         self._new_token = new_token
         self._watch = Watch()
@@ -137,7 +137,7 @@ class HazelcastMessageQueue:
         messages: list[tuple[str, str]] = []
         chars = 0
         end = listed[0].after
-        async for one, entry in _fetched(listed, self._cluster.messages.get_all):
+        async for one, entry in self._fetching.fetched(listed, self._cluster.messages.get_all):
             chars += len(entry.text)
             if messages and chars > BATCH_CHARS_MAX:
                 return messages, end
@@ -207,6 +207,7 @@ class HazelcastConsumedStore:
 
     def __init__(self, cluster: Cluster, wall_clock_s: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
+        self._fetching = Fetching()
         self._wall_clock_s = wall_clock_s
 
     async def add(self, claim: Claim) -> list[bool]:
@@ -234,7 +235,7 @@ class HazelcastConsumedStore:
             }
 
         async with self._cluster.reading():
-            return await _page(self._cluster.consumed_order, after, limit, fetch)
+            return await _page(self._fetching, self._cluster.consumed_order, after, limit, fetch)
 
 
 def stores_on(cluster: Cluster, state: Callable[[], ClusterState] | None = None) -> Stores:
@@ -247,24 +248,8 @@ def stores_on(cluster: Cluster, state: Callable[[], ClusterState] | None = None)
     )
 
 
-Found = TypeVar("Found")
-
-
-async def _fetched(
-    listed: Sequence[Listed], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
-) -> AsyncIterator[tuple[Listed, Found]]:
-    """Fetch what belongs to ids, in order, some at a time; leave out what is not there."""
-    rest = iter(listed)
-    count = _READ_FIRST
-    while some := list(islice(rest, count)):
-        found = await fetch([one.id for one in some])
-        for one in some:
-            if one.id in found:  # it is, unless more members were lost than there are backups
-                yield one, found[one.id]
-        count = min(2 * count, _READ_MAX)
-
-
 async def _page(
+    fetching: Fetching,
     order: Order,
     after: str | None,
     limit: int,
@@ -277,7 +262,7 @@ async def _page(
     chars = 0
     for_next = str(listed[-1].after) if more else None
     passed = ""
-    async for one, row in _fetched(listed, fetch):
+    async for one, row in fetching.fetched(listed, fetch):
         chars += len(row.text)
         if rows and chars > BATCH_CHARS_MAX:
             return Page(rows, passed)

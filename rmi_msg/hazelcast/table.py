@@ -79,11 +79,15 @@ class HazelcastTable(Table[Key]):
     async def put_if_absent(self, key: Key, value: str) -> str | None:
         json = HazelcastJsonValue(value)
         step = _Step(lambda m: self._link.put_if_absent(m, key, json))
-        existing = _text(await self._persist(step))
-        if existing == value and step.attempts > 1 and await self.replace(key, value, value):
-            # Ours, from an attempt whose answer was lost; now its backups are sure.
-            return None
-        return existing
+        while True:
+            existing = _text(await self._persist(step))
+            if existing != value or step.attempts == 1:
+                return existing
+            # Ours, from an attempt whose answer was lost.
+            if await self.replace(key, value, value):
+                return None  # and now its backups are sure
+            # It was in a part of the cluster that gave way to the others: put it again.
+            await asyncio.sleep(PAUSE_S)
 
     async def replace(self, key: Key, old: str, new: str) -> bool:
         before, after = HazelcastJsonValue(old), HazelcastJsonValue(new)

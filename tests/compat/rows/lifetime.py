@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from typing import Any
@@ -12,7 +13,6 @@ import pytest
 from Pyro5.api import expose
 
 from rmi_runtime import errors
-from tests.compat.servers import make_server
 from tests.compat.table import BETTER, row
 from tests.compat.world import World
 
@@ -65,11 +65,11 @@ def refused(world: World) -> None:
 
 @row("lifetime", "nobody listens there")
 def nobody(world: World) -> None:
-    server = make_server("stock")
-    location = server.location
-    server.stop()
-    with pytest.raises((Pyro5.errors.CommunicationError, errors.Unavailable)):
-        world.connect(f"PYRO:thing@{location}").call("quick")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen: nobody else can on this port
+        port = taken.getsockname()[1]
+        with pytest.raises((Pyro5.errors.CommunicationError, errors.Unavailable)):
+            world.connect(f"PYRO:thing@127.0.0.1:{port}").call("quick")
 
 
 @row("lifetime", "a call that takes longer than the client's timeout")

@@ -44,9 +44,11 @@ class LossyMap:
             await self._others()
             attempts += 1
             if (there := self._seen.get(key)) is not None:
-                if there == value and attempts > 1 and await self.replace(key, value, value):
+                if there != value or attempts == 1:
+                    return there
+                if await self.replace(key, value, value):
                     return None
-                return there
+                continue
             self._seen[key] = value
             if await self._acknowledged(key, value):
                 return None

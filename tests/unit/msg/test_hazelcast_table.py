@@ -107,6 +107,22 @@ async def test_a_put_whose_answer_was_lost_is_still_ours(when: str) -> None:
     assert not one.failures
 
 
+async def test_a_put_into_a_part_of_the_cluster_that_gave_way_is_made_again() -> None:
+    steps, one = table(("after", LOST))
+    usual = one.replace_if_same
+
+    async def after_the_others_took_over(
+        key: Any, old: HazelcastJsonValue, new: HazelcastJsonValue
+    ) -> bool:
+        one.values.clear()  # they never heard of it
+        one.replace_if_same = usual  # type: ignore[method-assign]
+        return await usual(key, old, new)
+
+    one.replace_if_same = after_the_others_took_over  # type: ignore[method-assign]
+    assert await steps.put_if_absent("a", "x") is None
+    assert one.values == {"a": "x"}
+
+
 async def test_a_put_that_finds_another_value_returns_it() -> None:
     steps, one = table(("before", LOST))
     one.values["a"] = "y"

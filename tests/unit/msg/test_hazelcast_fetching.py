@@ -1,0 +1,63 @@
+"""What belongs to ids in the order is there: a member that says otherwise is asked again."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from rmi_msg.hazelcast.blocks import Place
+from rmi_msg.hazelcast.fetching import Fetching
+from rmi_msg.hazelcast.order import Listed
+
+IDS = [f"id{n}" for n in range(100)]
+LISTED = [Listed(id, Place(0, n)) for n, id in enumerate(IDS, 1)]
+
+
+class LeftBehind:
+    """Answers as a member that the others went on without, until it gives way.
+
+    Args:
+        missing: what it does not know.
+        looks: how often it is asked for these in vain.
+    """
+
+    def __init__(self, missing: set[str], looks: int) -> None:
+        self._missing = missing
+        self._looks = looks
+        self.asked: list[list[str]] = []
+
+    async def fetch(self, ids: list[str]) -> dict[str, str]:
+        self.asked.append(ids)
+        known = [id for id in ids if len(self.asked) > self._looks or id not in self._missing]
+        return {id: f"text of {id}" for id in known}
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmi_msg.hazelcast.fetching.PAUSE_S", 0)
+
+
+async def read(fetching: Fetching, member: LeftBehind) -> list[str]:
+    return [one.id async for one, _ in fetching.fetched(LISTED, member.fetch)]
+
+
+async def test_what_a_member_left_behind_does_not_know_is_asked_for_until_it_gives_way() -> None:
+    member = LeftBehind({"id3", "id7"}, looks=4)
+    assert await read(Fetching(), member) == IDS
+    assert member.asked[1] == ["id3", "id7"]
+
+
+async def test_what_is_lost_is_reported_once_left_out_and_not_waited_for_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rmi_msg.hazelcast.fetching.ABSENT_S", -1.0)
+    fetching, member = Fetching(), LeftBehind({"id3", "id99"}, looks=1_000)
+    kept = [id for id in IDS if id not in {"id3", "id99"}]
+    with caplog.at_level(logging.ERROR):
+        assert await read(fetching, member) == kept
+    assert [record.args for record in caplog.records] == [(1, "id3"), (1, "id99")]
+    caplog.clear()
+    monkeypatch.setattr("rmi_msg.hazelcast.fetching.ABSENT_S", 3600.0)
+    assert await read(fetching, member) == kept
+    assert not caplog.records

@@ -1,0 +1,68 @@
+"""Entries and their order, also when a member answers that the others went on without."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from rmi_msg.hazelcast.blocks import START
+from rmi_msg.hazelcast.order import Order
+from rmi_msg.hazelcast.records import Records
+from tests.unit.msg.hazelcast_fakes import LossyMap
+
+
+class Entry(msgspec.Struct, frozen=True):
+    text: str
+    block: int
+
+
+class Forgetful(LossyMap):
+    """Says once of each key what a member had that gave way to the others since.
+
+    Args:
+        stale: what it had.
+    """
+
+    def __init__(self, stale: dict[str, str]) -> None:
+        super().__init__(random.Random(0))
+        self._stale = stale
+
+    async def put_if_absent(self, key: Any, value: str) -> str | None:
+        stale = self._stale.pop(key, None)
+        return stale if stale is not None else await super().put_if_absent(key, value)
+
+
+def records(entries: LossyMap) -> tuple[Records[Entry], Order]:
+    order = Order(LossyMap(random.Random(0)))
+    return Records(entries, order, Entry), order
+
+
+def made(*ids: str) -> Any:
+    return lambda block: {id: Entry(f"text of {id}", block) for id in ids}
+
+
+async def ids_in(order: Order) -> list[str]:
+    return [one.id for one in await order.read(START, 100)]
+
+
+async def test_entries_are_put_once_and_stand_in_the_order_of_their_arrival() -> None:
+    entries, order = records(LossyMap(random.Random(0)))
+    assert await entries.put_all(made("b", "a")) == {}
+    assert await entries.put_all(made("a", "c")) == {"a": Entry("text of a", 0)}
+    assert await ids_in(order) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("stale", [("a",), ("b",), ("a", "b", "c")])
+async def test_an_entry_that_only_a_member_left_behind_had_is_put_again(
+    stale: tuple[str, ...],
+) -> None:
+    # Put by us into a part of the cluster that did not acknowledge it, and asked for again there.
+    text = {id: msgspec.json.encode(Entry(f"text of {id}", 0)).decode() for id in stale}
+    entries, order = records(Forgetful(text))
+    known = await entries.put_all(made("a", "b", "c"))
+    assert set(await entries.get_all(["a", "b", "c"])) == {"a", "b", "c"}
+    assert sorted(await ids_in(order)) == ["a", "b", "c"]
+    assert known == {}
