@@ -5,9 +5,9 @@ dispatcher carries it out, :meth:`ServerConnection.send` queues the reply, and a
 turn of the loop leave in one write.
 
 A stock client's requests are carried out one after the other. A peer that asked for pipelining gets
-them carried out as they come, and answered as they finish. Either way one connection has at most
-``BURST`` of them carried out in one turn of the loop, and none begun after ``BURST_S`` of it, so
-that the others get theirs; the rest stays bytes until then, and no more is read from its socket.
+them carried out as they come, and answered as they finish. Either way one connection has a bounded
+share of each turn of the loop (:mod:`~rmi_runtime.turns`), so that the others get theirs; the rest
+stays bytes until then, and no more is read from its socket.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
 from rmi_runtime.endings import Endings
 from rmi_runtime.sparse_log import sparse_logger
+from rmi_runtime.turns import BURST, BURST_BYTES
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
 
 log = sparse_logger(__name__)
-
-BURST: Final = 64
-BURST_S: Final = 0.000_25
 
 _NEW, _GREETING, _OPEN, _CLOSED = range(4)
 
@@ -156,6 +154,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _take_lone(self, message: wire.Message) -> None:
         """Carry out a message that came alone, with nothing before or after it."""
+        self._daemon.turns.note(self.id)
         self._corked = True
         self._take(message)
         self._corked = False
@@ -171,7 +170,7 @@ class ServerConnection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Carry out what waits, as far as it may be now, and no more than a burst of it."""
         self._corked = True
-        waiting, until = self._waiting, time.monotonic() + BURST_S
+        waiting, until = self._waiting, self._daemon.turns.begin(self.id)
         for _ in range(BURST):
             if not waiting:
                 if not self._parser.more or not self._may_go_on():
@@ -182,7 +181,7 @@ class ServerConnection(asyncio.Protocol):
             if not self._may_go_on():
                 break
             self._take(waiting.popleft())
-            if time.monotonic() > until:
+            if time.monotonic() > until or self._out_bytes > BURST_BYTES:
                 break
         if self._parser.error is not None and not (waiting or self._tasks):
             self._refuse_bytes(self._parser.error)  # after the answers to what came before

@@ -31,6 +31,7 @@ from rmi_runtime.setting_rules import is_loopback
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.streams import StreamTable
 from rmi_runtime.tls_listener import Listener, listen_on
+from rmi_runtime.turns import Turns
 
 log = sparse_logger(__name__)
 
@@ -114,7 +115,7 @@ class Daemon:
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
         self.executor: Executor | None = None
-        self.dispatcher = Dispatcher(self)
+        self.dispatcher, self.turns = Dispatcher(self), Turns()
 
     # -- life-cycle
 

@@ -74,6 +74,13 @@ _ESCAPED: Final = {
     "v": "\v",
     "\n": "",
 }
+_TO_BE_ESCAPED: Final = (
+    ("\\", "\\\\"),  # first: the others bring their own
+    ("'", "\\'"),
+    ("\n", "\\n"),
+    ("\r", "\\r"),
+    ("\0", "\\x00"),
+)
 _NAMES: Final = {"None": None, "True": True, "False": False}
 _CLOSES: Final = {"[": "]", "(": ")", "{": "}"}
 _CLOSERS: Final = frozenset("])}")
@@ -133,6 +140,22 @@ def _plain(text: str) -> Any:
     if text in _NAMES:
         return _NAMES[text]
     return float(text) if "." in text else int(text)
+
+
+def quote(text: str) -> bytes:
+    """Return *text* as a Python literal in UTF-8.
+
+    ``repr`` looks at every character for whether it can be printed, which takes thirty times as
+    long as to look for the few that cannot stand for themselves.
+    """
+    literal = text
+    for plain, escaped in _TO_BE_ESCAPED:
+        if plain in literal:
+            literal = literal.replace(plain, escaped)
+    try:
+        return b"'%b'" % literal.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return repr(text).encode("utf-8")
 
 
 def check_elements(text: bytes, elements_max: int) -> None:

@@ -43,6 +43,7 @@ MakeProxy = Callable[[Any], Any]
 
 _TAG: Final = b"__class__"  # a payload without it has no objects to make
 _SERPENT_HEAD: Final = b"# serpent utf-8 python3.2\n"
+_LONG_CHARS: Final = 256
 _SCALARS: Final = frozenset({type(None), bool, int, str})
 _SEQUENCES: Final = (list, tuple)
 _PLAIN_DEPTH: Final = 8
@@ -183,6 +184,8 @@ class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
 
     def dumps(self, data: Any) -> bytes:
         """Return *data* as serpent's text."""
+        if type(data) is str and len(data) > _LONG_CHARS:
+            return _SERPENT_HEAD + literals.quote(data)
         if type(data) in _SCALARS or _is_plain(data, _PLAIN_DEPTH):
             return _SERPENT_HEAD + repr(data).encode("utf-8")
         text: bytes = super().dumps(data)

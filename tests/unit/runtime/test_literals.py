@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from Pyro5.errors import SerializeError
 
-from rmi_runtime.literals import check_elements, loads, plain_call
+from rmi_runtime.literals import check_elements, loads, plain_call, quote
 
 _scalars = (
     st.none()
@@ -52,6 +52,15 @@ def test_reads_what_serpent_writes_as_literal_eval_does(value: Any, indent: bool
 def test_reads_bytes_literals_as_literal_eval_does(value: bytes) -> None:
     text = serpent.dumps([value], bytes_repr=True)
     assert loads(text) == [value]
+
+
+@given(st.text() | st.text(alphabet="\\'\"\n\r\0\t\x1a\x7f\u2028\ufeff\ud800xé"))
+@example("".join(map(chr, range(0x180))))
+@example("\ud800")
+def test_reads_what_it_quotes_and_so_does_stock(text: str) -> None:
+    quoted = quote(text)
+    assert loads(quoted) == text
+    assert serpent.loads(quoted) == text
 
 
 @given(st.text(alphabet="[](){},:'\"\\ bf1.-+ejTrue None\n#x_", max_size=40))
