@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +15,7 @@ import pytest
 
 from rmi_msg.hazelcast.install import install_hazelcast, lib_dir
 from rmi_runtime import errors
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -41,23 +40,6 @@ def link_jars(data_dir: Path) -> None:
     lib = lib_dir(data_dir)
     lib.parent.mkdir(parents=True, exist_ok=True)
     lib.symlink_to(fetched(), target_is_directory=True)
-
-
-def free_ports(count: int = 3) -> int:
-    """Return the first of *count* consecutive free ports on 127.0.0.1."""
-    for _ in range(100):
-        base = random.randrange(20_000, 60_000)
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for offset, one in enumerate(sockets):
-                one.bind(("127.0.0.1", base + offset))
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-        return base
-    raise AssertionError("no free ports")
 
 
 class Members:

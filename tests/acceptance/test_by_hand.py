@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import Pyro5.errors
 import pytest
 
 from tests.acceptance.system import BIN, ROOT
+from tests.ports import free_ports
 
 SERVICES = (
     ("bank.data", "data"),
@@ -27,19 +27,13 @@ SERVICES = (
 WAIT_S = 30.0
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class ByHand:
     """Processes started one by one, as in so many terminals."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.name_server = f"127.0.0.1:{free_port()}"
-        self.http = f"127.0.0.1:{free_port()}"
+        self.name_server = f"127.0.0.1:{free_ports()}"
+        self.http = f"127.0.0.1:{free_ports()}"
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *command: str) -> subprocess.Popen[str]:

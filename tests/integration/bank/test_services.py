@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import stat
 from pathlib import Path
 
@@ -12,20 +11,14 @@ import pytest
 
 from rmi_bank import BankClient, SqliteLedger, demo, run_business, run_data, run_nameserver
 from rmi_runtime import Settings
+from tests.ports import free_ports
 from tests.support import eventually
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def test_the_bank_runs_with_the_demonstrations_tokens_and_finds_its_data_again(
     tmp_path: Path,
 ) -> None:
-    settings = Settings(data_dir=tmp_path, ns=(f"127.0.0.1:{free_port()}",), demo=True)
+    settings = Settings(data_dir=tmp_path, ns=(f"127.0.0.1:{free_ports()}",), demo=True)
     tokens_path = tmp_path / "demo-tokens.json"
     tokens_before = None
     for run in (1, 2):

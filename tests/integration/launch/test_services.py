@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import Pyro5.api
 import pytest
 
 from rmi_runtime import split_address
+from tests.ports import free_ports
 
 RMI = [sys.executable, "-P", "-c", "from rmi_launch.cli import main; main()"]
 
@@ -43,9 +43,7 @@ def started(command: list[str], first_words: str) -> Iterator[tuple[subprocess.P
 @pytest.fixture
 def stock_ns() -> Iterator[str]:
     """A stock name server; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports()
     command = [sys.executable, "-m", "Pyro5.nameserver", "-n", "127.0.0.1", "-p", str(port), "-x"]
     with started(command, "URI = ") as (_, uri):
         assert uri.endswith(f":{port}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.launch.running import gone, rmi, up
+from tests.ports import free_ports
 from tests.support import eventually
 
 
@@ -203,9 +204,7 @@ def test_it_runs_on_when_nobody_reads_its_output_any_more(tmp_path: Path) -> Non
 
 
 def test_two_gateways_share_the_port(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports()}"
     with up(tmp_path, "--http", address, "--gateway-workers", "2") as system:
         assert system.until("ready: ") == f"http://{address}"
         rows = json.loads(rmi("status", "--json", data_dir=tmp_path).stdout)

@@ -18,8 +18,9 @@ from rmi_msg.hazelcast.cluster import CONSUMED, QUEUE
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.stores import Consumed, Stores
 from rmi_runtime import URI, NameServers, Proxy, load_or_create_cluster_key
-from tests.hazelcast import BIN, Members, free_ports
+from tests.hazelcast import BIN, Members
 from tests.integration.msg.conftest import whole
+from tests.ports import free_ports
 from tests.support import eventually
 
 pytestmark = [pytest.mark.hazelcast, pytest.mark.timeout(240)]
@@ -38,7 +39,7 @@ class Processes:
     """
 
     def __init__(self, data_dir: Path, members: Members) -> None:
-        self.name_server = f"127.0.0.1:{free_ports(1)}"
+        self.name_server = f"127.0.0.1:{free_ports()}"
         self.handshake = {"cluster_key": load_or_create_cluster_key(data_dir)}
         self._data_dir = data_dir
         self._members = members
