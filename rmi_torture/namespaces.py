@@ -1,8 +1,11 @@
 """Two hosts on one machine: network namespaces, joined by a pair of virtual Ethernet devices.
 
 The namespaces see each other and nothing else, so their addresses are the same in every run; their
-names are a run's own. It takes Linux, root, and the commands ``ip`` and (for delay and loss) ``tc``
-of iproute2.
+names are a run's own. It takes Linux, root, and the command ``ip`` of iproute2.
+
+To be late, or to be lost one by one, packets leave these devices for TUN devices, which a relay of
+our own joins (:mod:`rmi_torture.packets`): that takes ``/dev/net/tun``, and no traffic control in
+the kernel.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from rmi_runtime.errors import Unavailable
+from rmi_torture.packets import CUT, DELAY, LOSS
+from rmi_torture.relay import TUN, Relay
 
 A, B = "a", "b"
 ADDRESSES = {A: "10.83.0.1", B: "10.83.0.2"}
@@ -29,43 +34,58 @@ NOBODY = "02:00:00:00:00:ff"
 """What is sent to this address, nobody takes."""
 
 _DEVICE = "eth0"
-_UNHEARD = {A: frozenset(("partition", "mute")), B: frozenset(("partition", "deaf"))}
-_NETEM = {"delay": ("delay", "300ms", "240ms"), "loss": ("loss", "20%")}
+_MTU_BYTES = "1500"
+_CUTS = {A: frozenset(("partition", "mute")), B: frozenset(("partition", "deaf"))}
+_SINGLE = frozenset((DELAY, LOSS))
 _CLONE_NEWNET = 0x40000000
 _COMMAND_S = 10.0
 
 Command = tuple[str, ...]
 
 
-def neighbours(faults: Collection[str]) -> dict[str, str]:
-    """Return to which MAC address each host sends what is for the other one. Pure code.
+def ways(faults: Collection[str]) -> dict[str, frozenset[str]]:
+    """Return what befalls packets on their way to each host: cut, delay, loss. Pure code.
 
     Args:
         faults: those that are on: ``partition``, ``deaf`` (nothing reaches host B), ``mute``
-            (nothing reaches host A).
+            (nothing reaches host A), ``delay``, ``loss``.
     """
+    found = frozenset(faults)
     return {
-        host: NOBODY if _UNHEARD[other] & set(faults) else MACS[other]
-        for host, other in OTHER.items()
+        host: (found & _SINGLE) | ({CUT} if found & cuts else frozenset())
+        for host, cuts in _CUTS.items()
     }
 
 
-def queueing(faults: Collection[str]) -> Command:
-    """Return the arguments of ``tc``'s netem, none without ``delay`` and ``loss``. Pure code."""
-    return tuple(word for kind in sorted(_NETEM) if kind in faults for word in _NETEM[kind])
+def neighbours(to: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Return to which MAC address each host sends what is for the other one. Pure code.
+
+    Args:
+        to: what befalls packets on their way to each host, as of :func:`ways`.
+    """
+    return {host: NOBODY if CUT in to[other] else MACS[other] for host, other in OTHER.items()}
+
+
+def device(faults: Collection[str]) -> str:
+    """Return by which device both hosts send: the relay's only if need be. Pure code."""
+    return TUN if _SINGLE & set(faults) else _DEVICE
 
 
 class TwoHosts:
     """The two namespaces and the link; a context manager. It takes away all it made.
 
+    Args:
+        seed: of which packets are late or lost.
+
     Raises:
         Unavailable: on entering, if they cannot be had here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         run = f"{os.getpid()}-{secrets.token_hex(2)}"
         self._names = {host: f"rmi-torture-{run}-{host}" for host in ADDRESSES}
-        self._delayed = False
+        self._seed = seed
+        self._relay: Relay | None = None
 
     def __enter__(self) -> TwoHosts:
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
@@ -100,6 +120,8 @@ class TwoHosts:
         _run(*self.command(A, "true"))
 
     def _take_away(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
         for name in self._names.values():
             # The devices go with their namespaces, and these with the last of their processes.
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
@@ -115,20 +137,36 @@ class TwoHosts:
         """Let the link have these faults, and no others.
 
         What is lost is lost without a word: a host goes on sending, to a MAC address that nobody
-        has. Neither end sees an error, a reset, or a device that is down.
+        has, or to the relay. Neither end sees an error, a reset, or a device that is down.
+        Addresses stay the same, whichever way packets go: connections go on.
 
         Raises:
             Unavailable: the system does not let it.
         """
-        for host, mac in neighbours(faults).items():
-            to = (ADDRESSES[OTHER[host]], "lladdr", mac, "dev", _DEVICE, "nud", "permanent")
-            self._ip(host, "neigh", "replace", *to)
-        netem = queueing(faults)
-        if netem or self._delayed:
-            for name in self._names.values():
-                what = ("replace", "dev", _DEVICE, "root", "netem", *netem)
-                _run("tc", "-n", name, "qdisc", *what)
-            self._delayed = bool(netem)
+        to = ways(faults)
+        if device(faults) == TUN:
+            self.start_relay()
+        if self._relay is not None:
+            # Also while nobody sends by it: packets may still be under way there.
+            self._relay.order(to)
+        for host, mac in neighbours(to).items():
+            other = ADDRESSES[OTHER[host]]
+            place = (other, "lladdr", mac, "dev", _DEVICE, "nud", "permanent")
+            self._ip(host, "neigh", "replace", *place)
+            route = (f"{other}/32", "dev", device(faults), "src", ADDRESSES[host])
+            self._ip(host, "route", "replace", *route)
+
+    def start_relay(self) -> Relay:
+        """Return what ``delay`` and ``loss`` need; it is started if it is not there.
+
+        Raises:
+            Unavailable: the system does not let it.
+        """
+        if self._relay is None:
+            self._relay = Relay(self.inside, ADDRESSES, self._seed)
+            for host in ADDRESSES:
+                self._ip(host, "link", "set", TUN, "mtu", _MTU_BYTES, "up")
+        return self._relay
 
     @contextmanager
     def inside(self, host: str) -> Iterator[None]:
@@ -151,11 +189,11 @@ def why_no_hosts() -> str:
         return error.message
 
 
-def why_no_netem() -> str:
+def why_no_relay() -> str:
     """Say why a link cannot delay or lose single packets here; nothing if it can."""
     try:
         with TwoHosts() as hosts:
-            hosts.suffer(tuple(_NETEM))
+            hosts.suffer(_SINGLE)
             return ""
     except Unavailable as error:
         return error.message

@@ -29,7 +29,7 @@ from rmi_torture.faults.machine import (
 )
 from rmi_torture.faults.network import NetworkFault, NetworkProxy
 from rmi_torture.faults.processes import Kill, Pause
-from rmi_torture.namespaces import A, TwoHosts, why_no_netem
+from rmi_torture.namespaces import A, TwoHosts, why_no_relay
 from rmi_torture.system_under_test import RunningSystem, SystemUnderTest
 from rmi_torture.targets import KINDS, MEMBERS, NETWORK, TWO_HOSTS_KINDS
 from rmi_torture.two_hosts import TwoHostsSystem
@@ -50,8 +50,8 @@ def missing_means(hosts: int = 1) -> dict[str, str]:
         missing = {
             kind: "is not to be had with --hosts 2" for kind in KINDS if kind not in TWO_HOSTS_KINDS
         }
-        if why := why_no_netem():
-            how = f"needs netem below TCP ({why}); without --hosts 2, a TCP proxy does it"
+        if why := why_no_relay():
+            how = f"needs a TUN device ({why}); without --hosts 2, a TCP proxy does it"
             missing |= dict.fromkeys(("delay", "loss"), how)
         return missing
     missing = {}
@@ -135,7 +135,7 @@ class Surroundings:
         self._store = store
         self._bug = bug
         self._backups = backups
-        self._hosts = TwoHosts() if hosts == 2 else None
+        self._hosts = TwoHosts(seed) if hosts == 2 else None
         self._stack = AsyncExitStack()
         self._proxy: NetworkProxy | None = None
         self._clock: ClockJump | None = None
@@ -159,6 +159,8 @@ class Surroundings:
             self._clock = ClockJump(self._out_dir / "clock", self._seed)
         if self._hosts is not None:
             self._stack.enter_context(self._hosts)
+            if {"delay", "loss"} & set(self._kinds):
+                self._hosts.start_relay()
             self._stack.enter_context(self._hosts.inside(A))
         elif NETWORK & set(self._kinds):
             self._proxy = await self._stack.enter_async_context(

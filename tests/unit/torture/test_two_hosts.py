@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from rmi_torture.faults.setup import missing_means
-from rmi_torture.namespaces import MACS, NOBODY, A, B, neighbours, queueing
+from rmi_torture.namespaces import MACS, NOBODY, A, B, device, neighbours, ways
 from rmi_torture.plan import Plan
 from rmi_torture.report import print_result
 from rmi_torture.result import Result
@@ -42,13 +42,28 @@ from rmi_torture.two_hosts import words_for
 def test_what_is_lost_is_sent_to_nobody(
     faults: tuple[str, ...], a_sends_to: str, b_sends_to: str
 ) -> None:
-    assert neighbours(faults) == {A: a_sends_to, B: b_sends_to}
+    assert neighbours(ways(faults)) == {A: a_sends_to, B: b_sends_to}
 
 
-def test_delay_and_loss_share_one_queue() -> None:
-    assert queueing(("partition",)) == ()
-    assert queueing(("loss",)) == ("loss", "20%")
-    assert queueing(("loss", "delay")) == (*queueing(("delay",)), *queueing(("loss",)))
+@pytest.mark.parametrize(
+    ("faults", "to_a", "to_b"),
+    [
+        ((), set(), set()),
+        (("delay", "loss"), {"delay", "loss"}, {"delay", "loss"}),
+        (("delay", "partition"), {"delay", "cut"}, {"delay", "cut"}),
+        (("loss", "deaf"), {"loss"}, {"loss", "cut"}),
+        (("mute",), {"cut"}, set()),
+    ],
+)
+def test_a_cut_is_in_force_on_the_relays_ways_too(
+    faults: tuple[str, ...], to_a: set[str], to_b: set[str]
+) -> None:
+    assert ways(faults) == {A: to_a, B: to_b}
+
+
+def test_packets_leave_the_veth_pair_only_to_be_late_or_lost_one_by_one() -> None:
+    assert {device(faults) for faults in ((), ("partition",), ("deaf", "mute"))} == {"eth0"}
+    assert {device(faults) for faults in (("delay",), ("loss", "deaf"))} == {"tun0"}
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
