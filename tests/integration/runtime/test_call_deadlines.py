@@ -1,0 +1,144 @@
+"""How long a call lives: to its deadline, or to the end of its caller, or to its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import Pyro5.api
+import Pyro5.errors
+import pytest
+
+from rmi_runtime import Daemon, Proxy, current_call, errors, expose, wire
+from tests.attacks import RawClient, call
+from tests.integration.runtime.worker import Worker, address_of, proxy_of, raw_client, uri_of
+from tests.support import eventually
+
+
+async def test_the_deadline_travels_to_the_method(daemon: Daemon, worker: Worker) -> None:
+    async with proxy_of(daemon, timeout_s=30.0) as proxy:
+        working = asyncio.ensure_future(proxy._call("work", (1,), timeout_s=5.0))
+        await eventually(lambda: worker.deadlines)
+        (deadline,) = worker.deadlines
+        assert deadline is not None
+        assert 0 < deadline - time.monotonic() <= 5.0
+        worker.gate.set()
+        assert await working == 1
+
+
+async def test_a_stock_client_sets_no_deadline(daemon: Daemon, worker: Worker) -> None:
+    worker.gate.set()
+
+    def stock() -> None:
+        with Pyro5.api.Proxy(uri_of(daemon)) as proxy:
+            proxy.work(1)
+
+    await asyncio.to_thread(stock)
+    assert worker.deadlines == [None]
+
+
+async def test_work_is_given_up_when_its_caller_stops_waiting(
+    daemon: Daemon, worker: Worker
+) -> None:
+    async with proxy_of(daemon) as proxy:
+        with pytest.raises((errors.CallTimeout, errors.Interrupted)):
+            await proxy._call("work", (1,), timeout_s=0.05)
+        await eventually(lambda: worker.cancelled == [1])
+        assert await proxy.echo(2) == 2
+    assert daemon.stats()["inflight"] == 0
+
+
+async def test_work_whose_time_is_over_is_not_begun(daemon: Daemon, worker: Worker) -> None:
+    payload = call("work", 1, seq=5)
+    late = bytearray(payload)
+    late[36:38] = (1).to_bytes(2, "big")  # ten milliseconds
+
+    def strike() -> wire.Message | None:
+        with RawClient(address_of(daemon), pipelining=True) as client:
+            client.send(bytes(late))
+            return client.receive()
+
+    striking = asyncio.ensure_future(asyncio.to_thread(strike))
+    real = daemon.loop.create_task
+
+    def slow_to_begin(coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        time.sleep(0.02)  # the loop has other things to do
+        return real(coroutine, **options)
+
+    class Loop:
+        create_task = staticmethod(slow_to_begin)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(asyncio.get_running_loop(), name)
+
+    daemon.loop = Loop()  # type: ignore[assignment]
+    reply = await striking
+    assert reply is not None
+    assert reply.flags & wire.FLAG_EXCEPTION
+    assert b"deadline_passed" in reply.payload
+    assert worker.begun == []
+
+
+async def test_clean_up_is_not_cancelled_again_and_again(daemon: Daemon, worker: Worker) -> None:
+    async with proxy_of(daemon) as proxy:
+        with pytest.raises((errors.CallTimeout, errors.Interrupted)):
+            await proxy._call("tidy_slowly", timeout_s=0.02)
+        await asyncio.sleep(0)
+        for _ in range(3):
+            daemon.dispatcher.sweep()
+            await asyncio.sleep(0)
+        worker.gate.set()
+        await eventually(lambda: worker.finished == ["tidied"])
+
+
+async def test_pipelined_work_is_cancelled_when_its_caller_goes_away(
+    daemon: Daemon, worker: Worker
+) -> None:
+    proxy = proxy_of(daemon)
+    working = [asyncio.ensure_future(proxy.work(n)) for n in range(3)]
+    await eventually(lambda: len(worker.begun) == 3)
+    await proxy._close()
+    await eventually(lambda: sorted(worker.cancelled) == [0, 1, 2])
+    assert await asyncio.gather(*working, return_exceptions=True)
+    await eventually(lambda: daemon.stats()["inflight"] == 0)
+
+
+async def test_a_stock_clients_work_goes_on_to_its_end(daemon: Daemon, worker: Worker) -> None:
+    with await raw_client(daemon) as client:
+        client.send(call("work", "stock"))
+        await eventually(lambda: worker.begun == ["stock"])
+    await eventually(lambda: daemon.stats()["connections"] == 0)
+    worker.gate.set()
+    await eventually(lambda: worker.finished == ["stock"])
+    assert worker.cancelled == []
+
+
+async def test_oneway_work_goes_on_whoever_asked_for_it(daemon: Daemon, worker: Worker) -> None:
+    async with proxy_of(daemon) as proxy:
+        await proxy.leave_behind("ours")
+        await eventually(lambda: worker.begun == ["ours"])
+    await eventually(lambda: daemon.stats()["connections"] == 0)
+    worker.gate.set()
+    await eventually(lambda: worker.finished == ["ours"])
+    assert worker.cancelled == []
+
+
+async def test_callbacks_at_the_end_of_a_connection(daemon: Daemon) -> None:
+    ended: list[str] = []
+
+    @expose
+    class Watcher:
+        def watch(self, name: str) -> None:
+            connection = current_call().connection
+            assert connection is not None
+            connection.on_close(lambda: ended.append(name))
+            connection.on_close(lambda: 1 / 0)
+            connection.on_close(lambda: ended.append("taken back"))()
+
+    daemon.register(Watcher(), "watcher")
+    async with Proxy(f"PYRO:watcher@{daemon.location}") as proxy:
+        await proxy.watch("first")
+        await proxy.watch("second")
+        assert ended == []
+    await eventually(lambda: ended == ["first", "second"])

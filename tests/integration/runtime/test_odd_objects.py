@@ -1,0 +1,104 @@
+"""Whatever an object does or hides: there is an answer, and no more than was exposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rmi_runtime import Daemon, Proxy, allow, current_call, errors, expose
+
+
+class Unspeakable(Exception):
+    """Cannot be described nor serialized."""
+
+    def __init__(self) -> None:
+        super().__init__(object())
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
+async def test_whatever_a_method_raises_or_returns_there_is_an_answer(
+    daemon: Daemon, serializer: str
+) -> None:
+    @expose
+    class Odd:
+        def unspeakable(self) -> None:
+            raise Unspeakable
+
+        def odd_fields(self) -> None:
+            raise errors.Conflict("odd", thing=object())
+
+        def surrogate(self) -> None:
+            raise ValueError("\udc80")
+
+        def not_serializable(self) -> object:
+            return (n for n in "abc").gi_frame
+
+        def bad_annotation(self) -> int:
+            current_call().response_annotations["TOO LONG"] = b""
+            return 1
+
+        async def generator_exit(self) -> None:
+            raise KeyboardInterrupt
+
+        def endless(self) -> Any:
+            found: list[Any] = []
+            found.append(found)
+            return found
+
+    daemon.register(Odd(), "odd")
+    async with Proxy(f"PYRO:odd@{daemon.location}", serializer=serializer) as proxy:
+        for name in sorted(proxy._methods):
+            with pytest.raises(Exception) as raised:  # noqa: PT011 (any, but in time)
+                await proxy._call(name, timeout_s=10.0)
+            assert not isinstance(raised.value, (errors.CallTimeout, errors.ConnectionLost)), name
+        with pytest.raises(errors.Conflict):
+            await proxy.odd_fields()
+
+
+async def test_a_getter_of_an_unexposed_property_does_not_run(daemon: Daemon) -> None:
+    ran: list[str] = []
+
+    class Guarded:
+        @property
+        def secret(self) -> int:
+            ran.append("secret")
+            return 1
+
+        @expose
+        def open(self) -> int:
+            return 2
+
+    daemon.register(Guarded(), "guarded")
+    async with Proxy(f"PYRO:guarded@{daemon.location}") as proxy:
+        with pytest.raises(AttributeError, match="unexposed"):
+            await proxy._call("secret")
+        with pytest.raises(AttributeError):
+            await proxy._call("__getattr__", ("secret",))
+        assert await proxy.open() == 2
+    assert ran == []
+
+
+async def test_who_may_set_a_property_is_said_at_its_setter(daemon: Daemon) -> None:
+    class Guarded:
+        level = 1
+
+        @property
+        def shown(self) -> int:
+            return self.level
+
+        @expose
+        @shown.setter
+        def shown(self, value: int) -> None:
+            self.level = value
+
+    allow("admin")(Guarded.shown.fset)  # type: ignore[attr-defined]
+    daemon.register(Guarded(), "guarded")
+    async with Proxy(f"PYRO:guarded@{daemon.location}") as proxy:
+        assert await proxy.shown == 1
+        with pytest.raises(errors.Unauthenticated):
+            await proxy._set("shown", 5)
+        assert await proxy.shown == 1
