@@ -1,0 +1,183 @@
+"""A cluster in two parts: one that goes on, and a member left behind that does not know it.
+
+Every step may come upon either part, until the member left behind is gone, and with it what only it
+had. What it is told it does, but its writes have no backups and are not acknowledged. What was
+acknowledged must be there, once, in the part that stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from typing import Any
+from unittest import mock
+
+import msgspec
+from hazelcast.core import HazelcastJsonValue
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmi_msg.hazelcast import blocks as blocks_module
+from rmi_msg.hazelcast import fetching as fetching_module
+from rmi_msg.hazelcast import table as table_module
+from rmi_msg.hazelcast.acknowledged import NoBackup
+from rmi_msg.hazelcast.blocks import START
+from rmi_msg.hazelcast.fetching import Fetching
+from rmi_msg.hazelcast.link import Link
+from rmi_msg.hazelcast.order import Listed, Order
+from rmi_msg.hazelcast.records import Records
+from rmi_msg.hazelcast.table import HazelcastTable
+
+
+class Entry(msgspec.Struct, frozen=True):
+    text: str
+    block: int
+
+
+class Parts:
+    """The maps of both parts.
+
+    Args:
+        rng: which part a step comes upon.
+        steps: after so many steps the member left behind is gone; it is left behind after half.
+    """
+
+    def __init__(self, rng: random.Random, steps: int) -> None:
+        self.stays: dict[str, dict[Any, str]] = {}
+        self._behind: dict[str, dict[Any, str]] | None = None
+        self._rng = rng
+        self._steps = self._left = steps
+
+    def step(self, name: str) -> tuple[dict[Any, str], bool]:
+        """Return the map that the next step comes upon, and whether its writes have backups."""
+        self._left -= 1
+        if self._left == self._steps // 2:
+            self._behind = {map: dict(values) for map, values in self.stays.items()}
+        if self._left == 0:
+            self._behind = None
+        if self._behind is not None and self._rng.random() < 0.5:
+            return self._behind.setdefault(name, {}), False
+        return self.stays.setdefault(name, {}), True
+
+
+class Map:
+    """What the client's map does."""
+
+    def __init__(self, parts: Parts, name: str) -> None:
+        self._parts = parts
+        self._name = name
+
+    async def get(self, key: Any) -> HazelcastJsonValue | None:
+        await asyncio.sleep(0)
+        values, _ = self._parts.step(self._name)
+        return HazelcastJsonValue(values[key]) if key in values else None
+
+    async def get_all(self, keys: Iterable[Any]) -> dict[Any, HazelcastJsonValue]:
+        found = {key: await self.get(key) for key in keys}
+        return {key: value for key, value in found.items() if value is not None}
+
+    async def put_if_absent(self, key: Any, value: HazelcastJsonValue) -> HazelcastJsonValue | None:
+        await asyncio.sleep(0)
+        values, backed = self._parts.step(self._name)
+        if key in values:
+            return HazelcastJsonValue(values[key])
+        values[key] = value.to_string()
+        return _acknowledge(None, backed)
+
+    async def replace(self, key: Any, old: HazelcastJsonValue, new: HazelcastJsonValue) -> bool:
+        await asyncio.sleep(0)
+        values, backed = self._parts.step(self._name)
+        if values.get(key) != old.to_string():
+            return False
+        values[key] = new.to_string()
+        return _acknowledge(True, backed)
+
+
+def _acknowledge(answer: Any, backed: bool) -> Any:
+    if not backed:
+        raise NoBackup("nobody else knows of it")
+    return answer
+
+
+class PartedLink(Link):
+    """The way to both parts."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(["127.0.0.1:1"], "rmi")
+        self._parts = parts
+
+    async def map(self, name: str) -> Any:
+        return Map(self._parts, name)
+
+    async def put_if_absent(self, table: Any, key: object, value: HazelcastJsonValue) -> Any:
+        return await table.put_if_absent(key, value)
+
+    async def replace(
+        self, table: Any, key: object, old: HazelcastJsonValue, new: HazelcastJsonValue
+    ) -> bool:
+        replaced: bool = await table.replace(key, old, new)
+        return replaced
+
+    def doubt(self, why: BaseException) -> None:
+        pass
+
+
+def records(link: Link) -> tuple[Records[Entry], Order]:
+    """Return the entries and their order as one process sees them."""
+    order = Order(HazelcastTable(link, "messages.order"))
+    return Records(HazelcastTable(link, "messages"), order, Entry), order
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(2, 600),
+    writers=st.integers(1, 4),
+    batches=st.lists(st.integers(1, 5), min_size=1, max_size=8),
+)
+def test_what_was_acknowledged_is_there_once_whichever_part_was_come_upon(
+    seed: int, steps: int, writers: int, batches: list[int]
+) -> None:
+    rng = random.Random(seed)
+    parts = Parts(rng, steps)
+    acknowledged: set[str] = set()
+
+    async def write(writer: int) -> None:
+        entries, _ = records(PartedLink(parts))
+        for number, size in enumerate(batches):
+            # Half of the ids are everybody's, as when a request is sent to two loggers.
+            ids = [f"{number}-{i}" + f"-{writer}" * (i % 2) for i in range(size)]
+            while True:  # as callers do: the same ids again until there is an answer
+                put = asyncio.ensure_future(
+                    entries.put_all(lambda block, ids=ids: {id: Entry(id, block) for id in ids})
+                )
+                patience = rng.randrange(5, 200)
+                while not put.done() and patience:
+                    patience -= 1
+                    await asyncio.sleep(0)
+                if put.done():
+                    put.result()
+                    break
+                put.cancel()
+                await asyncio.gather(put, return_exceptions=True)
+            acknowledged.update(ids)
+
+    async def run() -> None:
+        await asyncio.gather(*(write(writer) for writer in range(writers)))
+        for _ in range(parts._left):  # the member left behind goes, at the latest now
+            parts.step("messages")
+        entries, order = records(PartedLink(parts))
+        listed: list[Listed] = await order.read(START, 10_000)
+        ids = [one.id for one in listed]
+        assert len(ids) == len(set(ids)), "doubled"
+        assert acknowledged <= set(ids), "lost from the order"
+        there = [one.id async for one, _ in Fetching().fetched(listed, entries.get_all)]
+        assert acknowledged <= set(there), "lost"
+
+    with (
+        mock.patch.object(table_module, "PAUSE_S", 0),
+        mock.patch.object(fetching_module, "ABSENT_S", 0),
+        mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6),
+    ):
+        asyncio.run(run())
