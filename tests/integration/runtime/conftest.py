@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rmi_runtime import Daemon
+from tests.integration.runtime.equal_services import Services
+from tests.integration.runtime.names import name_server
 from tests.integration.runtime.worker import Worker
 
 
@@ -22,3 +24,16 @@ async def daemon(worker: Worker) -> AsyncIterator[Daemon]:
         daemon.register(worker, "target")
         yield daemon
         worker.gate.set()
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[Services]:
+    """A name server, and services to be started."""
+    async with name_server() as location:
+        services = Services(location)
+        try:
+            yield services
+        finally:
+            for daemon in services.daemons.values():
+                await daemon.close()
+            await services.names.aclose()

@@ -1,0 +1,119 @@
+"""Equal services that die, hang or lose a reply: nothing is sent twice by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from rmi_runtime import errors
+from tests.integration.runtime.equal_services import Services, asked, names
+from tests.support import eventually
+
+
+async def test_a_dead_service_costs_no_call(services: Services) -> None:
+    await services.start("x.1", "x.2")
+    async with services.endpoints() as endpoints:
+        assert set(await asked(endpoints)) == {"x.1", "x.2"}
+        await services.kill("x.1")
+        assert set(await asked(endpoints)) == {"x.2"}
+        assert [view.set_aside for view in endpoints.view()] == [True, False]
+
+
+class Cut:
+    """Cuts the connections to a service while calls wait in it."""
+
+    def __init__(self, services: Services, name: str) -> None:
+        self.echo = services.echoes[name]
+        self.daemon = services.daemons[name]
+
+    async def when_called(self) -> None:
+        await eventually(lambda: self.echo.calls)
+        for connection in list(self.daemon._connections):
+            connection.abort()
+
+
+async def test_a_lost_reply_is_not_asked_for_twice(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        call = asyncio.create_task(endpoints.call("wait"))
+        await Cut(services, "x.1").when_called()
+        with pytest.raises(errors.ConnectionLost):
+            await call
+        assert services.echoes["x.1"].calls == 1
+
+
+async def test_a_lost_reply_is_asked_for_again_if_that_does_no_harm(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        call = asyncio.create_task(endpoints.call("wait", repeatable=True))
+        await Cut(services, "x.1").when_called()
+        services.echoes["x.1"].gate.set()
+        assert await call == "x.1"
+        assert services.echoes["x.1"].calls == 2
+
+
+async def test_a_repeatable_call_leaves_a_service_that_hangs(services: Services) -> None:
+    await services.start("x.1", "x.2")
+    services.echoes["x.2"].gate.set()
+    async with services.endpoints() as endpoints:
+        await eventually(lambda: len(names(endpoints)) == 2)
+        calls = [endpoints.call("wait", repeatable=True, timeout_s=1.0) for _ in range(10)]
+        assert await asyncio.gather(*calls) == ["x.2"] * 10
+        assert services.echoes["x.1"].calls > 0
+
+
+async def test_an_impatient_call_does_not_set_a_service_aside_that_answers_others(
+    services: Services,
+) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        impatient = asyncio.create_task(endpoints.call("wait", timeout_s=0.1))
+        await eventually(lambda: services.echoes["x.1"].calls)
+        await endpoints.call("who")
+        with pytest.raises(errors.CallTimeout):
+            await impatient
+        assert not endpoints.view()[0].set_aside
+        with pytest.raises(errors.CallTimeout):
+            await endpoints.call("wait", timeout_s=0.05)
+        assert endpoints.view()[0].set_aside
+
+
+async def test_what_may_have_happened_stays_so_whatever_comes_after(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        call = asyncio.create_task(endpoints.call("wait", repeatable=True, timeout_s=1.0))
+        await Cut(services, "x.1").when_called()
+        services.echoes["x.1"].error = errors.Overloaded("busy")
+        with pytest.raises(errors.ConnectionLost):
+            await call
+        assert services.echoes["x.1"].calls > 1
+
+
+async def test_a_service_that_fails_inside_is_asked_once_per_repeatable_call(
+    services: Services,
+) -> None:
+    await services.start("x.1", "x.2")
+    for echo in services.echoes.values():
+        echo.error = errors.InternalError("broken")
+    async with services.endpoints() as endpoints:
+        await eventually(lambda: len(names(endpoints)) == 2)
+        with pytest.raises(errors.InternalError):
+            await endpoints.call("who", repeatable=True)
+        assert [echo.calls for echo in services.echoes.values()] == [1, 1]
+
+
+async def test_a_black_hole_delays_a_call_by_its_connect_limit_only(services: Services) -> None:
+    # A listening socket whose queue is full swallows connections, as a dead machine does.
+    hole = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, backlog=1)
+    host, port = hole.sockets[0].getsockname()
+    await services.start("x.2")
+    services.uris["x.1"] = f"PYRO:x.1@{host}:{port}"
+    await services.tell("x.1")
+    async with hole, services.endpoints(timeout_s=30.0) as endpoints:
+        await eventually(lambda: len(names(endpoints)) == 2)
+        begun = time.monotonic()
+        assert set(await asked(endpoints)) == {"x.2"}
+        assert time.monotonic() - begun < 15
+        assert endpoints.view()[0].set_aside
