@@ -29,7 +29,7 @@ from rmi_torture.report import print_catches, print_phases, print_result, write_
 from rmi_torture.result import Result
 from rmi_torture.run import run
 from rmi_torture.steps import check_steps
-from rmi_torture.targets import KINDS, MEMBERS, WORKLOADS
+from rmi_torture.targets import DEFAULT_KINDS, KINDS, MEMBERS, WORKLOADS
 
 RECOVERY_TRIES = 15
 REPORT = "report.html"
@@ -55,10 +55,9 @@ class TortureFound(RmiError):
 )
 @click.option(
     "--faults",
-    default="kill,pause,nameserver",
-    show_default=True,
     metavar="KINDS",
-    help=f"Kinds of faults, separated by commas: {', '.join(KINDS)}; all; or none.",
+    help=f"Kinds of faults, separated by commas: {', '.join(KINDS)}; all; or none. "
+    f"[default: {','.join(DEFAULT_KINDS[1])}; with --hosts 2: {','.join(DEFAULT_KINDS[2])}]",
 )
 @click.option(
     "--minutes",
@@ -158,7 +157,7 @@ class TortureFound(RmiError):
 )
 def torture(
     workload: str,
-    faults: str,
+    faults: str | None,
     minutes: float,
     seed: int,
     bugs: tuple[str, ...],
@@ -201,8 +200,9 @@ def torture(
         elif mix:
             _mix(minutes, seed, _fresh(out_dir), as_json, runs)
         else:
+            usual = DEFAULT_KINDS[others["hosts"]]
             others["hosts"] = _hosts(others["hosts"], others["store"], console)
-            kinds = _kinds(faults, others["store"], others["hosts"], console)
+            kinds = _kinds(faults, usual, others["store"], others["hosts"], console)
             plan = Plan(workload, kinds, minutes * 60, seed, **others)
             _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
 
@@ -261,12 +261,16 @@ def _hosts(hosts: int, store: str, console: Console) -> int:
     return hosts
 
 
-def _kinds(faults: str, store: str, hosts: int, console: Console) -> tuple[str, ...]:
+def _kinds(
+    faults: str | None, usual: Sequence[str], store: str, hosts: int, console: Console
+) -> tuple[str, ...]:
     missing = missing_means(hosts)
-    if faults == "all":
+    if faults is None or faults == "all":
+        wanted = usual if faults is None else KINDS
         for kind, why in missing.items():
-            console.print(f"without the fault {kind!r}: it {why}", markup=False)
-        return possible_kinds(store, hosts)
+            if kind in wanted:
+                console.print(f"without the fault {kind!r}: it {why}", markup=False)
+        return tuple(kind for kind in possible_kinds(store, hosts) if kind in wanted)
     kinds = tuple(kind for kind in faults.split(",") if kind and kind != "none")
     for kind in kinds:
         if kind not in KINDS:

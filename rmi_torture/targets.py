@@ -51,6 +51,13 @@ KINDS: Mapping[str, str] = {
 MEMBERS = frozenset(("member", "members"))
 """Kinds that need the Hazelcast store."""
 
+_USUAL = ("kill", "pause", "nameserver")
+DEFAULT_KINDS: Mapping[int, Sequence[str]] = {
+    1: _USUAL,
+    2: (*_USUAL, "partition", "delay", "loss"),
+}
+"""Kinds of a run that asks for none in particular, by the number of hosts."""
+
 NETWORK = frozenset(("partition", "deaf", "mute", "delay", "loss"))
 
 LINK = "link"

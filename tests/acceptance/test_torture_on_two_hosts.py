@@ -12,6 +12,7 @@ import pytest
 
 from rmi_torture.belongings import VARIABLE
 from rmi_torture.history import NEMESIS, read_history
+from rmi_torture.namespaces import why_no_relay
 from tests.acceptance.system import BIN
 from tests.acceptance.test_two_hosts import no_namespaces
 from tests.support import eventually
@@ -74,6 +75,23 @@ def test_the_bank_stands_partitions_of_the_link_and_works_before_and_after(tmp_p
     acknowledged = [event.time_ns for event in events if event.type == "ok"]
     assert sum(time_ns < cuts[0] for time_ns in acknowledged) > 100
     assert sum(time_ns > cuts[-1] for time_ns in acknowledged) > 100
+
+
+@pytest.mark.timeout(180)
+def test_the_usual_run_also_delays_and_loses_single_packets_and_the_bank_stands_it(
+    tmp_path: Path,
+) -> None:
+    if why := why_no_relay():
+        pytest.skip(why)
+    pace = ("--every-s", "1.5", "--lasting-s", "2", "--minutes", "0.25", "--seed", "7")
+    run = start(tmp_path, *pace)
+    code, out, said = ended(run)
+    assert code == 0, said
+    told: dict[str, Any] = json.loads(out)
+    assert (told["verdict"], told["hosts"], told["missing"]) == ("passed", 2, [])
+    assert set(told["faults"]) == {"kill", "pause", "nameserver", "partition", "delay", "loss"}
+    assert "without the fault" not in said
+    assert left_of(run) == []
 
 
 @pytest.mark.timeout(180)
