@@ -1,10 +1,12 @@
-"""Fixtures of the Hazelcast tests: one cluster for all of them."""
+"""The event loops of these tests, and fixtures of the Hazelcast tests: one cluster for all."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import uvloop
 
 from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.link import Link
@@ -16,6 +18,20 @@ from tests.hazelcast import Members
 from tests.support import eventually
 
 MAPS = ("messages", "messages.order", "consumed", "consumed.order", "queue")
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run on asyncio's loop what does not name its loops."""
+    marker = item.get_closest_marker("asyncio")
+    if marker is not None and "loop_factories" in marker.kwargs:
+        return LOOPS
+    return {"asyncio": LOOPS["asyncio"]}
 
 
 @pytest.fixture(scope="session")

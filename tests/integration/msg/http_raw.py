@@ -9,9 +9,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from rmi_runtime.http import HttpLimits, HttpServer, listen
 from rmi_runtime.http.direct import DirectRoutes
 from rmi_runtime.http.server import NO_ROUTES
+
+# The loops differ where it matters here: in their futures and their transports.
+BOTH_EVENT_LOOPS = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
 
 @dataclass
@@ -145,3 +150,11 @@ async def serving(
 def head(method: str = "GET", path: str = "/", *lines: str) -> bytes:
     """A request's head with a Host, ended."""
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: bank", *lines, "", "")).encode()
+
+
+GOOD = head("GET", "/good")
+
+
+async def still_serves(place: Place) -> None:
+    """Assert that a good request on a new connection is answered."""
+    assert (await place.ask(GOOD)).status == 200

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from rmi_bank import BankGateway
 from rmi_bank.errors import LockTimeout
@@ -20,9 +19,11 @@ from rmi_msg.gateway_app import gateway_app
 from rmi_runtime import errors
 from rmi_runtime.http import Answer, HttpProblem
 from rmi_runtime.http.direct import DirectRoute, DirectRoutes
-from tests.integration.msg.http_raw import Place, head, serving
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, Place, head, serving
 from tests.support import eventually
 from tests.unit.msg.http_fakes import Gateway
+
+pytestmark = BOTH_EVENT_LOOPS
 
 TELLER = "Authorization: Bearer teller-1"
 JSON = "Content-Type: application/json"
@@ -30,12 +31,6 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
 KEY = "Idempotency-Key: k"
 MOVE = b'{"source":1,"target":2,"amount":10}'
 CASH = b'{"account":1,"amount":10}'
-
-
-@pytest.fixture(scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy])
-def event_loop_policy(request):
-    """Every test here runs on both event loops: their futures and transports differ."""
-    return request.param()
 
 
 def post(path: str, body: bytes, *lines: str) -> bytes:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 
 import pytest
-import uvloop
 
 from rmi_runtime.http import Answer, HttpLimits
 from rmi_runtime.http.direct import DirectRoute, Respond
-from tests.integration.msg.http_raw import Place, Raw, head, serving
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Place, Raw, head, serving
 from tests.support import eventually
 
-GOOD = head("GET", "/good")
+pytestmark = BOTH_EVENT_LOOPS
+
 SIZE_BYTES = 20_000_000  # more than two sockets' buffers take
-
-
-@pytest.fixture(scope="module", params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy])
-def event_loop_policy(request):
-    """Every test here runs on both event loops: their transports differ where it matters."""
-    return request.param()
 
 
 async def much(scope, receive, send) -> None:
@@ -94,3 +88,44 @@ async def test_what_all_clients_leave_unread_has_a_bound_and_the_slowest_make_wa
         late = slow[-1]
         late.writer.transport.resume_reading()
         assert (await late.answer()).body.startswith(b"/good")
+
+
+async def test_a_client_that_never_reads_is_cut_off() -> None:
+    async with serving(write_wait_s=0.2, idle_wait_s=5) as place:
+        connection = await place.connect()
+        connection.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
+        )
+        connection.writer.transport.pause_reading()
+
+        async def pour(scope, receive, send) -> None:
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+        place.server.app = pour
+        await connection.send(GOOD)
+        await eventually(lambda: place.server.under_way == 1)
+        await eventually(lambda: not place.server.connections)
+        await eventually(lambda: place.server.under_way == 0)
+
+
+@pytest.mark.parametrize(("parts", "size"), [(200, 65_536), (1, 20_000_000)])
+async def test_a_client_that_reads_late_gets_all_and_may_go_on(parts: int, size: int) -> None:
+    async def pour(scope, receive, send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for n in range(1, parts + 1):
+            part = {"type": "http.response.body", "body": bytes(size), "more_body": n < parts}
+            await send(part)
+
+    async with serving() as place:
+        place.server.app = pour
+        connection = await place.connect()
+        connection.writer.transport.pause_reading()
+        await connection.send(GOOD)
+        await eventually(lambda: any(c.writing_paused for c in place.server.connections))
+        connection.writer.transport.resume_reading()
+        assert len((await connection.answer()).body) == parts * size
+        assert (await (await connection.send(GOOD)).answer()).status == 200

@@ -1,0 +1,135 @@
+"""How much the HTTP server takes: of one body or head, of connections, of all together."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, head, serving, still_serves
+from tests.support import eventually
+
+pytestmark = BOTH_EVENT_LOOPS
+
+
+async def test_an_announced_body_over_the_bound_is_413_before_it_is_sent() -> None:
+    async with serving(body_size_bytes_max=1000) as place:
+        answer = await place.ask(head("POST", "/", "Content-Length: 1001"))
+        assert (answer.status, answer.problem["code"]) == (413, "body_too_large")
+        assert place.app.seen == []
+
+
+async def test_a_client_that_sends_all_of_a_large_body_first_still_reads_the_413() -> None:
+    def send_all_and_read(address: tuple[str, int]) -> bytes:
+        with socket.socket() as sock:
+            sock.settimeout(10)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # or it would hold it all
+            sock.connect(address)
+            size = 7_000_000
+            sock.sendall(head("POST", "/", f"Content-Length: {size}") + bytes(size))
+            return sock.recv(65536)
+
+    async with serving(body_size_bytes_max=1000) as place:
+        got = await asyncio.to_thread(send_all_and_read, place.server.address)
+        assert got.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_body_of_exactly_the_bound_is_taken() -> None:
+    async with serving(body_size_bytes_max=1000) as place:
+        answer = await place.ask(head("POST", "/", "Content-Length: 1000"), bytes(1000))
+        assert answer.status == 200
+        assert place.app.seen[0][2] == bytes(1000)
+
+
+async def test_chunks_that_add_up_to_more_than_the_bound_are_cut_off() -> None:
+    async with serving(body_size_bytes_max=1000) as place:
+        connection = await place.connect()
+        await connection.send(head("POST", "/", "Transfer-Encoding: chunked"))
+        for _ in range(11):
+            await connection.send(b"64\r\n", b"x" * 100, b"\r\n")
+        answer = await connection.answer()
+        assert answer.status == 413
+        assert place.app.seen == []
+
+
+async def test_tiny_chunks_and_trailers_cannot_be_sent_for_ever() -> None:
+    async with serving(body_size_bytes_max=100, head_size_bytes_max=1000) as place:
+        connection = await place.connect()
+        await connection.send(head("POST", "/", "Transfer-Encoding: chunked"), b"0\r\nTrailer: ")
+        for _ in range(4):
+            await connection.send(b"x" * 1000)
+        assert (await connection.answer()).status == 413
+
+
+async def test_a_body_too_large_is_refused_instead_of_continued() -> None:
+    async with serving(body_size_bytes_max=10) as place:
+        answer = await place.ask(head("POST", "/", "Content-Length: 11", "Expect: 100-continue"))
+        assert answer.status == 413
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        head("GET", "/", "X: " + "a" * 40_000),
+        head("GET", "/", *(f"X{n}: {'a' * 400}" for n in range(90))),
+        head("GET", "/", *(f"X{n}: a" for n in range(101))),
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000,
+    ],
+    ids=["one long header", "many long headers", "many short headers", "a header without end"],
+)
+async def test_a_head_over_the_bounds_is_431(request_bytes: bytes) -> None:
+    async with serving() as place:
+        answer = await place.ask(request_bytes)
+        assert (answer.status, answer.problem["code"]) == (431, "head_too_large")
+        assert place.app.seen == []
+        await still_serves(place)
+
+
+async def test_a_target_over_the_bound_is_414() -> None:
+    async with serving() as place:
+        answer = await place.ask(head("GET", "/" + "a" * 9000))
+        assert (answer.status, answer.problem["code"]) == (414, "target_too_long")
+
+
+async def test_a_head_within_the_bounds_is_taken_though_a_large_body_comes_with_it() -> None:
+    async with serving() as place:
+        assert (
+            await place.ask(head("POST", "/", "Content-Length: 200000"), bytes(200_000))
+        ).status == 200
+
+
+async def test_a_flood_of_pipelined_requests_is_bounded_and_in_order() -> None:
+    async with serving(pipelined_max=10) as place:
+        connection = await place.connect()
+        await connection.send(head("GET", "/slow"))
+        await place.app.entered.wait()
+        await connection.send(*(head("GET", f"/{n}") for n in range(1000)))
+        place.app.hold.set()
+        answered = (await connection.rest()).count(b"HTTP/1.1 200")
+        assert 1 < answered < 200
+        assert len(place.app.seen) == answered
+        assert [path for _, path, _ in place.app.seen[1:]] == [f"/{n}" for n in range(answered - 1)]
+
+
+async def test_more_connections_than_the_bound_are_503_and_room_is_given_back() -> None:
+    async with serving(connections_max=2) as place:
+        first, second = await place.connect(), await place.connect()
+        await eventually(lambda: len(place.server.connections) == 2)
+        answer = await (await place.connect()).answer()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        first.writer.close()
+        second.writer.close()
+        await eventually(lambda: not place.server.connections)
+        await still_serves(place)
+
+
+async def test_large_bodies_together_have_a_bound() -> None:
+    async with serving(bodies_size_bytes_max=1500) as place:
+        waiting = await place.connect()
+        await waiting.send(head("POST", "/", "Content-Length: 1000"), bytes(999))
+        await eventually(lambda: place.server.bodies_size_bytes == 999)
+        answer = await place.ask(head("POST", "/", "Content-Length: 1000"))
+        assert (answer.status, answer.problem["code"]) == (503, "overloaded")
+        assert (await (await waiting.send(b"x")).answer()).status == 200
+        assert place.server.bodies_size_bytes == 0
