@@ -1,4 +1,4 @@
-"""What several tests need: polling with a deadline instead of sleeping."""
+"""What several tests need: polling with a deadline instead of sleeping, and a clock to set."""
 
 from __future__ import annotations
 
@@ -41,3 +41,21 @@ async def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {probe}") from why
         await asyncio.sleep(every_s)
+
+
+class Clock:
+    """Time that passes when it is told to.
+
+    Args:
+        now_s: the time at first, as a monotonic clock tells it.
+    """
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def ns(self) -> int:
+        """Return the time in nanoseconds."""
+        return int(self.now_s * 1e9)

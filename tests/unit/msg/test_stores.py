@@ -15,6 +15,7 @@ from rmi_msg.stores import Claim, Page, Stores, open_stores
 from rmi_msg.stores.sqlite import FILE_NAME, SqliteDatabase, SqliteMessageQueue, SqliteMessageStore
 from rmi_msg.stores.sqlite_tables import LEASE_S_MAX, TEXT_CHARS_MAX
 from rmi_runtime import Settings, errors
+from tests.support import Clock
 
 A, B = "msg.messages.1", "msg.messages.2"
 TEN = [(f"id{n}", f"msg{n}") for n in range(1, 11)]
@@ -196,16 +197,6 @@ async def test_an_unknown_store_is_refused_by_name(tmp_path: Path) -> None:
 
 
 # --- what only SQLite promises ------------------------------------------------------------------
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self, now_s: float = 1000.0) -> None:
-        self.now_s = now_s
-
-    def ns(self) -> int:
-        return int(self.now_s * 1e9)
 
 
 @pytest.fixture

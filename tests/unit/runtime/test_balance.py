@@ -13,14 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from rmi_runtime.balance import Balancer, Endpoint, Policy
 from rmi_runtime.nametable import DRAINING, Entry
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support import Clock
 
 
 def uri(name: str, generation: int = 0) -> str:
@@ -31,11 +24,6 @@ def listing(*names: str, draining: str = "") -> dict[str, Entry]:
     return {
         name: Entry(uri(name), frozenset({DRAINING} if name == draining else ())) for name in names
     }
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def new(clock: Clock, policy: Policy = "random", seed: int = 1) -> Balancer:
@@ -116,8 +104,8 @@ def test_a_failing_endpoint_is_set_aside_and_back_only_after_a_probe(clock: Cloc
     balancer.failed(a)
     assert set(picks(balancer)) == {"b"}
     assert balancer.due() == []
-    assert balancer.next_due() == pytest.approx(clock.now + 0.1)
-    clock.now += 0.1
+    assert balancer.next_due() == pytest.approx(clock.now_s + 0.1)
+    clock.now_s += 0.1
     assert set(picks(balancer)) == {"b"}
     assert balancer.due() == [a]
     assert balancer.due() == []  # it is being probed
@@ -132,16 +120,16 @@ def test_pauses_double_up_to_a_bound_and_start_anew_after_a_success(clock: Clock
     pauses = []
     balancer.failed(a)
     for _ in range(7):
-        pauses.append(round(balancer.next_due() - clock.now, 3))
-        clock.now = balancer.next_due()
+        pauses.append(round(balancer.next_due() - clock.now_s, 3))
+        clock.now_s = balancer.next_due()
         assert balancer.due() == [a]
         balancer.probed(a, False)
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    clock.now = balancer.next_due()
+    clock.now_s = balancer.next_due()
     balancer.probed(balancer.due()[0], True)
     balancer.succeeded(a)
     balancer.failed(a)
-    assert balancer.next_due() - clock.now == pytest.approx(0.1)
+    assert balancer.next_due() - clock.now_s == pytest.approx(0.1)
 
 
 def test_answering_probes_but_no_calls_does_not_shorten_the_pauses(clock: Clock) -> None:
@@ -151,8 +139,8 @@ def test_answering_probes_but_no_calls_does_not_shorten_the_pauses(clock: Clock)
     pauses = []
     for _ in range(4):
         balancer.failed(a, reachable=True)
-        pauses.append(round(balancer.next_due() - clock.now, 3))
-        clock.now = balancer.next_due()
+        pauses.append(round(balancer.next_due() - clock.now_s, 3))
+        clock.now_s = balancer.next_due()
         balancer.probed(balancer.due()[0], True)
         assert balancer.pick() is a
     assert pauses == [0.1, 0.2, 0.4, 0.8]
@@ -163,7 +151,7 @@ def test_calls_that_fail_together_count_as_one_failure(clock: Clock) -> None:
     balancer.update(listing("a"))
     for _ in range(100):
         balancer.failed(one(balancer, "a"))
-    assert balancer.next_due() - clock.now == pytest.approx(0.1)
+    assert balancer.next_due() - clock.now_s == pytest.approx(0.1)
 
 
 def test_a_call_that_succeeds_late_brings_its_endpoint_back(clock: Clock) -> None:
@@ -189,7 +177,7 @@ def test_an_empty_name_server_does_not_wipe_the_view(clock: Clock) -> None:
     balancer = new(clock)
     balancer.update(listing("a", "b"))
     for _ in range(100):
-        clock.now += 10
+        clock.now_s += 10
         assert balancer.update({}) == []
     assert set(picks(balancer)) == {"a", "b"}
 
@@ -222,7 +210,7 @@ def test_a_probe_that_fails_forgets_one_that_is_not_listed(clock: Clock) -> None
     a = one(balancer, "a")
     balancer.failed(a)
     balancer.update({})
-    clock.now += 1
+    clock.now_s += 1
     assert balancer.probed(balancer.due()[0], False)
     assert a.gone
 
@@ -234,9 +222,9 @@ def test_one_that_stays_unlisted_is_forgotten_after_a_while_if_others_are_listed
     balancer.update(listing("a", "b"))
     a = one(balancer, "a")
     balancer.update(listing("b"))
-    clock.now += 29
+    clock.now_s += 29
     assert balancer.update(listing("b")) == []
-    clock.now += 1
+    clock.now_s += 1
     assert balancer.update(listing("b")) == [a]
     assert a.gone
 
@@ -300,7 +288,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(wait_s=st.sampled_from([0.05, 0.5, 3, 40]))
     def wait(self, wait_s: float) -> None:
-        self.clock.now += wait_s
+        self.clock.now_s += wait_s
 
     @rule()
     def probe(self) -> None:
@@ -328,7 +316,7 @@ class AnyHistory(RuleBasedStateMachine):
     def nobody_is_set_aside_for_ever(self) -> None:
         for endpoint in self.balancer.endpoints:
             if endpoint.aside and not endpoint.probing:
-                assert self.balancer.next_due() <= endpoint.aside_until <= self.clock.now + 2
+                assert self.balancer.next_due() <= endpoint.aside_until <= self.clock.now_s + 2
 
 
 TestAnyHistory = AnyHistory.TestCase

@@ -12,18 +12,10 @@ from rmi_runtime import namestore
 from rmi_runtime.nameserver import NameServer
 from rmi_runtime.namestore import NameKeeper
 from rmi_runtime.nametable import Registration
-from tests.support import eventually
+from tests.support import Clock, eventually
 
 A = "PYRO:a@127.0.0.1:1001"
 B = "PYRO:b@127.0.0.1:1002"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -76,12 +68,12 @@ async def test_renewals_are_not_written(path: Path, monkeypatch: pytest.MonkeyPa
 
 
 async def test_dead_names_vanish_from_the_disk_without_being_asked_for(path: Path) -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     async with NameKeeper(path, clock=clock, sweep_s=0.001) as keeper:
         keeper.table.announce("x", A, 2.0)
         await keeper.save()
         assert rows(path) == {"x": A}
-        clock.now = 3
+        clock.now_s = 3
         await eventually(lambda: rows(path) == {})
 
 

@@ -15,23 +15,11 @@ from Pyro5.nameserver import NameServer as StockNameServer
 
 from rmi_runtime import errors
 from rmi_runtime.nametable import NameLimits, NameTable, Registration
+from tests.support import Clock
 
 A = "PYRO:a@127.0.0.1:1001"
 B = "PYRO:b@127.0.0.1:1002"
 C = "PYRO:c@127.0.0.1:1003"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -41,15 +29,15 @@ def table(clock: Clock) -> NameTable:
 
 def test_registered_names_live_for_ever(table: NameTable, clock: Clock) -> None:
     table.register("x", A, ["t"])
-    clock.now += 1e9
+    clock.now_s += 1e9
     assert table.get("x") == Registration(A, frozenset({"t"}))
 
 
 def test_announced_names_die_with_their_lease(table: NameTable, clock: Clock) -> None:
     table.announce("x", A, 2.0)
-    clock.now += 1.99
+    clock.now_s += 1.99
     assert table.get("x").uri == A
-    clock.now += 0.02
+    clock.now_s += 0.02
     with pytest.raises(NamingError, match="unknown name: x"):
         table.get("x")
     assert len(table) == 0
@@ -59,7 +47,7 @@ def test_announced_names_die_with_their_lease(table: NameTable, clock: Clock) ->
 def test_renewed_names_stay(table: NameTable, clock: Clock) -> None:
     for _ in range(10):
         table.announce("x", A, 2.0)
-        clock.now += 1.9
+        clock.now_s += 1.9
     assert table.get("x").uri == A
 
 
@@ -82,7 +70,7 @@ def test_the_older_one_has_the_name_again_once_the_newer_one_is_dead(
 ) -> None:
     table.announce("x", A, 2.0)
     table.announce("x", B, 2.0)
-    clock.now += 2.0
+    clock.now_s += 2.0
     table.announce("x", A, 2.0)
     assert table.get("x").uri == A
 
@@ -104,7 +92,7 @@ def test_an_announcement_replaces_a_registration_and_the_other_way_round(
     table.register("x", A)
     table.announce("x", B, 2.0)
     table.register("x", C)
-    clock.now += 10
+    clock.now_s += 10
     assert table.get("x") == Registration(C)
 
 
@@ -147,7 +135,7 @@ def test_uris_tags_and_the_number_of_names_are_bounded(clock: Clock) -> None:
     with pytest.raises(NamingError, match="full"):
         table.register("z", A)
     table.register("x", B)
-    clock.now += 2
+    clock.now_s += 2
     table.register("z", A)
 
 
@@ -199,7 +187,7 @@ def test_changes_are_told_once_and_renewals_are_none(table: NameTable, clock: Cl
     }
     table.announce("y", B, 2.0, ["t"])
     assert table.take_changes() == {}
-    clock.now += 3
+    clock.now_s += 3
     assert table.take_changes() == {"y": None}
     table.remove("x")
     assert table.take_changes() == {"x": None}
@@ -208,9 +196,9 @@ def test_changes_are_told_once_and_renewals_are_none(table: NameTable, clock: Cl
 def test_after_a_restart_leases_begin_anew(table: NameTable, clock: Clock) -> None:
     table.restore({"x": Registration(A), "y": Registration(B, frozenset({"t"}), 2.0)})
     assert table.take_changes() == {}
-    clock.now += 1.9
+    clock.now_s += 1.9
     assert set(table.entries()) == {"x", "y"}
-    clock.now += 0.2
+    clock.now_s += 0.2
     assert set(table.entries()) == {"x"}
 
 
@@ -317,10 +305,10 @@ def test_a_name_is_there_exactly_while_its_last_accepted_lease_runs(
     stored: dict[str, Registration | None] = {}
     for what, name, uri, span_s in steps:
         if what == "wait":
-            clock.now += span_s
+            clock.now_s += span_s
         elif what == "leave":
             left = table.leave(name, uri)
-            alive = name in model and model[name][1] > clock.now
+            alive = name in model and model[name][1] > clock.now_s
             assert left == (alive and model[name][0] == uri)
             if left:
                 del model[name]
@@ -330,10 +318,10 @@ def test_a_name_is_there_exactly_while_its_last_accepted_lease_runs(
             except errors.Conflict:
                 # Only a name that another URI holds, and is alive, is refused.
                 assert model[name][0] != uri
-                assert model[name][1] > clock.now
+                assert model[name][1] > clock.now_s
             else:
-                model[name] = (uri, clock.now + span_s)
-        alive_now = {n: u for n, (u, until) in model.items() if until > clock.now}
+                model[name] = (uri, clock.now_s + span_s)
+        alive_now = {n: u for n, (u, until) in model.items() if until > clock.now_s}
         assert {n: r.uri for n, r in table.entries().items()} == alive_now
         stored.update(table.take_changes())
         assert {n: r.uri for n, r in stored.items() if r is not None} == alive_now

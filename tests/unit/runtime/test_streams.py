@@ -11,16 +11,7 @@ from Pyro5.errors import PyroError
 
 from rmi_runtime import errors
 from rmi_runtime.streams import StreamTable
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support import Clock
 
 
 class Items(Iterator[int]):
@@ -36,11 +27,6 @@ class Items(Iterator[int]):
     def close(self) -> None:
         """Note it."""
         self.closed = True
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def _table(clock: Clock, **bounds: Any) -> StreamTable:
@@ -98,14 +84,14 @@ def test_a_stream_outlives_its_connection_for_a_while(clock: Clock) -> None:
     table, items = _table(clock, linger_s=30.0), Items()
     stream = table.open("gone", items)
     table.orphan("gone")
-    clock.now += 29
+    clock.now_s += 29
     table.sweep()
     assert table.next(stream, "came back") == 0
-    clock.now += 100
+    clock.now_s += 100
     table.sweep()
     assert table.next(stream, "came back") == 1  # it has an owner again
     table.orphan("came back")
-    clock.now += 31
+    clock.now_s += 31
     table.sweep()
     assert items.closed
     assert len(table) == 0
@@ -123,10 +109,10 @@ def test_without_lingering_a_stream_ends_with_its_connection(clock: Clock) -> No
 def test_the_life_time_ends_a_stream_that_is_read(clock: Clock) -> None:
     table, items = _table(clock, lifetime_s=10.0), Items()
     stream = table.open("owner", items)
-    clock.now += 9
+    clock.now_s += 9
     table.sweep()
     table.next(stream, "owner")
-    clock.now += 2
+    clock.now_s += 2
     table.sweep()
     assert items.closed
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,40 +19,7 @@ from rmi_runtime.errors import (
     Unauthenticated,
 )
 from tests.integration.bank.cluster import BankCluster
-
-
-class Clock:
-    """A clock that a test can move on."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def bank(tmp_path: Path, clock: Clock) -> AsyncIterator[BankCluster]:
-    async with BankCluster(tmp_path, 0, data_options={"clock": clock}) as bank:
-        await bank.open_accounts(1, 2, 3)
-        yield bank
-
-
-@pytest.fixture
-async def one(bank: BankCluster) -> AsyncIterator[Proxy]:
-    async with bank.proxy("bank.data") as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def two(bank: BankCluster) -> AsyncIterator[Proxy]:
-    async with bank.proxy("bank.data") as proxy:
-        yield proxy
+from tests.support import Clock
 
 
 async def test_lock_tells_the_state_and_commit_changes_it(bank: BankCluster, one: Proxy) -> None:

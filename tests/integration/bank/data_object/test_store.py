@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rmi_bank.errors import StaleLease
 from rmi_runtime import Proxy
-from rmi_runtime.errors import (
-    Indefinite,
-    InvalidRequest,
-    RmiError,
-    Unavailable,
-)
+from rmi_runtime.errors import Indefinite, InvalidRequest, RmiError, Unavailable
 from tests.integration.bank.cluster import BankCluster
 from tests.support import eventually
-
-
-@pytest.fixture
-async def bank(tmp_path: Path) -> AsyncIterator[BankCluster]:
-    async with BankCluster(tmp_path, 0) as bank:
-        await bank.open_accounts(1, 2, 3)
-        yield bank
-
-
-@pytest.fixture
-async def one(bank: BankCluster) -> AsyncIterator[Proxy]:
-    async with bank.proxy("bank.data") as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def two(bank: BankCluster) -> AsyncIterator[Proxy]:
-    async with bank.proxy("bank.data") as proxy:
-        yield proxy
 
 
 async def test_a_store_that_fails_is_opened_anew_and_the_truth_is_told(
