@@ -79,7 +79,8 @@ async def _our_server(echo: Echo) -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
-def _told_to_start() -> float:
+def told_to_start() -> float:
+    """Say that this client is ready, and wait to be told for how many seconds to run."""
     print("ready", flush=True)
     return float(sys.stdin.readline())
 
@@ -88,7 +89,7 @@ def _one_at_a_time(call: Callable[[str], Any]) -> dict[str, Any]:
     for _ in range(WARM_UP_CALLS):
         call("warm")
     took: list[float] = []
-    seconds = _told_to_start()
+    seconds = told_to_start()
     began = now = time.perf_counter()
     while now < began + seconds:
         call("hello")
@@ -122,7 +123,7 @@ async def _async_client(uri: str) -> dict[str, Any]:
         for _ in range(WARM_UP_CALLS):
             await proxy.echo("warm")
         took: list[float] = []
-        seconds = await asyncio.to_thread(_told_to_start)
+        seconds = await asyncio.to_thread(told_to_start)
         began = now = time.perf_counter()
         while now < began + seconds:
             await proxy.echo("hello")
@@ -135,7 +136,7 @@ async def _pipelined_client(uri: str) -> dict[str, Any]:
     async with rmi_runtime.Proxy(uri) as proxy:
         for _ in range(WARM_UP_CALLS):
             await proxy.echo("warm")
-        seconds = await asyncio.to_thread(_told_to_start)
+        seconds = await asyncio.to_thread(told_to_start)
         began = time.perf_counter()
 
         async def keep_calling() -> int:
@@ -194,11 +195,12 @@ class Peer:
 
     Args:
         arguments: as on the command line.
+        module: which program.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, module: str = "benchmarks.echo_processes") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.echo_processes", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -248,7 +250,11 @@ def server(kind: str) -> Iterator[tuple[str, Peer]]:
 
 def run_clients(kind: str, uri: str, count: int, seconds: float) -> list[dict[str, Any]]:
     """Run so many clients of one kind at the same time; return what each measured."""
-    peers = [Peer("client", kind, uri) for _ in range(count)]
+    return run_peers([Peer("client", kind, uri) for _ in range(count)], seconds)
+
+
+def run_peers(peers: list[Peer], seconds: float) -> list[dict[str, Any]]:
+    """Run clients at the same time and end them; return what each measured."""
     try:
         for peer in peers:
             assert peer.line() == "ready"

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -27,16 +26,11 @@ import Pyro5.api
 import uvloop
 from Pyro5 import protocol, serializers
 
-from benchmarks.echo_processes import Peer
+from benchmarks.echo_processes import Peer, run_peers, told_to_start
 
 WARM_UP_CALLS = 100
 HEADER_BYTES = 40
 LENGTHS = slice(12, 20)
-
-
-def _told_to_start() -> float:
-    print("ready", flush=True)
-    return float(sys.stdin.readline())
 
 
 def _print_figures(calls: int, seconds: float, cpu_s: float) -> None:
@@ -63,7 +57,7 @@ def _threads(uri: str, serializer: str, count: int) -> None:
     for client in clients:
         client.start()
     warm.wait()
-    seconds = _told_to_start()
+    seconds = told_to_start()
     used_s, began = time.process_time(), time.perf_counter()
     until[0] = began + seconds
     begin.set()
@@ -118,7 +112,7 @@ async def _recorded(uri: str, serializer: str, count: int) -> None:
             lambda: _Recorded(where.object, serializer), where.host, where.port
         )
         clients.append(client)
-    seconds = await asyncio.to_thread(_told_to_start)
+    seconds = await asyncio.to_thread(told_to_start)
     before, used_s, began = sum(c.replies for c in clients), time.process_time(), loop.time()
     await asyncio.sleep(seconds)
     calls = sum(c.replies for c in clients) - before
@@ -127,32 +121,13 @@ async def _recorded(uri: str, serializer: str, count: int) -> None:
         client.keep_on = False
 
 
-class Clients(Peer):
-    """One of these processes."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.runtime_clients", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-
 def run_stock(
     kind: str, uri: str, serializer: str, processes: int, each: int, seconds: float
 ) -> list[dict[str, Any]]:
     """Run so many processes with so many clients each; return what each process measured."""
-    peers = [Clients(kind, uri, serializer, str(each)) for _ in range(processes)]
-    try:
-        for peer in peers:
-            assert peer.line() == "ready"
-        for peer in peers:
-            peer.start(seconds)
-        return [json.loads(peer.line()) for peer in peers]
-    finally:
-        for peer in peers:
-            peer.end()
+    arguments = (kind, uri, serializer, str(each))
+    peers = [Peer(*arguments, module="benchmarks.runtime_clients") for _ in range(processes)]
+    return run_peers(peers, seconds)
 
 
 def main(kind: str, uri: str, serializer: str, count: str) -> None:
