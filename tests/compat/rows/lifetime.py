@@ -85,7 +85,8 @@ def timed_out(world: World) -> None:
     assert slow.begun == 1
 
 
-def _reconnected_by_hand(world: World) -> None:
+def _server_restarts(world: World) -> Any:
+    """Return a client whose server has gone and come back since its last call."""
     server = world.start_server()
     slow = Slow()
     uri = server.register(slow, "slow")
@@ -94,6 +95,11 @@ def _reconnected_by_hand(world: World) -> None:
     port = int(server.location.rsplit(":", 1)[1])
     server.stop()
     world.start_server(port=port).register(slow, "slow", force=True)
+    return client
+
+
+def _reconnected_by_hand(world: World) -> None:
+    client = _server_restarts(world)
     with pytest.raises(Pyro5.errors.ConnectionClosedError):
         client.call("quick")
     client.proxy._pyroReconnect(3)
@@ -109,14 +115,7 @@ def _reconnected_by_hand(world: World) -> None:
     stock=_reconnected_by_hand,
 )
 def restarted(world: World) -> None:
-    server = world.start_server()
-    slow = Slow()
-    uri = server.register(slow, "slow")
-    client = world.connect(uri)
-    assert client.call("quick") == "quick"
-    port = int(server.location.rsplit(":", 1)[1])
-    server.stop()
-    world.start_server(port=port).register(slow, "slow", force=True)
+    client = _server_restarts(world)
     assert client.call("quick") == "quick"
 
 

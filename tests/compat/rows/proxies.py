@@ -187,14 +187,18 @@ def kind_of_proxy(world: World) -> None:
     assert type(caller.got) is expected
 
 
-def _token_travels(world: World) -> None:
+def _handshake_there(world: World, proxy: Any) -> object:
+    """Send *proxy* as an argument; return the handshake data that it has where it arrives."""
     caller = Caller()
-    proxy = Pyro5.api.Proxy("PYRO:x@localhost:1")
-    proxy._pyroHandshake = "secret"
     world.client(caller).call("keep", proxy)
     sent = caller.got
-    found = sent._handshake if isinstance(sent, Proxy) else sent._pyroHandshake
-    assert found == "secret"
+    return sent._handshake if isinstance(sent, Proxy) else sent._pyroHandshake
+
+
+def _token_travels(world: World) -> None:
+    proxy = Pyro5.api.Proxy("PYRO:x@localhost:1")
+    proxy._pyroHandshake = "secret"
+    assert _handshake_there(world, proxy) == "secret"
 
 
 @row(
@@ -207,11 +211,8 @@ def _token_travels(world: World) -> None:
     clients="stock proxy",
 )
 def token_stays(world: World) -> None:
-    caller = Caller()
-    world.client(caller).call("keep", Proxy("PYRO:x@localhost:1", handshake="secret"))
-    sent = caller.got
-    found = sent._handshake if isinstance(sent, Proxy) else sent._pyroHandshake
-    assert found == "hello"
+    proxy = Proxy("PYRO:x@localhost:1", handshake="secret")
+    assert _handshake_there(world, proxy) == "hello"
 
 
 @row(

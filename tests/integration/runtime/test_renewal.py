@@ -220,20 +220,27 @@ async def test_nothing_is_done_while_nobody_can_say_who_calls_and_again_afterwar
         await eventually(back)
 
 
+async def calls_held_up(proxy: Proxy, authority: Authority) -> list[asyncio.Future[Any]]:
+    """Close the gate, and call until it is asked about the caller again; return the calls."""
+    authority.gate.clear()
+    asked = len(authority.asked)
+    calls: list[asyncio.Future[Any]] = []
+
+    def held() -> bool:
+        calls.append(asyncio.ensure_future(proxy.add()))
+        return len(authority.asked) > asked
+
+    await eventually(held)
+    return calls
+
+
 async def test_calls_wait_in_their_order_while_it_is_asked_and_others_do_not(
     uri: str, authority: Authority, till: Till
 ) -> None:
     async with client(uri) as seven, Proxy(uri, handshake=SERVICE_HANDSHAKE) as service:
         await seven.add()
-        authority.gate.clear()
         asked = len(authority.asked)
-        calls: list[Any] = []
-
-        def held() -> bool:
-            calls.append(asyncio.ensure_future(seven.add()))
-            return len(authority.asked) > asked
-
-        await eventually(held)
+        calls = await calls_held_up(seven, authority)
         for _ in range(50):
             calls.append(asyncio.ensure_future(seven.add()))
         assert await service.role() is None
@@ -257,15 +264,7 @@ async def test_a_client_who_hangs_up_while_it_is_asked_leaves_nothing(
 ) -> None:
     async with client(uri) as seven:
         await seven.add()
-        authority.gate.clear()
-        asked = len(authority.asked)
-        calls: list[Any] = []
-
-        def held() -> bool:
-            calls.append(asyncio.ensure_future(seven.add()))
-            return len(authority.asked) > asked
-
-        await eventually(held)
+        calls = await calls_held_up(seven, authority)
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results[-1], errors.ConnectionLost)
     authority.gate.set()
