@@ -357,7 +357,7 @@ async def run_business(
 
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[BusinessObject]:
-        with OperationLog(context.log_path, business_lines) as op_log:
+        with OperationLog(context.log_path, business_lines, limits=context.log_limits) as op_log:
             async with (
                 Endpoints(
                     context.name_servers,

@@ -16,6 +16,8 @@ Command = Callable[..., Any]
 
 TLS_SETTINGS = ("tls_cert", "tls_key", "tls_ca")
 
+OPERATION_LOG_SETTINGS = ("log_size_mib_max", "log_files_max")
+
 REACH_SETTINGS = ("data_dir", "ns", "insecure", *TLS_SETTINGS)
 """What a command needs to reach a running system, here or on another machine."""
 

@@ -14,13 +14,14 @@ import click
 import uvloop
 
 from rmi_launch import data_dir
-from rmi_launch.options import TLS_SETTINGS, with_settings
+from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, with_settings
 from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
 from rmi_launch.zygote import log_to_stderr
 from rmi_runtime import Loaded, Settings
 
 _COMMON = ("data_dir", "host", "ns", "insecure", *TLS_SETTINGS, "log_level")
+_LOGGED = (*_COMMON, *OPERATION_LOG_SETTINGS)
 _BANK = ("lock_wait_s", "lock_lease_s", "call_timeout_s", "batch_max", "queue_max")
 _MESSAGES = ("store", "call_timeout_s", "batch_max", "queue_max")
 _CLUSTER = (
@@ -49,7 +50,7 @@ def nameserver(loaded: Loaded) -> None:
 
 
 @click.command()
-@with_settings(*_COMMON, "demo", "lock_wait_s", "lock_lease_s", "batch_max", "queue_max")
+@with_settings(*_LOGGED, "demo", "lock_wait_s", "lock_lease_s", "batch_max", "queue_max")
 def data(loaded: Loaded) -> None:
     """Run the data object, the owner of accounts, locks and journal."""
     run_by_hand(ServiceSpec("bank.data", "rmi_bank:run_data"), loaded.settings)
@@ -57,7 +58,7 @@ def data(loaded: Loaded) -> None:
 
 @click.command()
 @number
-@with_settings(*_COMMON, *_BANK)
+@with_settings(*_LOGGED, *_BANK)
 def business(loaded: Loaded, number: int) -> None:
     """Run a business object: deposits, withdrawals, transfers, balances."""
     spec = ServiceSpec(f"bank.business.{number}", "rmi_bank:run_business", (number,))
@@ -68,7 +69,7 @@ def business(loaded: Loaded, number: int) -> None:
 @click.option(
     "--id", "number", type=click.IntRange(1, 999_999), default=1, help="Its number. [default: 1]"
 )
-@with_settings(*_COMMON, *_MESSAGES)
+@with_settings(*_LOGGED, *_MESSAGES)
 def facade(loaded: Loaded, number: int) -> None:
     """Run a facade: it hands each message to a logger, and reads from them."""
     spec = ServiceSpec(f"msg.facade.{number}", "rmi_msg:run_facade", (number,))
@@ -77,7 +78,7 @@ def facade(loaded: Loaded, number: int) -> None:
 
 @click.command()
 @number
-@with_settings(*_COMMON, *_MESSAGES, *_CLUSTER)
+@with_settings(*_LOGGED, *_MESSAGES, *_CLUSTER)
 def logger(loaded: Loaded, number: int) -> None:
     """Run a logger: it keeps messages in the shared store."""
     spec = ServiceSpec(f"msg.logger.{number}", "rmi_msg:run_logger", (number,))
@@ -86,7 +87,7 @@ def logger(loaded: Loaded, number: int) -> None:
 
 @click.command()
 @number
-@with_settings(*_COMMON, *_MESSAGES, *_CLUSTER)
+@with_settings(*_LOGGED, *_MESSAGES, *_CLUSTER)
 def messages(loaded: Loaded, number: int) -> None:
     """Run a messages service: it consumes the queue."""
     spec = ServiceSpec(f"msg.messages.{number}", "rmi_msg:run_messages", (number,))

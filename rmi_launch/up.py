@@ -17,7 +17,7 @@ import click
 
 from rmi_launch import data_dir
 from rmi_launch.hazelcast import HAZELCAST_SETTINGS, prepare_store
-from rmi_launch.options import TLS_SETTINGS, tls_paths, with_settings
+from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, tls_paths, with_settings
 from rmi_launch.plan import PRELOAD, check_gateways, plan_services
 from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
@@ -56,6 +56,7 @@ class AddressInUse(Conflict):
     "insecure",
     *TLS_SETTINGS,
     "log_level",
+    *OPERATION_LOG_SETTINGS,
 )
 def up(loaded: Loaded) -> None:
     """Start the whole system, and stop it on Ctrl-C."""

@@ -347,7 +347,7 @@ async def run_facade(
         ):
             identities = Identities(partial(_ask_bank, bank), remembered_s=TOKEN_REMEMBERED_S)
             context.identify = identities.find
-            with LineLog(context.log_path) as log:
+            with LineLog(context.log_path, limits=context.log_limits) as log:
                 yield FacadeObject(
                     loggers,
                     messages,

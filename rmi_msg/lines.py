@@ -15,10 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from rmi_runtime import OperationLog
+from rmi_runtime import LogLimits, OperationLog
 
 _PIPE_BUF: Final = 4096
 """What a writable pipe or terminal takes without blocking, in bytes (POSIX: at least 512)."""
+
+_LIMITS: Final = LogLimits()
 
 
 def message_line(text: str, id: str) -> str:
@@ -53,14 +55,20 @@ class LineLog:
         path: the file; it and its directory are made if missing.
         echo_fd: descriptor that gets a copy; None: no copy. If nobody reads there, the copy is
             dropped rather than waited for.
+        limits: how much of the file is kept.
 
     Attributes:
         echo_dropped: lines that were not copied because the reader did not keep up.
     """
 
-    def __init__(self, path: Path, echo_fd: int | None = None) -> None:
-        # These lines have no numbers: the log is wanted for its whole lines and its one writer.
-        self._log: OperationLog[str] = OperationLog(path, _as_is, read_number=_no_number)
+    def __init__(
+        self, path: Path, echo_fd: int | None = None, *, limits: LogLimits = _LIMITS
+    ) -> None:
+        # These lines have no numbers: the log is wanted for its whole lines, its one writer and
+        # its bounds.
+        self._log: OperationLog[str] = OperationLog(
+            path, _as_is, read_number=_no_number, limits=limits
+        )
         self._echo_fd = echo_fd
         self._echo_ready = select.poll()
         if echo_fd is not None:

@@ -103,7 +103,7 @@ async def run_logger(
 
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[LoggerObject]:
-        with LineLog(context.log_path, echo_fd=_stdout_fd()) as log:
+        with LineLog(context.log_path, _stdout_fd(), limits=context.log_limits) as log:
             async with open_stores(settings, logger_id) as stores:
                 stores.tell_state(context)
                 yield LoggerObject(context.name, stores.messages, log, queue_max=settings.queue_max)

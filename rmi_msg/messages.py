@@ -225,7 +225,7 @@ async def run_messages(
 
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[MessagesObject]:
-        with LineLog(context.log_path) as lines:
+        with LineLog(context.log_path, limits=context.log_limits) as lines:
             async with open_stores(settings) as stores:
                 stores.tell_state(context)
                 consumer = Consumer(context.name, stores.queue, stores.consumed, lines)

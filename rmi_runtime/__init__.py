@@ -30,6 +30,7 @@ from rmi_runtime.daemon import Daemon
 from rmi_runtime.endpoints import Endpoints, EndpointView
 from rmi_runtime.identities import Identities
 from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.log_files import LogLimits
 from rmi_runtime.metrics import MetricsRegistry
 from rmi_runtime.nameserver import OWN_TAGS, NameServer
 from rmi_runtime.namestore import NameKeeper
@@ -69,6 +70,7 @@ __all__ = [
     "Identities",
     "Identity",
     "Loaded",
+    "LogLimits",
     "MetricsRegistry",
     "NameKeeper",
     "NameServer",

@@ -5,6 +5,9 @@ the log is opened. A log that cannot be written (a full disk) never fails the op
 logged: the entries are counted in :attr:`OperationLog.lost`, the log says so once, and numbering
 goes on without a gap when writing works again.
 
+A file has a bound. When the next batch would pass it, the file becomes ``NAME.log.1`` and a new one
+is begun, in which the numbers go on (see :mod:`rmi_runtime.log_files`).
+
 The line format is the caller's business; by default a line's number is found as the bank's logs
 write it: ``... - OperationNumber: 9 - ...``.
 """
@@ -13,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -23,7 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from rmi_runtime import errors
+from rmi_runtime import log_files
+from rmi_runtime.log_files import LogLimits
 
 Entry = TypeVar("Entry")
 
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 _BLOCK_BYTES = 64 * 1024
 _TAIL_BYTES_MAX = 1024 * 1024
 """How far back from the end of the file a number is looked for."""
+
+DEFAULT_LIMITS = LogLimits()
 
 _OPERATION_NUMBER = re.compile(r"OperationNumber: ([0-9]{1,18})\b")
 
@@ -43,18 +48,19 @@ def operation_number(line: str) -> int | None:
 
 
 class OperationLog(Generic[Entry]):
-    """One log file with one writer.
+    """One log with one writer.
 
     Args:
-        path: the file; it and its directory are made if missing.
+        path: the current file; it and its directory are made if missing.
         format_lines: makes the lines (without line ends) of a batch: given the number of the first,
             the time of logging and the entries. Line breaks inside a line are written as ``\\n``,
             so that an entry stays one line.
         read_number: finds the number in such a line, or None; used once, when the file is opened.
         now: the clock of the lines.
+        limits: how much is kept.
 
     Attributes:
-        number: number of the last line in the file; 0 if there is none.
+        number: number of the last line; 0 if there is none.
         lost: entries that could not be written since the log was opened.
     """
 
@@ -65,6 +71,7 @@ class OperationLog(Generic[Entry]):
         *,
         read_number: Callable[[str], int | None] = operation_number,
         now: Callable[[], datetime] = datetime.now,
+        limits: LogLimits = DEFAULT_LIMITS,
     ) -> None:
         self.path = Path(path)
         self.number = 0
@@ -72,6 +79,9 @@ class OperationLog(Generic[Entry]):
         self._format_lines = format_lines
         self._read_number = read_number
         self._now = now
+        self._limits = limits
+        self._size_bytes_max = limits.size_bytes_max
+        self._lock_fd = -1
         self._fd = -1
         self._size_bytes = 0  # of the whole lines in the file
         self._failing = False
@@ -92,22 +102,23 @@ class OperationLog(Generic[Entry]):
         """Open the file for appending, cut off a torn last line and find the last number.
 
         Raises:
-            Conflict: another process writes this file.
-            OSError: the file cannot be opened.
+            Conflict: another process writes this log.
+            OSError: a file cannot be opened.
         """
         if self._fd >= 0:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._lock_fd = log_files.lock(self.path)
         try:
-            _lock(fd, self.path)
-            self.number, self._size_bytes = self._read_end(fd)
-            if os.fstat(fd).st_size > self._size_bytes:
-                os.ftruncate(fd, self._size_bytes)
+            self._fd = log_files.open_current(self.path)
+            number, self._size_bytes = self._read_end(self._fd)
+            if os.fstat(self._fd).st_size > self._size_bytes:
+                os.ftruncate(self._fd, self._size_bytes)
+            self.number = self._read_older() if number is None else number
         except BaseException:
-            os.close(fd)
+            self.close()
             raise
-        self._fd = fd
+        log_files.remove_beyond(self.path, self._limits.files_max)
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Write one line per entry, all in one write. Never fails because of the disk.
@@ -128,9 +139,10 @@ class OperationLog(Generic[Entry]):
 
     def close(self) -> None:
         """Close the file. Entries appended later are lost, and counted as such."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._fd, self._lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._lock_fd = -1
 
     def _write(self, data: bytes) -> bool:
         """Write *data* wholly or leave the file as it was; return whether it was written."""
@@ -140,6 +152,8 @@ class OperationLog(Generic[Entry]):
             if self._failing:
                 # The last write may have left half a line behind.
                 os.ftruncate(self._fd, self._size_bytes)
+            if self._size_bytes + len(data) > self._size_bytes_max and self._size_bytes:
+                self._begin_file()
             written = os.write(self._fd, data)
             while written < len(data):
                 written += os.write(self._fd, memoryview(data)[written:])
@@ -152,6 +166,18 @@ class OperationLog(Generic[Entry]):
             log.warning("%s is written again; %d entries were lost so far", self.path, self.lost)
         return True
 
+    def _begin_file(self) -> None:
+        """Set the file aside and go on in a new one; what fails is tried again with the next batch.
+
+        Until the new file is there, the old one stays open.
+        """
+        log_files.set_aside(self.path, self._limits.files_max)
+        fd = log_files.open_current(self.path)
+        old_fd, self._fd = self._fd, fd
+        self._size_bytes = 0
+        with contextlib.suppress(OSError):  # its lines were written
+            os.close(old_fd)
+
     def _say_lost(self, error: OSError) -> None:
         if self._fd >= 0:
             with contextlib.suppress(OSError):
@@ -162,8 +188,20 @@ class OperationLog(Generic[Entry]):
                 "cannot write %s: %s. Operations go on unlogged; free some space", self.path, error
             )
 
-    def _read_end(self, fd: int) -> tuple[int, int]:
-        """Return the last whole line's number (0 if none) and where that line ends, in bytes."""
+    def _read_older(self) -> int:
+        """Return the last number in the older files; 0 if there is none.
+
+        The current file says none when it was just begun, or is still missing.
+        """
+        for path in log_files.older_files(self.path, self._limits.files_max):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                number, _ = self._read_end(file.fileno())
+                if number is not None:
+                    return number
+        return 0
+
+    def _read_end(self, fd: int) -> tuple[int | None, int]:
+        """Return the last number, None if none is found, and where the last whole line ends."""
         size_bytes = os.fstat(fd).st_size
         tail = b""
         start = size_bytes
@@ -181,8 +219,8 @@ class OperationLog(Generic[Entry]):
                 if number is not None:
                     return number, whole_end
                 if whole_end - start >= _TAIL_BYTES_MAX:
-                    return 0, whole_end
-        return 0, max(whole_end, 0)
+                    return None, whole_end
+        return None, max(whole_end, 0)
 
     def _last_number(self, tail: bytes, *, starts_whole: bool) -> int | None:
         lines = tail.split(b"\n")[:-1]
@@ -197,17 +235,3 @@ class OperationLog(Generic[Entry]):
 
 def _one_line(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise errors.Conflict(
-            f"{path} is being written by another process, and two writers would repeat numbers; "
-            "is the same service running twice?",
-            path=str(path),
-        ) from None
-    except OSError as error:
-        # Some network file systems cannot lock; the log works there as well.
-        log.warning("cannot lock %s: %s", path, error)

@@ -17,11 +17,14 @@ from typing import Any
 from rmi_runtime.credentials import Identify, ServiceAuthenticator, load_or_create_cluster_key
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.log_files import LogLimits
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.settings import Settings, check_reachable
 from rmi_runtime.tls import load_tls
 
 log = logging.getLogger(__name__)
+
+_MIB = 1024 * 1024
 
 READY_VARIABLE = "RMI_READY_FD"
 
@@ -44,6 +47,7 @@ class ServiceContext:
         name_servers: to find other services; :class:`Endpoints` take their TLS from it.
         cluster_handshake: handshake data for proxies of other services.
         log_path: file for its operation log; the directory exists.
+        log_limits: bounds of that log.
 
     Raises:
         SettingsError: others would be told of an address that they cannot reach.
@@ -72,6 +76,7 @@ class ServiceContext:
         logs = Path(settings.data_dir) / "log"
         logs.mkdir(parents=True, exist_ok=True)
         self.log_path = logs / f"{name}.log"
+        self.log_limits = LogLimits(settings.log_size_mib_max * _MIB, settings.log_files_max)
 
     def tell(self, name: str, note: Callable[[], object]) -> None:
         """Add something to what the daemon tells of itself in ``stats()``.

@@ -147,6 +147,19 @@ class Settings:
             "least severity that is logged", choices=("DEBUG", "INFO", "WARNING", "ERROR")
         ),
     )
+    log_size_mib_max: int = field(
+        default=1024,
+        metadata=rule("largest file of an operation log", unit="MiB", low=1, high=1024 * 1024),
+    )
+    log_files_max: int = field(
+        default=2,
+        metadata=rule(
+            "files of each operation log, the current one among them",
+            unit="files",
+            low=2,
+            high=1000,
+        ),
+    )
     lease_s: float = field(
         default=2.0,
         metadata=rule("life of an announcement at the name server", unit="s", low=0.2, high=60),
