@@ -21,7 +21,7 @@ from rmi_torture.plan import Plan
 from rmi_torture.plots import bar_plot, line_plot
 from rmi_torture.result import Result
 from rmi_torture.series import Series, series_of
-from rmi_torture.targets import KINDS, NETWORK
+from rmi_torture.targets import KINDS, LINK_KINDS, NETWORK
 
 MEANINGS = {
     "passed": "No checker found an error, and each kind of operation succeeded.",
@@ -227,8 +227,9 @@ def _errors_html(series: Series) -> str:
 
 
 def _faults_html(result: Result, series: Series) -> str:
+    meanings = {**KINDS, **LINK_KINDS} if result.plan.hosts == 2 else KINDS
     rows = "".join(
-        f"<tr><td>{escape(kind)}</td><td>{count}</td><td>{escape(KINDS.get(kind, ''))}</td>"
+        f"<tr><td>{escape(kind)}</td><td>{count}</td><td>{escape(meanings.get(kind, ''))}</td>"
         f"<td>{escape(_struck(kind, series))}</td></tr>"
         for kind, count in sorted(result.faults.items())
     )

@@ -48,6 +48,15 @@ KINDS: Mapping[str, str] = {
 }
 """Kinds of faults, and what each does."""
 
+LINK_KINDS: Mapping[str, str] = {
+    "partition": "all packets between the hosts are lost, and connections stay open",
+    "deaf": "all packets to host B are lost; those to host A pass",
+    "mute": "all packets to host A are lost; those to host B pass",
+    "delay": "each packet between the hosts comes late, and they overtake one another",
+    "loss": "one in five packets between the hosts is lost",
+}
+"""What the kinds of the network do, where there are two hosts."""
+
 MEMBERS = frozenset(("member", "members"))
 """Kinds that need the Hazelcast store."""
 

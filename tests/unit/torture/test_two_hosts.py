@@ -11,13 +11,15 @@ from rich.console import Console
 from rmi_torture.faults.setup import missing_means
 from rmi_torture.namespaces import MACS, NOBODY, A, B, device, neighbours, ways
 from rmi_torture.plan import Plan
-from rmi_torture.report import print_result
+from rmi_torture.report import print_result, write_html
 from rmi_torture.result import Result
 from rmi_torture.targets import (
     DATA,
+    DEFAULT_KINDS,
     GATEWAY,
     KINDS,
     LINK,
+    LINK_KINDS,
     NAME_SERVER,
     NETWORK,
     ON_HOST,
@@ -122,3 +124,18 @@ def test_the_report_tells_by_which_means_the_network_failed(plan: Plan, words: s
     printed = console.file.getvalue()
     assert (words or "faults 0") in printed
     assert ("host" in printed) == (words is not None)
+
+
+@pytest.mark.parametrize(("hosts", "words"), [(1, KINDS["loss"]), (2, LINK_KINDS["loss"])])
+def test_the_page_tells_what_a_fault_did_to_whom(tmp_path: Path, hosts: int, words: str) -> None:
+    history, page = tmp_path / "history.jsonl", tmp_path / "report.html"
+    history.touch()
+    plan = Plan(faults=("loss",), hosts=hosts)
+    write_html(Result(plan, history, (), (), frozenset(), {"loss": 1}, 1.0), page)
+    assert f"<td>{words}</td>" in page.read_text()
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_the_usual_kinds_are_to_be_had_and_on_two_hosts_their_link_fails_too(hosts: int) -> None:
+    assert set(DEFAULT_KINDS[hosts]) <= (set(KINDS) if hosts == 1 else TWO_HOSTS_KINDS)
+    assert ({"partition", "delay", "loss"} <= set(DEFAULT_KINDS[hosts])) == (hosts == 2)
