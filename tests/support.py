@@ -43,6 +43,34 @@ async def eventually(
         await asyncio.sleep(every_s)
 
 
+def sync_eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, every_s: float = 0.02) -> T:
+    """Do as :func:`eventually` does where nothing is awaited: block this thread.
+
+    Args:
+        probe: function; an ``AssertionError`` it raises counts as "not yet".
+        timeout_s: how long to wait before giving up.
+        every_s: pause between two polls.
+
+    Returns:
+        The first true result.
+
+    Raises:
+        AssertionError: when *timeout_s* has passed; the probe's own last error is its cause.
+    """
+    deadline = time.monotonic() + timeout_s
+    why: AssertionError | None = None
+    while True:
+        try:
+            if result := probe():
+                return result
+            why = None
+        except AssertionError as error:
+            why = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {probe}") from why
+        time.sleep(every_s)
+
+
 class Clock:
     """Time that passes when it is told to.
 

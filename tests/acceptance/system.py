@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.support import sync_eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -104,13 +105,14 @@ class System:
 
     def wait_restarted(self, name: str, old_pid: int, timeout_s: float = 20.0) -> None:
         """Wait until another process serves under *name*."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+
+        def restarted() -> bool:
             service = self.service(name)
-            if service["state"] == "ready" and service["pid"] not in (None, old_pid):
-                return
-            threading.Event().wait(0.05)
-        raise AssertionError(f"{name} was not started again: {self.service(name)}")
+            assert service["state"] == "ready", service
+            assert service["pid"] not in (None, old_pid), service
+            return True
+
+        sync_eventually(restarted, timeout_s=timeout_s, every_s=0.05)
 
     def tokens(self) -> dict[int, str]:
         """Return the demonstration's tokens by client."""

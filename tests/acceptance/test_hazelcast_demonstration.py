@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from tests.acceptance.system import System, running_system
 from tests.hazelcast import link_jars
 from tests.ports import free_ports
+from tests.support import sync_eventually
 
 pytestmark = [pytest.mark.hazelcast, pytest.mark.timeout(240)]
 
@@ -54,10 +54,7 @@ def processes(system: System, number: int) -> list[int]:
 
 
 def wait_ended(pids: list[int]) -> None:
-    deadline = time.monotonic() + STOP_S
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"processes {pids} did not end"
-        time.sleep(0.05)
+    sync_eventually(lambda: not any(alive(pid) for pid in pids), timeout_s=STOP_S)
 
 
 def alive(pid: int) -> bool:
@@ -101,10 +98,7 @@ class Reader:
     def wait_read(self, more: int = 3) -> None:
         """Wait until so many more reads have ended."""
         wanted = self.outcomes.total() + more
-        deadline = time.monotonic() + STOP_S
-        while self.outcomes.total() < wanted:
-            assert time.monotonic() < deadline, f"reads hang: {self.outcomes}"
-            time.sleep(0.01)
+        sync_eventually(lambda: self.outcomes.total() >= wanted, timeout_s=STOP_S)
 
     def _read(self) -> None:
         while not self._stop.is_set():
@@ -164,16 +158,16 @@ def test_all_ten_are_read_back_with_three_two_and_one_loggers(
 
 def assert_state(system: System, members: int, state: str, words: str) -> None:
     """``/readyz`` and ``rmi status`` come to tell what the cluster is doing."""
-    deadline = time.monotonic() + STOP_S
-    while True:
+
+    def told() -> tuple[int, str]:
         answer = httpx.get(f"{system.url}/readyz")
         store = answer.json().get("store", {})
-        if (store.get("members"), store.get("state")) == (members, state):
-            break
-        assert time.monotonic() < deadline, f"{members} {state} was to be told, not {store}"
-        time.sleep(0.1)
-    assert answer.status_code == (200 if members else 503)
-    assert words in store["says"]
+        assert (store.get("members"), store.get("state")) == (members, state), store
+        return answer.status_code, store["says"]
+
+    status, says = sync_eventually(told, timeout_s=STOP_S, every_s=0.1)
+    assert status == (200 if members else 503)
+    assert words in says
     if members:
         line = system.rmi("status").stdout.splitlines()[-1]
         assert line.startswith(f"Hazelcast: {members} of 3 members")

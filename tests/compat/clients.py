@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import asyncio
 import contextlib
 import ssl
 import uuid
@@ -17,6 +16,7 @@ from Pyro5.core import DAEMON_NAME
 
 from rmi_runtime import Proxy, RemoteStream, SyncProxy, wire
 from tests.compat.loops import LoopThread
+from tests.support import eventually
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -302,8 +302,9 @@ class _SyncClient(_OurClient):
         return self.proxy._proxy._handshake_reply
 
     def break_connection(self) -> None:
-        self.proxy._proxy._connection._transport.abort()
-        self.proxy._run(asyncio.sleep(0.01))  # its loop rests between calls
+        connection = self.proxy._proxy._connection
+        connection._transport.abort()
+        self.proxy._run(eventually(lambda: connection.closed))  # its loop rests between calls
 
     def close(self) -> None:
         self.proxy._close()

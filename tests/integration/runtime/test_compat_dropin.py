@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from Pyro5 import config
 from Pyro5.api import Proxy, behavior, current_context, expose, oneway
 
 from rmi_runtime import DaemonLimits, compat
+from tests.support import sync_eventually
 
 
 @expose
@@ -44,8 +44,7 @@ class Thing:
     def stop(self) -> str:
         daemon: Any = self._pyroDaemon  # type: ignore[attr-defined]
         daemon.shutdown()
-        while not daemon._serving.draining:
-            time.sleep(0.001)
+        sync_eventually(lambda: daemon._serving.draining, every_s=0.001)
         return "stopped"
 
 
@@ -150,14 +149,20 @@ def ctrl_c() -> Iterator[None]:
 def test_ctrl_c_ends_the_request_loop_quietly() -> None:
     with compat.Daemon() as daemon:
         uri = daemon.register(Thing())
+        pings: list[str] = []
 
         def interrupt() -> None:
             with Proxy(uri) as proxy:
-                proxy.ping()
+                pings.append(proxy.ping())
             os.kill(os.getpid(), signal.SIGINT)
 
-        threading.Thread(target=interrupt).start()
-        daemon.requestLoop()
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        daemon.requestLoop()  # returns, and raises no KeyboardInterrupt
+        thread.join(10)
+        assert pings == ["pong"]
+    with pytest.raises(Pyro5.errors.CommunicationError):
+        Proxy(uri)._pyroBind()
 
 
 def test_the_arguments_are_those_of_stock_in_their_order(tmp_path: Path) -> None:
