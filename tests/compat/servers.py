@@ -55,10 +55,10 @@ def make_server(
     if kind == "daemon":
         return _AsyncServer(host, port, unixsocket, tls, limits, greet, annotations)
     base = Pyro5.api.Daemon if kind == "stock" else compat.Daemon
-    return _ThreadedServer(base, host, port, unixsocket, greet, annotations)
+    return ThreadedServer(base, host, port, unixsocket, greet, annotations)
 
 
-class _ThreadedServer:
+class ThreadedServer:
     """Pyro5's own, or what stands in for it: the same code drives both."""
 
     def __init__(
@@ -96,6 +96,10 @@ class _ThreadedServer:
             self._hang_up()
             self._daemon.shutdown()
             self._thread.join(10)
+
+    def clients(self) -> int:
+        """Return how many connections a stock daemon serves; each has a thread."""
+        return len(self._daemon.transportServer.pool.busy)
 
     def _hang_up(self) -> None:
         """Close the clients' connections, which a stock daemon serves on after its end."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from typing import Any
 
+import Pyro5.api
 import Pyro5.errors
 import pytest
 from Pyro5.api import expose
 
 from rmi_runtime import errors
+from tests.compat.servers import Server, ThreadedServer, make_server
 from tests.compat.table import BETTER, row
 from tests.compat.world import World
+from tests.support import sync_eventually
 
 
 @expose
@@ -124,8 +126,21 @@ def _idle_too_long(world: World) -> Any:
     world.start_server()
     client = world.client(Slow())
     assert client.call("quick") == "quick"
-    time.sleep(0.6)  # longer than the server is patient; there is nothing to wait on
+    # A server that stays patient gives no sign of it: one that does not tells when it is time.
+    impatient = world.server if world.direction.server == "stock" else _stock_server(world)
+    assert isinstance(impatient, ThreadedServer)
+    sync_eventually(lambda: impatient.clients() == 0)
     return client
+
+
+def _stock_server(world: World) -> Server:
+    """Start a stock server with a client."""
+    server = make_server("stock")
+    world.defer(server.stop)
+    proxy = Pyro5.api.Proxy(server.register(Slow(), "slow"))
+    world.defer(proxy._pyroRelease)
+    assert proxy.quick() == "quick"
+    return server
 
 
 def _not_enough_data(world: World) -> None:
