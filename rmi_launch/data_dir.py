@@ -3,7 +3,8 @@
     DATA_DIR/rmi.lock          held (flock) by ``rmi up`` and every process it started
     DATA_DIR/running.json      where the running system is; absent when none runs
     DATA_DIR/log/NAME.out      what a process printed; NAME.out.1 is the part before
-    DATA_DIR/log/NAME.log      what a service logged, in its own line format
+    DATA_DIR/log/NAME.log      what a service logged, in its own line format; NAME.log.1 and so on
+                               are the older files, NAME.log.lock is held by the one writer
 
 The databases, the cluster key and the demonstration tokens beside them belong to the services.
 """

@@ -18,12 +18,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
+from rmi_launch.outputs import open_output
 from rmi_launch.plan import ServiceSpec
 from rmi_runtime import Settings
 
-OUTPUT_SIZE_BYTES_MAX = 1024 * 1024
 READY_SIZE_BYTES_MAX = 64 * 1024
 ZYGOTE = "zygote"
 UNKNOWN_STATUS = 255
@@ -245,23 +245,3 @@ class ZygoteProcess:
         self.lost.set()
         for process in self._services.values():
             process.zygote_lost()
-
-
-def open_output(log_dir: Path, name: str) -> BinaryIO:
-    """Open ``log_dir/NAME.out`` for appending; beyond its bound it becomes ``NAME.out.1`` first."""
-    path = log_dir / f"{name}.out"
-    if path.exists() and path.stat().st_size > OUTPUT_SIZE_BYTES_MAX:
-        path.replace(path.with_name(f"{name}.out.1"))
-    return path.open("ab")
-
-
-def output_tail(log_dir: Path, name: str, lines_max: int = 15) -> str:
-    """Return the last lines that the process *name* printed, or an empty text."""
-    try:
-        with (log_dir / f"{name}.out").open("rb") as output:
-            output.seek(0, os.SEEK_END)
-            output.seek(max(0, output.tell() - 16 * 1024))
-            text = output.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines_max:])

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rmi_launch.backoff import Backoff
+from rmi_launch.outputs import keep_bounded, output_tail
 from rmi_launch.plan import NAMESERVER, ServiceSpec, is_gateway
-from rmi_launch.processes import ZYGOTE, ServiceProcess, ZygoteProcess, output_tail
+from rmi_launch.processes import ZYGOTE, ServiceProcess, ZygoteProcess
 from rmi_runtime import Settings
 from rmi_runtime.errors import Definite
 
@@ -104,6 +105,7 @@ class Supervisor:
         self._log_dir = log_dir
         self._observe = observe
         self._keepers: list[asyncio.Task[None]] = []
+        self._outputs: asyncio.Task[None] | None = None
         self._stopping = False
         self._hurry = asyncio.Event()
 
@@ -119,6 +121,8 @@ class Supervisor:
             StartFailed: one ended, or was not ready in time. The others may be running: call
                 :meth:`stop`.
         """
+        names = [ZYGOTE, *(service.name for service in self.services)]
+        self._outputs = asyncio.create_task(keep_bounded(self._log_dir, names))
         first, *others = self._groups
         await self._start(first)
         await self._start(service for group in others for service in group)
@@ -136,6 +140,9 @@ class Supervisor:
         await asyncio.gather(*self._keepers, return_exceptions=True)
         for group in reversed(self._groups):
             await self._stop(group)
+        if self._outputs:
+            self._outputs.cancel()
+            await asyncio.gather(self._outputs, return_exceptions=True)
 
     def hurry(self) -> None:
         """Stop waiting for anybody's grace: whoever still runs during :meth:`stop` is killed."""

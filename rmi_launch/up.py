@@ -18,8 +18,9 @@ import click
 from rmi_launch import data_dir
 from rmi_launch.hazelcast import HAZELCAST_SETTINGS, prepare_store
 from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, tls_paths, with_settings
+from rmi_launch.outputs import output_tail
 from rmi_launch.plan import PRELOAD, check_gateways, plan_services
-from rmi_launch.processes import ZYGOTE, ZygoteProcess, output_tail
+from rmi_launch.processes import ZYGOTE, ZygoteProcess
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
 from rmi_runtime import Loaded, Settings, load_tls, split_address

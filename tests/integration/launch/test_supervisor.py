@@ -180,6 +180,19 @@ async def test_a_service_whose_output_cannot_be_opened_is_tried_again_until_it_c
     await eventually(lambda: service.state is State.READY)
 
 
+async def test_the_outputs_of_running_services_and_of_the_zygote_are_kept_bounded(
+    make: Make, settings: Settings
+) -> None:
+    supervisor = make([ok(1)])
+    await supervisor.start()
+    outputs = [settings.data_dir / "log" / f"{name}.out" for name in ("ok.1", "zygote")]
+    for output in outputs:
+        with output.open("ab") as file:
+            file.write(b"words\n" * 2**18)
+    await eventually(lambda: not any(output.stat().st_size for output in outputs))
+    assert all(output.with_name(f"{output.name}.1").stat().st_size for output in outputs)
+
+
 async def test_without_restart_a_dead_service_stays_dead(make: Make) -> None:
     supervisor = make([ok(1), ok(2)], restart=False)
     await supervisor.start()
