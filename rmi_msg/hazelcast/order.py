@@ -183,12 +183,14 @@ class Order:
                 number = max(number, min(left.values()))
         return dict.fromkeys(left, number)
 
-    async def read(self, after: Place, limit: int) -> list[Listed]:
+    async def read(self, after: Place, limit: int, *, current: bool = True) -> list[Listed]:
         """Read settled ids behind a place.
 
         Args:
             after: where to begin.
             limit: most ids to return.
+            current: see that the end of the log is the end now, which costs a write. If not, a
+                member that the others went on without may leave out what was added last.
 
         Returns:
             The ids in order; fewer than *limit* only at the end of the log.
@@ -202,7 +204,7 @@ class Order:
             ended = len(row) < READ_AHEAD
             if not ended:
                 row.pop()  # it is the first of the next row
-            elif row and not await self._settle(number + len(row) - 1, row[-1]):
+            elif not await self._is_end(number, row, current):
                 ended = False
                 continue
             for text in row:
@@ -212,6 +214,28 @@ class Order:
                 ]
                 number, index = number + 1, 0
         return found[:limit]
+
+    async def _is_end(self, number: int, row: list[str], current: bool) -> bool:
+        """See that the log ends with *row*, read at block *number* a moment ago, and is settled.
+
+        A block that is open and the same has no successor. Where that does not tell, an empty one
+        is begun: if that can be done, nobody else has.
+        """
+        if row:
+            number, text = number + len(row) - 1, row[-1]
+            if not await self._settle(number, text, anew=current):
+                return False
+            block = unpack(text)
+            if not (current and block.closed):
+                return True
+            return await self._blocks.put_if_absent(number + 1, pack(block.successor(()))) is None
+        if not current:
+            return True
+        if number == 0:
+            return await self._blocks.put_if_absent(0, pack(Block(0, ()))) is None
+        last = await self.last()
+        row = await self._row(last)
+        return last + len(row) <= number and await self._is_end(last, row, True)
 
     async def _row(self, first: int) -> list[str]:
         """Return the texts of consecutive blocks from *first* on.
@@ -232,13 +256,18 @@ class Order:
             if all(unpack(then).before == digest(one) for one, then in pairwise(row)):
                 return row
 
-    async def _settle(self, number: int, text: str) -> bool:
+    async def _settle(self, number: int, text: str, *, anew: bool = False) -> bool:
         """See that block *number*, which was *text* a moment ago, is settled.
+
+        Args:
+            number: of the block.
+            text: what it was.
+            anew: do not rely on having seen it so before: it may have grown since.
 
         Returns:
             False if it is another now.
         """
-        if self._settled == (number, text):
+        if not anew and self._settled == (number, text):
             return True
         if not await self._blocks.replace(number, text, text):
             return False

@@ -117,7 +117,10 @@ class HazelcastMessageQueue:
             text, turns = await self._state()
             offered = turns.offered
             first = turns.head if offered is None else offered.first
-            listed = await self._cluster.message_order.read(first, limit)
+            # Who finds nothing new comes again; what was offered is there, and must be found.
+            listed = await self._cluster.message_order.read(
+                first, limit, current=offered is not None
+            )
             if offered is not None:
                 listed = [one for one in listed if one.after <= offered.end]
             if not listed:

@@ -78,3 +78,4 @@ async def test_a_rush_gathers_for_longer_and_a_full_claim_not_at_all(
             await shelf.looked_again.wait()
             consumer.stop()
             await running
+    assert len((tmp_path / "log").read_text().splitlines()) == size

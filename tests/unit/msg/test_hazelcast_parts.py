@@ -2,7 +2,7 @@
 
 Every step may come upon either part, until the member left behind is gone, and with it what only it
 had. What it is told it does, but its writes have no backups and are not acknowledged. What was
-acknowledged must be there, once, in the part that stays.
+acknowledged must be there, once, in the part that stays; and whoever reads after that must see it.
 """
 
 from __future__ import annotations
@@ -163,21 +163,30 @@ def test_what_was_acknowledged_is_there_once_whichever_part_was_come_upon(
                 await asyncio.gather(put, return_exceptions=True)
             acknowledged.update(ids)
 
-    async def run() -> None:
-        await asyncio.gather(*(write(writer) for writer in range(writers)))
-        for _ in range(parts._left):  # the member left behind goes, at the latest now
-            parts.step("messages")
-        entries, order = records(PartedLink(parts))
+    async def read(entries: Records[Entry], order: Order) -> None:
+        before = set(acknowledged)
         listed: list[Listed] = await order.read(START, 10_000)
         ids = [one.id for one in listed]
         assert len(ids) == len(set(ids)), "doubled"
-        assert acknowledged <= set(ids), "lost from the order"
+        assert before <= set(ids), "not in the order"
         there = [one.id async for one, _ in Fetching().fetched(listed, entries.get_all)]
-        assert acknowledged <= set(there), "lost"
+        assert before <= set(there), "without an entry"
+
+    async def follow(writing: asyncio.Future[Any]) -> None:
+        entries, order = records(PartedLink(parts))
+        while not writing.done():
+            await read(entries, order)
+
+    async def run() -> None:
+        writing = asyncio.gather(*(write(writer) for writer in range(writers)))
+        await asyncio.gather(writing, follow(writing))
+        for _ in range(parts._left):  # the member left behind goes, at the latest now
+            parts.step("messages")
+        await read(*records(PartedLink(parts)))
 
     with (
         mock.patch.object(table_module, "PAUSE_S", 0),
-        mock.patch.object(fetching_module, "ABSENT_S", 0),
+        mock.patch.object(fetching_module, "PAUSE_S", 0),
         mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6),
     ):
         asyncio.run(run())
