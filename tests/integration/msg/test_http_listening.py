@@ -47,7 +47,9 @@ async def test_a_port_in_use_is_told_with_what_to_do() -> None:
 
 async def test_several_sockets_share_a_port_if_all_say_so() -> None:
     with listen("127.0.0.1", 0, reuse_port=True) as one:
-        listen("127.0.0.1", one.getsockname()[1], reuse_port=True).close()
+        address = one.getsockname()
+        with listen(*address, reuse_port=True) as other:
+            assert other.getsockname() == address
 
 
 async def test_an_address_of_another_machine_is_told() -> None:

@@ -34,7 +34,7 @@ TELLER = Identity("client", 1, "teller")
     ],
 )
 def test_a_kind_or_a_role_that_fits_is_enough(words: set[str], identity: Identity) -> None:
-    check_allowed(frozenset(words), identity, "thing")
+    check_allowed(frozenset(words), identity, "thing")  # or else it raises
 
 
 def test_a_stranger_is_asked_who_it_is() -> None:

@@ -26,6 +26,11 @@ from rmi_runtime.serializers import (
 )
 
 NAMES = sorted(BY_NAME)
+# What reading may raise; MemoryError, RecursionError and what tells of a slip are not among it.
+UNREADABLE = (
+    *(Pyro5.errors.PyroError, errors.RmiError, ValueError, TypeError, LookupError),
+    *(ArithmeticError, OSError, struct.error),
+)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
@@ -102,7 +107,7 @@ def test_serpents_text_of_deep_and_of_endless_values_is_left_to_serpent() -> Non
 @given(data=st.binary(max_size=300))
 def test_random_bytes_provoke_nothing_but_exceptions(name: str, data: bytes) -> None:
     for read in (BY_NAME[name].loads, lambda d: BY_NAME[name].load_call(d, 100)):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*UNREADABLE):
             read(data)
 
 
