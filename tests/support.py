@@ -71,6 +71,12 @@ def sync_eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, every_s:
         time.sleep(every_s)
 
 
+async def turns(count: int = 5) -> None:
+    """Let the loop turn so many times, for what is ready to go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 class Clock:
     """Time that passes when it is told to.
 

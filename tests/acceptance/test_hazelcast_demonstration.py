@@ -17,6 +17,7 @@ import pytest
 from tests.acceptance.system import System, running_system
 from tests.hazelcast import link_jars
 from tests.ports import free_ports
+from tests.processes import alive
 from tests.support import sync_eventually
 
 pytestmark = [pytest.mark.hazelcast, pytest.mark.timeout(240)]
@@ -55,13 +56,6 @@ def processes(system: System, number: int) -> list[int]:
 
 def wait_ended(pids: list[int]) -> None:
     sync_eventually(lambda: not any(alive(pid) for pid in pids), timeout_s=STOP_S)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1][1] != "Z"
-    except OSError:
-        return False
 
 
 def stop_gracefully(system: System, number: int) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.processes import alive
+
 RMI = [sys.executable, "-P", "-c", "from rmi_launch.cli import main; main()"]
 SMALL = ["--business", "1", "--loggers", "1", "--messages", "1"]
 
@@ -68,8 +70,4 @@ def up(data_dir: Path, *args: str) -> Iterator[Up]:
 
 def gone(pids: list[int]) -> bool:
     """Say whether none of *pids* runs (a zombie does not)."""
-    for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                return False
-    return True
+    return not any(alive(pid) for pid in pids)

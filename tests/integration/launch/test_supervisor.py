@@ -19,6 +19,7 @@ from rmi_launch.plan import NAMESERVER, ServiceSpec
 from rmi_launch.processes import ZygoteProcess
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_runtime.settings import Settings
+from tests.processes import alive
 from tests.support import eventually
 
 TINY = "tests.integration.launch.tiny"
@@ -33,15 +34,6 @@ def ok(number: int) -> ServiceSpec:
 
 def tiny(name: str) -> ServiceSpec:
     return ServiceSpec(name, f"{TINY}:run_{name}")
-
-
-def alive(pid: int) -> bool:
-    """Say whether *pid* runs (a zombie does not)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def pid_of(service: Service) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 
 import Pyro5.api
 import Pyro5.errors
@@ -14,6 +13,7 @@ import pytest
 from rmi_runtime import Daemon, errors
 from tests.attacks import call
 from tests.integration.runtime.worker import Worker, proxy_of, raw_client, uri_of
+from tests.processes import descriptors
 from tests.support import eventually
 
 
@@ -137,15 +137,11 @@ async def test_housekeeping_goes_on_after_an_exception(
     assert "housekeeping failed" in caplog.text
 
 
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def test_many_calls_and_many_connections_leave_nothing_behind(daemon: Daemon) -> None:
     async with proxy_of(daemon) as proxy:
         await asyncio.gather(*[proxy.echo(n) for n in range(500)])
         gc.collect()
-        objects, files = len(gc.get_objects()), _descriptors()
+        objects, files = len(gc.get_objects()), descriptors()
         for _ in range(10):
             await asyncio.gather(*[proxy.echo(n) for n in range(500)])
             await asyncio.gather(*[proxy._call("info", object_id="Pyro.Daemon") for _ in range(50)])
@@ -155,6 +151,6 @@ async def test_many_calls_and_many_connections_leave_nothing_behind(daemon: Daem
         await eventually(lambda: daemon.stats()["connections"] == 1)
         gc.collect()
         assert len(gc.get_objects()) - objects < 1000
-        assert _descriptors() <= files
+        assert descriptors() <= files
     assert daemon.stats()["calls"] >= 5600
     assert daemon.stats()["inflight"] == 0

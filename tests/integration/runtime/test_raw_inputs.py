@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import resource
 import threading
 from collections.abc import AsyncIterator
@@ -14,6 +13,8 @@ import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, expose, wire
 from tests.attacks import ATTACKS, CLOSED, Attack, RawClient, call, header, message
+from tests.integration.runtime.worker import address_of
+from tests.processes import descriptors
 from tests.support import eventually
 
 RSS_GROWTH_BYTES_MAX = 64 * 1024 * 1024
@@ -54,15 +55,6 @@ async def daemon() -> AsyncIterator[Daemon]:
         yield daemon
 
 
-def _address(daemon: Daemon) -> tuple[str, int]:
-    host, _, port = daemon.location.rpartition(":")
-    return host, int(port)
-
-
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def _rss_bytes() -> int:
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
@@ -80,7 +72,7 @@ async def _state(daemon: Daemon) -> tuple[Any, ...]:
         stats["objects"],
         len(daemon._ungreeted),
         len(daemon._partial),
-        _descriptors(),
+        descriptors(),
         len(asyncio.all_tasks()),
         threading.active_count(),
     )
@@ -90,10 +82,10 @@ async def _state(daemon: Daemon) -> tuple[Any, ...]:
 async def test_a_bad_input_changes_nothing(daemon: Daemon, attack: Attack) -> None:
     async with Proxy(f"PYRO:target@{daemon.location}") as valid:
         assert await valid.echo(1) == 1
-        await asyncio.to_thread(_address, daemon)  # the thread that strikes is there from now on
+        await asyncio.to_thread(address_of, daemon)  # the thread that strikes is there from now on
         before = await _state(daemon)
         rss_before = _rss_bytes()
-        striking = asyncio.ensure_future(asyncio.to_thread(attack.strike, _address(daemon)))
+        striking = asyncio.ensure_future(asyncio.to_thread(attack.strike, address_of(daemon)))
         while not striking.done():
             assert await valid.later("during") == "during"
         assert await striking == attack.outcome
@@ -114,19 +106,19 @@ async def test_every_bad_input_many_times_over_leaves_no_trace(daemon: Daemon) -
 
         async def round_of_all() -> None:
             for attack in quick:
-                await asyncio.to_thread(attack.strike, _address(daemon))
+                await asyncio.to_thread(attack.strike, address_of(daemon))
 
         await round_of_all()
         await eventually(lambda: daemon.stats()["connections"] == 1)
         gc.collect()
-        fds, rss = _descriptors(), _rss_bytes()
+        fds, rss = descriptors(), _rss_bytes()
         for _ in range(4):
             await round_of_all()
 
         def as_before() -> bool:
             gc.collect()
             assert daemon.stats()["connections"] == 1
-            assert _descriptors() <= fds
+            assert descriptors() <= fds
             assert _rss_bytes() - rss < RSS_GROWTH_BYTES_MAX
             return True
 
@@ -136,7 +128,7 @@ async def test_every_bad_input_many_times_over_leaves_no_trace(daemon: Daemon) -
 
 async def test_an_error_leaves_the_connection_usable(daemon: Daemon) -> None:
     def strike() -> list[str]:
-        with RawClient(_address(daemon)) as client:
+        with RawClient(address_of(daemon)) as client:
             client.send(call("_private") + call("echo", 1, seq=2) + call("echo", 1, 2, seq=3))
             client.send(message(wire.MSG_INVOKE, b"x", 77, seq=4) + call("echo", 5, seq=5))
             return [client.outcome() for _ in range(5)]
@@ -149,7 +141,7 @@ async def test_what_comes_before_the_bad_bytes_is_answered() -> None:
         daemon.register(Target(), "target")
 
         def strike() -> list[str]:
-            with RawClient(_address(daemon)) as client:
+            with RawClient(address_of(daemon)) as client:
                 client.send(call("later", 1) + call("later", 2, seq=2) + b"GET / HTTP/1.1\r\n\r\n")
                 return [client.outcome() for _ in range(3)]
 
@@ -160,7 +152,7 @@ async def test_a_silent_or_half_handshake_is_closed_after_its_time() -> None:
     limits = DaemonLimits(handshake_s=0.1)
     async with Daemon(limits=limits) as daemon:
         daemon.register(Target(), "target")
-        with RawClient(_address(daemon), 0) as silent, RawClient(_address(daemon), 0) as half:
+        with RawClient(address_of(daemon), 0) as silent, RawClient(address_of(daemon), 0) as half:
             half.send(header(wire.MSG_CONNECT, size=100) + b"x" * 50)
             await eventually(lambda: daemon.stats()["refusals"] == 2)
             assert await asyncio.to_thread(silent.outcome) == CLOSED
@@ -173,7 +165,7 @@ async def test_a_payload_that_drips_in_is_closed_after_its_time() -> None:
 
         def drip() -> int:
             request = call("echo", "x" * 10_000)
-            with RawClient(_address(daemon)) as client:
+            with RawClient(address_of(daemon)) as client:
                 client.socket.settimeout(0.05)
                 for sent in range(len(request)):
                     client.send(request[sent : sent + 1])
@@ -196,7 +188,7 @@ async def test_a_busy_connection_that_always_ends_in_half_a_message_is_not_close
 
         def keep_on() -> int:
             request = call("echo", 1)
-            with RawClient(_address(daemon)) as client:
+            with RawClient(address_of(daemon)) as client:
                 client.send(request[:30])
                 answered = 0
                 while daemon.stats()["uptime_s"] < 1.5:
@@ -218,7 +210,7 @@ async def test_a_client_that_never_reads_is_not_read_either(pipelining: bool) ->
         rss_before = _rss_bytes()
 
         def strike() -> int:
-            with RawClient(_address(daemon), pipelining=pipelining) as client:
+            with RawClient(address_of(daemon), pipelining=pipelining) as client:
                 client.socket.settimeout(0.5)
                 sent = 0
                 try:
@@ -243,7 +235,7 @@ async def test_replies_of_tasks_to_a_client_that_never_reads_are_bounded() -> No
     limits = DaemonLimits(write_buffer_bytes_max=100_000, unread_bytes_max=1_000_000)
     async with Daemon(limits=limits) as daemon:
         daemon.register(Target(), "target")
-        client = await asyncio.to_thread(RawClient, _address(daemon), pipelining=True)
+        client = await asyncio.to_thread(RawClient, address_of(daemon), pipelining=True)
         with client:
             client.send(b"".join(call("repeat_later", 1_000_000, seq=n) for n in range(60)))
             await eventually(lambda: daemon.stats()["refusals"] == 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from Pyro5.server import expose
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, client_context, server_context, tls_listener
 from rmi_runtime.certificates import create_authority, create_certificate
+from tests.processes import descriptors
 from tests.support import eventually
 
 WAITING_MAX = 32
@@ -84,7 +84,7 @@ def waiting(daemon: Daemon) -> int:
 async def test_silent_sockets_are_so_many_and_the_newest(
     daemon: Daemon, crowd: list[socket.socket]
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(CROWD):
         crowd.append(connect(daemon))
         await asyncio.sleep(0)
@@ -100,7 +100,7 @@ async def test_silent_sockets_are_so_many_and_the_newest(
     await eventually(lambda: sum(map(cut_off, crowd)) == CROWD - WAITING_MAX)
     assert waiting(daemon) == WAITING_MAX
     assert not any(map(cut_off, crowd[-WAITING_MAX:]))
-    assert len(os.listdir("/proc/self/fd")) <= before + CROWD + WAITING_MAX + 4
+    assert descriptors() <= before + CROWD + WAITING_MAX + 4
 
 
 async def test_who_shakes_hands_gets_through_the_crowd(

@@ -9,6 +9,7 @@ import pytest
 from rmi_bank.operations import BalanceQuery, Done, Outcome, Principal, Request
 from rmi_bank.rounds import CONCURRENCY, Rounds
 from rmi_runtime.errors import Draining, Interrupted, Overloaded
+from tests.support import turns
 
 PRINCIPAL = Principal(1, "teller")
 
@@ -41,11 +42,6 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-async def turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_what_comes_in_one_turn_goes_in_one_round(bench: Bench) -> None:

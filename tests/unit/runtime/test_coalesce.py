@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rmi_runtime import errors
 from rmi_runtime.coalesce import Coalescer
+from tests.support import turns
 
 
 class Sends:
@@ -27,11 +28,6 @@ class Sends:
         if not self.open:
             await gate.wait()
         return [item * 10 for item in items]
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def test_first_item_leaves_in_the_next_turn_of_the_loop() -> None:
