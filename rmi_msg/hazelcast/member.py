@@ -6,7 +6,7 @@ this one for a moment if this one crashes. Three files tell who is who:
     DATA_DIR/hazelcast/member-N.owner    locked by the logger
     DATA_DIR/hazelcast/member-N.lock     locked by the keeper; names the processes
     DATA_DIR/hazelcast/member-N.yaml     the member's configuration
-    DATA_DIR/log/hazelcast-N.log         what the member says
+    DATA_DIR/log/hazelcast-N.log         what the member says; the part before it has .1
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rmi_msg.hazelcast.addresses import member_address, member_addresses
 from rmi_msg.hazelcast.install import find_java, hazelcast_dir, is_installed, lib_dir
 from rmi_msg.hazelcast.member_config import member_config
 from rmi_runtime import Settings, errors
+from rmi_runtime.printed import keep_end
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +178,7 @@ class Member:
             member_config(self.address, self._members, self._settings.hazelcast_cluster),
             encoding="utf-8",
         )
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_SIZE_BYTES_MAX:
-            self.log_path.replace(self.log_path.with_name(f"{self.log_path.name}.1"))
+        keep_end(self.log_path, LOG_SIZE_BYTES_MAX)
         # -I: only the standard library, and nothing from this directory or the environment.
         command = [sys.executable, "-I", keeper.__file__]
         command += ["--member-file", str(self._member_file), "--owner-file", str(self._owner_file)]
@@ -226,12 +226,14 @@ class Member:
         }
 
     async def _keep(self) -> None:
-        """Start the member again whenever it has ended."""
+        """Start the member again whenever it has ended, and keep its log within its bound."""
         pause_s = 1.0
         clock = asyncio.get_running_loop().time
         started_s = clock()
         while True:
             await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(OSError):  # the member matters more than its log
+                keep_end(self.log_path, LOG_SIZE_BYTES_MAX)
             if self.alive:
                 continue
             if clock() - started_s > RESTART_S_MAX:

@@ -26,7 +26,7 @@ from rmi_msg.hazelcast.install import (
     install_hazelcast,
     java_version,
 )
-from rmi_msg.hazelcast.member import Member, MemberFailed, find_members
+from rmi_msg.hazelcast.member import LOG_SIZE_BYTES_MAX, Member, MemberFailed, find_members
 from rmi_msg.hazelcast.member_config import member_config
 from rmi_runtime import Settings
 from tests.support import eventually
@@ -127,6 +127,24 @@ async def test_a_member_without_its_jar_says_how_to_fetch_it(tmp_path: Path) -> 
     with pytest.raises(MemberFailed, match="rmi hazelcast install"):
         async with Member(Settings(data_dir=tmp_path), 1):
             pass
+
+
+async def test_what_a_running_member_says_is_kept_within_its_bound(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "java", "echo up; exec sleep 600")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setattr("rmi_msg.hazelcast.member.is_installed", lambda data_dir: True)
+    async with Member(Settings(data_dir=tmp_path), 1) as member:
+        await eventually(lambda: member.log_path.read_text() == "up\n")
+        with member.log_path.open("ab") as output:
+            output.write(b"words\n" * 2**20)
+        await eventually(lambda: member.log_path.stat().st_size == 0)
+        assert member.alive
+    before = member.log_path.with_name("hazelcast-1.log.1").read_bytes()
+    assert set(before.splitlines()) == {b"words"}
+    assert LOG_SIZE_BYTES_MAX - 6 <= len(before) <= LOG_SIZE_BYTES_MAX
 
 
 def script(path: Path, body: str) -> Path:
