@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,22 +37,13 @@ NEWCOMER_S = 12.0
 
 
 @contextlib.contextmanager
-def owner_frozen(members: Members, member: int) -> Iterator[None]:
-    """Freeze the process that would end the member once the others go on without it."""
-    members.signal_owner(signal.SIGSTOP, member)
+def frozen(send: Callable[[signal.Signals, int], None], member: int) -> Iterator[None]:
+    """Freeze the member's JVM, or its owner, as *send* has it, and let it go on in the end."""
+    send(signal.SIGSTOP, member)
     try:
         yield
     finally:
-        members.signal_owner(signal.SIGCONT, member)
-
-
-@contextlib.contextmanager
-def frozen(members: Members, member: int) -> Iterator[None]:
-    members.signal(signal.SIGSTOP, member)
-    try:
-        yield
-    finally:
-        members.signal(signal.SIGCONT, member)
+        send(signal.SIGCONT, member)
 
 
 @contextlib.asynccontextmanager
@@ -86,8 +77,9 @@ async def test_a_member_frozen_for_15_s_loses_nothing(
         member = members.addresses.index(link.members[place]) + 1
         async with load.running():
             await enough(load, 100)
-            with owner_frozen(members, member):
-                with frozen(members, member):
+            # Its owner would end it once the others go on without it.
+            with frozen(members.signal_owner, member):
+                with frozen(members.signal, member):
                     await asyncio.sleep(FREEZE_S)
                 async with newcomers(members, f"new{number}") as others:
                     await enough(load, 100)
@@ -134,7 +126,7 @@ async def test_a_member_frozen_and_then_another_killed_lose_nothing(
     try:
         async with load.running():
             await enough(load, 100)
-            with frozen(members, 1):
+            with frozen(members.signal, 1):
                 await eventually(lambda: members.addresses[0] not in link.members, timeout_s=30)
                 await enough(load, 200)
                 members.kill_owner(3)  # so that nobody starts it again
@@ -166,7 +158,7 @@ async def test_of_two_members_one_frozen_loses_nothing(
             load = Load(stores, "two")
             async with load.running():
                 await enough(load, 100)
-                with frozen(members, members.addresses.index(link.members[0]) + 1):
+                with frozen(members.signal, members.addresses.index(link.members[0]) + 1):
                     await asyncio.sleep(FREEZE_S)
                 await eventually(lambda: len(link.members) == 2, timeout_s=60)
                 await enough(load, 100)

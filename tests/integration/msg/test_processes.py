@@ -20,6 +20,7 @@ from rmi_runtime.credentials import ServiceAuthenticator
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.nameserver import NameServer
 from rmi_runtime.namestore import NameKeeper
+from tests.integration.msg.pages import read_all
 from tests.integration.msg.process import BATCHES, OWN, SHARED
 from tests.support import eventually
 
@@ -120,17 +121,6 @@ async def processes(tmp_path: Path) -> AsyncIterator[Processes]:
                     running.kill(name)
 
 
-async def read_all(gateway: MessageGateway, method: str = "page") -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    after = None
-    while True:
-        page = await getattr(gateway, method)(after, 1000)
-        found += page["messages"]
-        after = page["next"]
-        if after is None:
-            return found
-
-
 async def test_killed_loggers_lose_no_acknowledged_message(processes: Processes) -> None:
     await processes.start("logger", 1, 2, 3)
     await processes.start("facade", 1)
@@ -155,7 +145,7 @@ async def test_killed_loggers_lose_no_acknowledged_message(processes: Processes)
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
-    stored = [m["id"] for m in await read_all(gateway)]
+    stored = [m["id"] for m in await read_all(gateway.page, 1000)]
     assert len(set(stored)) == len(stored)
     assert set(acknowledged) <= set(stored)
 
@@ -169,7 +159,7 @@ async def test_a_killed_messages_service_loses_and_doubles_nothing(processes: Pr
     await processes.start("messages", 1)
 
     async def consumed_by_now() -> list[str]:
-        return [m["id"] for m in await read_all(gateway, "consumed")]
+        return [m["id"] for m in await read_all(gateway.consumed, 1000)]
 
     assert await eventually(consumed_by_now)
     processes.kill("msg.messages.1")

@@ -14,6 +14,7 @@ import pytest
 from rmi_msg import MessageGateway, message_id
 from rmi_msg.stores import Claim, ConsumedStore, MessageQueue, Page, Stores, Word
 from rmi_runtime import Proxy, errors
+from tests.integration.msg.pages import read_all
 from tests.integration.msg.system import MessageSystem, Service, message_system
 from tests.integration.runtime.names import SERVICE_HANDSHAKE
 from tests.support import eventually
@@ -38,17 +39,6 @@ async def loggers_known(facade: Service, count: int) -> None:
     await eventually(lambda: len(facade.object._loggers.view()) == count)
 
 
-async def read_all(facade: Proxy, method: str = "page", limit: int = 4) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    after = None
-    while True:
-        page = await facade._call(method, (after, limit))
-        found += page["messages"]
-        after = page["next"]
-        if after is None:
-            return found
-
-
 async def test_ten_messages_spread_over_three_loggers_survive_two_of_them(
     system: MessageSystem,
 ) -> None:
@@ -62,9 +52,9 @@ async def test_ten_messages_spread_over_three_loggers_survive_two_of_them(
             f"msg = {text} UUID = {id}" for id, text in TEN
         )
         for dying in loggers[:2]:
-            assert [(m["id"], m["text"]) for m in await read_all(proxy)] == TEN
+            assert [(m["id"], m["text"]) for m in await read_all(proxy.page, 4)] == TEN
             await dying.kill()
-        found = await read_all(proxy)
+        found = await read_all(proxy.page, 4)
         assert [(m["id"], m["text"]) for m in found] == TEN
         assert {m["logger"] for m in found} == {logger.name for logger in loggers}
 
@@ -93,7 +83,7 @@ async def test_no_request_fails_while_one_logger_lives(system: MessageSystem) ->
         await eventually(lambda: len(posted) >= goal)
         stopping.set()
     async with Proxy(facade.uri) as proxy:
-        stored = Counter(m["id"] for m in await read_all(proxy, limit=1000))
+        stored = Counter(m["id"] for m in await read_all(proxy.page, 1000))
     assert stored == Counter(posted)
 
 
@@ -104,7 +94,7 @@ async def test_a_post_waits_for_a_logger_to_come(system: MessageSystem) -> None:
         await eventually(lambda: facade.object._lanes)
         await system.logger(1)
         assert await waiting == {"id": "1"}
-        assert [m["id"] for m in await read_all(proxy)] == ["1"]
+        assert [m["id"] for m in await read_all(proxy.page, 4)] == ["1"]
 
 
 async def test_a_post_that_no_logger_takes_is_refused_definitely(system: MessageSystem) -> None:
@@ -136,7 +126,7 @@ async def test_a_frozen_logger_only_delays_its_messages(system: MessageSystem) -
         words = await proxy.post_many(TEN)
         assert frozen.asked.is_set()
         assert words == ["new"] * 10
-        found = await read_all(proxy)
+        found = await read_all(proxy.page, 4)
     assert sorted((m["id"], m["text"]) for m in found) == sorted(TEN)
     assert {m["logger"] for m in found} == {"msg.logger.2", "msg.logger.3"}
     frozen.thawed.set()
@@ -156,7 +146,7 @@ async def test_the_same_id_is_one_message_through_whichever_logger(system: Messa
             await proxy.post("another", "1")
         assert reused.value.code == "message_id_reused"
         assert reused.value.fields == {"id": "1"}
-        assert [m["text"] for m in await read_all(proxy)] == ["text", "b"]
+        assert [m["text"] for m in await read_all(proxy.page, 4)] == ["text", "b"]
     assert sum(len(system.lines(logger.name)) for logger in loggers) == 2
 
 
@@ -164,7 +154,7 @@ async def test_posts_without_an_id_are_messages_of_their_own(system: MessageSyst
     _, facade = await three_loggers(system)
     async with Proxy(facade.uri) as proxy:
         made = [(await proxy.post("text"))["id"] for _ in range(3)]
-        assert [m["id"] for m in await read_all(proxy)] == made
+        assert [m["id"] for m in await read_all(proxy.page, 4)] == made
     assert len(set(made)) == 3
 
 
@@ -206,7 +196,7 @@ async def test_messages_are_consumed_once_each_by_one_of_two_services(
 
 
 async def consumed_by_now(facade: Proxy, count: int) -> list[dict[str, str]]:
-    found = await read_all(facade, "consumed", limit=100)
+    found = await read_all(facade.consumed, 100)
     return found if len(found) >= count else []
 
 
