@@ -44,19 +44,7 @@ async def eventually(
 
 
 def sync_eventually(probe: Callable[[], T], *, timeout_s: float = 10.0, every_s: float = 0.02) -> T:
-    """Do as :func:`eventually` does where nothing is awaited: block this thread.
-
-    Args:
-        probe: function; an ``AssertionError`` it raises counts as "not yet".
-        timeout_s: how long to wait before giving up.
-        every_s: pause between two polls.
-
-    Returns:
-        The first true result.
-
-    Raises:
-        AssertionError: when *timeout_s* has passed; the probe's own last error is its cause.
-    """
+    """Do as :func:`eventually` does, with a plain probe and blocking, where nothing is awaited."""
     deadline = time.monotonic() + timeout_s
     why: AssertionError | None = None
     while True:
