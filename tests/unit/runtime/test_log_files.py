@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from rmi_runtime import LogLimits, OperationLog, errors, log_files
 from rmi_runtime.oplog import operation_number
+from tests.processes import descriptors
+from tests.support import eventually
 
 SIZE_BYTES_MAX = 1000
 STEPS = ("open", "rename", "unlink")
@@ -326,6 +328,62 @@ def test_a_second_writer_in_the_same_process_is_refused_after_a_rotation(path: P
             new_log(path).open()
         fill(log, 100)
         assert log.lost == 0
+
+
+async def test_files_that_were_set_aside_or_removed_are_not_kept_open(path: Path) -> None:
+    with new_log(path, files_max=2) as log:
+        fill(log, 2500)
+        before = descriptors()
+        fill(log, 20_000)
+        # The space of those that went is given back in threads.
+        await eventually(lambda: descriptors() <= before)
+
+
+def test_without_a_thread_the_oldest_file_goes_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with new_log(path, files_max=2) as log:
+        fill(log, 3500)
+        assert log.lost == 0
+    assert numbers(older(path)[0]) == list(range(21, 31))
+
+
+WRITER = """
+import sys
+from rmi_runtime import LogLimits, OperationLog
+
+def lines(first, at, entries):
+    return [f"OperationNumber: {number} - {entry}" for number, entry in enumerate(entries, first)]
+
+with OperationLog(sys.argv[1], lines, limits=LogLimits(1000, 3)) as log:
+    while True:
+        log.append(["x" * 70] * (log.number % 5 + 1))
+        print(log.number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("lives", [1, 400, 1001, 2022])
+def test_what_a_killed_process_has_written_is_there_and_numbers_go_on(
+    path: Path, lives: int
+) -> None:
+    with new_log(path) as log:
+        fill(log, 2500)
+    last = 25
+    for _ in range(2):
+        command = [sys.executable, "-c", WRITER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout
+            for _ in range(lives):
+                last = int(writer.stdout.readline())
+            writer.kill()
+        with new_log(path) as log:
+            assert log.number >= last
+            assert_gapless(path, log.number)
+        assert len(older(path)) <= 2
 
 
 @pytest.mark.parametrize("limits", [(0, 2), (-1, 2), (1, 1), (1, 0)])
