@@ -7,6 +7,15 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An entry of the least kind there can be."""
+
+    text: str
+    block: int
+
 
 class LossyMap:
     """One map of a cluster that loses members.

@@ -8,12 +8,13 @@ acknowledged must be there, once, in the part that stays; and whoever reads afte
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import random
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, TypeVar
 from unittest import mock
 
-import msgspec
 from hazelcast.core import HazelcastJsonValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,16 +24,16 @@ from rmi_msg.hazelcast import fetching as fetching_module
 from rmi_msg.hazelcast import table as table_module
 from rmi_msg.hazelcast.acknowledged import NoBackup
 from rmi_msg.hazelcast.blocks import START
+from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.fetching import Fetching
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.order import Listed, Order
 from rmi_msg.hazelcast.records import Records
+from rmi_msg.hazelcast.stores import HazelcastConsumedStore, HazelcastMessageQueue, stores_on
 from rmi_msg.hazelcast.table import HazelcastTable
+from tests.unit.msg.hazelcast_fakes import Entry
 
-
-class Entry(msgspec.Struct, frozen=True):
-    text: str
-    block: int
+Found = TypeVar("Found")
 
 
 class Parts:
@@ -107,6 +108,9 @@ class PartedLink(Link):
         super().__init__(["127.0.0.1:1"], "rmi")
         self._parts = parts
 
+    async def client(self, wait_s: float = 0.0) -> Any:
+        return None
+
     async def map(self, name: str) -> Any:
         return Map(self._parts, name)
 
@@ -129,6 +133,36 @@ def records(link: Link) -> tuple[Records[Entry], Order]:
     return Records(HazelcastTable(link, "messages"), order, Entry), order
 
 
+async def patiently(rng: random.Random, make: Callable[[], Awaitable[Found]]) -> Found:
+    """Do something as callers do: cancelled at any step, and done again until there is an answer.
+
+    Args:
+        rng: how many steps to wait.
+        make: begins it.
+    """
+    while True:
+        doing = asyncio.ensure_future(make())
+        patience = rng.randrange(5, 200)
+        while not doing.done() and patience:
+            patience -= 1
+            await asyncio.sleep(0)
+        if doing.done():
+            return doing.result()
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def no_pauses() -> Iterator[None]:
+    """Let nobody wait, and let blocks be small, so that there are many."""
+    with (
+        mock.patch.object(table_module, "PAUSE_S", 0),
+        mock.patch.object(fetching_module, "PAUSE_S", 0),
+        mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6),
+    ):
+        yield
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -148,19 +182,10 @@ def test_what_was_acknowledged_is_there_once_whichever_part_was_come_upon(
         for number, size in enumerate(batches):
             # Half of the ids are everybody's, as when a request is sent to two loggers.
             ids = [f"{number}-{i}" + f"-{writer}" * (i % 2) for i in range(size)]
-            while True:  # as callers do: the same ids again until there is an answer
-                put = asyncio.ensure_future(
-                    entries.put_all(lambda block, ids=ids: {id: Entry(id, block) for id in ids})
-                )
-                patience = rng.randrange(5, 200)
-                while not put.done() and patience:
-                    patience -= 1
-                    await asyncio.sleep(0)
-                if put.done():
-                    put.result()
-                    break
-                put.cancel()
-                await asyncio.gather(put, return_exceptions=True)
+            await patiently(
+                rng,
+                lambda ids=ids: entries.put_all(lambda block: {id: Entry(id, block) for id in ids}),
+            )
             acknowledged.update(ids)
 
     async def read(entries: Records[Entry], order: Order) -> None:
@@ -184,9 +209,67 @@ def test_what_was_acknowledged_is_there_once_whichever_part_was_come_upon(
             parts.step("messages")
         await read(*records(PartedLink(parts)))
 
-    with (
-        mock.patch.object(table_module, "PAUSE_S", 0),
-        mock.patch.object(fetching_module, "PAUSE_S", 0),
-        mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6),
-    ):
+    with no_pauses():
+        asyncio.run(run())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(2, 900),
+    services=st.integers(1, 3),
+    batches=st.lists(st.integers(1, 5), min_size=1, max_size=8),
+)
+def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon(
+    seed: int, steps: int, services: int, batches: list[int]
+) -> None:
+    rng = random.Random(seed)
+    parts = Parts(rng, steps)
+    clock = itertools.count()
+
+    def queue(stores_link: PartedLink) -> HazelcastMessageQueue:
+        return HazelcastMessageQueue(
+            Cluster(stores_link, 60.0), lambda: float(next(clock)), lambda: rng.getrandbits(62)
+        )
+
+    async def produce() -> None:
+        stores = stores_on(Cluster(PartedLink(parts), 60.0))
+        for number, size in enumerate(batches):
+            messages = [(f"{number}-{place}", "hello") for place in range(size)]
+            await patiently(rng, lambda messages=messages: stores.messages.put_many(messages, "L"))
+
+    async def consume(name: str, producing: asyncio.Future[Any]) -> None:
+        link = PartedLink(parts)
+        turns, consumed = queue(link), HazelcastConsumedStore(Cluster(link, 60.0))
+        idle = 0
+        while idle < 3 or parts._left > 0:
+            claim = await patiently(rng, lambda: turns.claim(name, 4, lease_s=20.0))
+            if claim is None:
+                parts.step("turns")
+                idle = idle + 1 if producing.done() else 0
+                if await patiently(rng, turns.sweep):
+                    idle = 0
+                continue
+            idle = 0
+            await patiently(rng, lambda claim=claim: consumed.add(claim))
+            await patiently(rng, lambda claim=claim: turns.done(claim))
+
+    async def run() -> None:
+        producing = asyncio.ensure_future(produce())
+        names = [f"msg.messages.{number}" for number in range(services)]
+        await asyncio.gather(producing, *(consume(name, producing) for name in names))
+        link = PartedLink(parts)
+        last, consumed = queue(link), HazelcastConsumedStore(Cluster(link, 60.0))
+        for _ in range(100):  # claims that nobody remembers run out
+            await last.sweep()
+            while (claim := await last.claim("msg.messages.last", 4, lease_s=20.0)) is not None:
+                await consumed.add(claim)
+                await last.done(claim)
+        stores = stores_on(Cluster(PartedLink(parts), 60.0))
+        posted = [row.id for row in (await stores.messages.page(None, 1000)).rows]
+        ids = [row.id for row in (await stores.consumed.page(None, 1000)).rows]
+        assert len(posted) == sum(batches)
+        assert sorted(ids) == sorted(posted)
+
+    with no_pauses():
         asyncio.run(run())

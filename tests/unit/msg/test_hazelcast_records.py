@@ -11,12 +11,7 @@ import pytest
 from rmi_msg.hazelcast.blocks import START
 from rmi_msg.hazelcast.order import Order
 from rmi_msg.hazelcast.records import Records
-from tests.unit.msg.hazelcast_fakes import LossyMap
-
-
-class Entry(msgspec.Struct, frozen=True):
-    text: str
-    block: int
+from tests.unit.msg.hazelcast_fakes import Entry, LossyMap
 
 
 class Forgetful(LossyMap):
