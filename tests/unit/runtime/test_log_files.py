@@ -5,64 +5,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmi_runtime import LogLimits, OperationLog, errors, log_files
-from rmi_runtime.oplog import operation_number
+from rmi_runtime import LogLimits, OperationLog, log_files
 from tests.processes import descriptors
 from tests.support import eventually
-
-SIZE_BYTES_MAX = 1000
-STEPS = ("open", "rename", "unlink")
-"""What changes the files of a log, other than writing lines."""
-
-
-def lines(first: int, at: datetime, entries: Iterable[str]) -> list[str]:
-    return [
-        f"OperationNumber: {number:03d} - {entry}" for number, entry in enumerate(entries, first)
-    ]
-
-
-def new_log(
-    path: Path, size_bytes_max: int = SIZE_BYTES_MAX, files_max: int = 3
-) -> OperationLog[str]:
-    return OperationLog(path, lines, limits=LogLimits(size_bytes_max, files_max))
-
-
-def fill(log: OperationLog[str], size_bytes: int) -> None:
-    """Write at least so much, in batches of one line of a hundred bytes."""
-    for _ in range(size_bytes // 100):
-        log.append(["x" * (100 - len("OperationNumber: 100 - \n"))])
-
-
-def older(path: Path) -> list[Path]:
-    """The older files, the oldest first."""
-    found = [file for file in path.parent.glob("*.log.*") if file.suffix[1:].isdigit()]
-    return sorted(found, key=lambda file: -int(file.suffix[1:]))
-
-
-def numbers(file: Path) -> list[int | None]:
-    return [operation_number(text) for text in file.read_text().splitlines()]
-
-
-def kept(path: Path) -> list[int | None]:
-    """The numbers in all files, in the order of the files."""
-    files = [*older(path), *([path] if path.exists() else [])]
-    return [number for file in files for number in numbers(file)]
-
-
-def assert_gapless(path: Path, last: int) -> None:
-    found = kept(path)
-    assert found == list(range(last - len(found) + 1, last + 1))
+from tests.unit.runtime.small_logs import (
+    SIZE_BYTES_MAX,
+    STEPS,
+    assert_gapless,
+    fill,
+    kept,
+    new_log,
+    numbers,
+    older,
+    steps,
+)
 
 
 @pytest.fixture
@@ -72,27 +34,6 @@ def path(tmp_path: Path) -> Path:
 
 class Stopped(BaseException):
     """The process is no more."""
-
-
-@contextlib.contextmanager
-def steps(on_step: Callable[[str, bool], None]) -> Iterator[None]:
-    """Call *on_step* with the name of each step, before it (False) and after it (True)."""
-    with pytest.MonkeyPatch.context() as patched:
-        for name in STEPS:
-            patched.setattr(log_files.os, name, _observed(name, on_step))
-        yield
-
-
-def _observed(name: str, on_step: Callable[[str, bool], None]) -> Callable[..., Any]:
-    step = getattr(os, name)
-
-    def observed(*args: Any, **options: Any) -> Any:
-        on_step(name, False)
-        result = step(*args, **options)
-        on_step(name, True)
-        return result
-
-    return observed
 
 
 def test_a_file_never_passes_its_bound_and_numbers_go_on_in_the_next(path: Path) -> None:
@@ -267,69 +208,6 @@ def test_half_a_line_is_cut_off_before_its_file_is_set_aside(
     assert b"torn" not in older(path)[0].read_bytes()
 
 
-CONTENDER = """
-import sys
-from rmi_runtime import OperationLog, errors
-
-for _ in sys.stdin:
-    log = OperationLog(sys.argv[1], lambda first, at, entries: [])
-    try:
-        log.open()
-    except errors.Conflict:
-        print("refused", flush=True)
-    else:
-        print("admitted", flush=True)
-        log.close()
-"""
-
-
-class Contender:
-    """Another process that tries to open the log whenever it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CONTENDER, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Contender:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.communicate(timeout=20)
-
-    def tries(self) -> str:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write("try\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline().strip()
-
-
-def test_another_process_is_refused_at_every_step_of_a_rotation(path: Path) -> None:
-    answers: list[str] = []
-    with Contender(path) as contender:
-        with new_log(path) as log:
-            fill(log, 3000)
-            with steps(lambda name, after: answers.append(contender.tries())):
-                fill(log, 2000)
-            answers.append(contender.tries())
-            assert len(answers) == 1 + 2 * 10
-            assert set(answers) == {"refused"}
-        assert contender.tries() == "admitted"
-
-
-def test_a_second_writer_in_the_same_process_is_refused_after_a_rotation(path: Path) -> None:
-    with new_log(path) as log:
-        fill(log, 1500)
-        with pytest.raises(errors.Conflict, match="another process"):
-            new_log(path).open()
-        fill(log, 100)
-        assert log.lost == 0
-
-
 async def test_files_that_were_set_aside_or_removed_are_not_kept_open(path: Path) -> None:
     with new_log(path, files_max=2) as log:
         fill(log, 2500)
@@ -350,40 +228,6 @@ def test_without_a_thread_the_oldest_file_goes_all_the_same(
         fill(log, 3500)
         assert log.lost == 0
     assert numbers(older(path)[0]) == list(range(21, 31))
-
-
-WRITER = """
-import sys
-from rmi_runtime import LogLimits, OperationLog
-
-def lines(first, at, entries):
-    return [f"OperationNumber: {number} - {entry}" for number, entry in enumerate(entries, first)]
-
-with OperationLog(sys.argv[1], lines, limits=LogLimits(1000, 3)) as log:
-    while True:
-        log.append(["x" * 70] * (log.number % 5 + 1))
-        print(log.number, flush=True)
-"""
-
-
-@pytest.mark.parametrize("lives", [1, 400, 1001, 2022])
-def test_what_a_killed_process_has_written_is_there_and_numbers_go_on(
-    path: Path, lives: int
-) -> None:
-    with new_log(path) as log:
-        fill(log, 2500)
-    last = 25
-    for _ in range(2):
-        command = [sys.executable, "-c", WRITER, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout
-            for _ in range(lives):
-                last = int(writer.stdout.readline())
-            writer.kill()
-        with new_log(path) as log:
-            assert log.number >= last
-            assert_gapless(path, log.number)
-        assert len(older(path)) <= 2
 
 
 @pytest.mark.parametrize("limits", [(0, 2), (-1, 2), (1, 1), (1, 0)])
