@@ -3,6 +3,8 @@
 Everything that code outside this package uses is here.
 """
 
+import logging
+
 from Pyro5.core import URI
 from Pyro5.server import behavior, callback, expose, oneway
 
@@ -52,6 +54,9 @@ from rmi_runtime.sqlite import SqliteThread, open_reader
 from rmi_runtime.sync_proxy import SyncProxy
 from rmi_runtime.tls import TlsContexts, client_context, load_tls, server_context
 from rmi_runtime.version import __version__
+
+# As a library should, and as Pyro5 does: silent unless the program sets up logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "ANONYMOUS",

@@ -167,6 +167,7 @@ class Serving(Daemon):
         super().__init__(host, port, **options)
         self._facade = facade
         self._greetings: dict[ServerConnection, object] = {}
+        self._accepted: set[ServerConnection] = set()
         self._threads = ConnectionThreads(self.threads)
 
     def _new_executor(self) -> Executor:
@@ -216,12 +217,19 @@ class Serving(Daemon):
         """Ask the facade."""
         return self._facade.annotations()
 
+    def greeted(self, connection: ServerConnection) -> None:
+        """Take note that a client was accepted."""
+        super().greeted(connection)
+        self._accepted.add(connection)
+
     def dismiss(self, connection: ServerConnection) -> None:
-        """Tell ``clientDisconnect``, if it is overridden."""
+        """Tell ``clientDisconnect``, if it is overridden, of a client that was accepted."""
         super().dismiss(connection)
+        accepted = connection in self._accepted
+        self._accepted.discard(connection)
         self._greetings.pop(connection, None)
         thread = self._threads.release(connection) or self.executor
-        if not self._facade.overrides("clientDisconnect"):
+        if not (accepted and self._facade.overrides("clientDisconnect")):
             return
         if thread is None or self._closed:
             self._tell(connection)

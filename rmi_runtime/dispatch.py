@@ -20,6 +20,7 @@ from rmi_runtime.failures import as_batch_result, dump_error
 from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
 from rmi_runtime.sparse_log import sparse_logger
+from rmi_runtime.streams import CarriedStop
 
 if TYPE_CHECKING:
     from rmi_runtime.connection import ServerConnection
@@ -197,14 +198,19 @@ class Dispatcher:
             self._reply_error(
                 request, errors.Interrupted("the work was given up before it was finished")
             )
-        except GeneratorExit:  # the loop is gone
-            raise
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and not self._runs(request):
+                raise  # the loop is gone
             self._reply_error(request, error)
         finally:
             task = asyncio.current_task(self._daemon.loop)
             if task is not None and self.running.pop(task, None) is not None:
                 request.connection.task_ended(task)
+
+    def _runs(self, request: Request) -> bool:
+        """Tell whether the task of *request* is the one that runs."""
+        task = asyncio.current_task(self._daemon.loop)
+        return task is not None and self.running.get(task, (None,))[0] is request
 
     def give_up(self, task: asyncio.Task[None]) -> None:
         """End a call that nobody waits for any more, or that there is no time left for."""
@@ -270,7 +276,7 @@ class Dispatcher:
 
     def _reply_error(self, request: Request, error: BaseException) -> None:
         self._daemon.errors += not isinstance(error, (StopIteration, StopAsyncIteration))
-        if isinstance(error, StopAsyncIteration):
+        if isinstance(error, CarriedStop):
             error = StopIteration(*error.args)
         elif not isinstance(error, (Exception, GeneratorExit)):
             # What ends a process stays here; the caller learns of it, and the daemon serves on.

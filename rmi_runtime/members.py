@@ -18,6 +18,7 @@ from Pyro5.server import (
 )
 
 from rmi_runtime.context import Call, check_allowed
+from rmi_runtime.streams import CarriedStop
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
@@ -113,7 +114,7 @@ class Members:
         executor = self._daemon.executor_for(call)
         result, error = await self._daemon.loop.run_in_executor(executor, guarded)
         if error is not None:
-            raise StopAsyncIteration(*error.args) if isinstance(error, StopIteration) else error
+            raise CarriedStop(*error.args) if isinstance(error, StopIteration) else error
         return await result if inspect.isawaitable(result) else result
 
 

@@ -273,16 +273,23 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
         pairs_hook = None
         if elements_max is not None and _extension(payload):
             hook, pairs_hook = None, self._checked_dict
-        return msgpack.unpackb(
-            payload,
-            raw=False,
-            strict_map_key=False,
-            max_array_len=bound,
-            max_map_len=bound,
-            object_hook=hook,
-            object_pairs_hook=pairs_hook,
-            ext_hook=self.ext_hook,
-        )
+        try:
+            return msgpack.unpackb(
+                payload,
+                raw=False,
+                strict_map_key=False,
+                max_array_len=bound,
+                max_map_len=bound,
+                object_hook=hook,
+                object_pairs_hook=pairs_hook,
+                ext_hook=self.ext_hook,
+            )
+        except ValueError as error:
+            if "exceeds max_" in str(error):
+                raise SerializeError(
+                    f"the data has more than {bound} elements: send less at once"
+                ) from None
+            raise
 
     def _checked_dict(self, pairs: list[tuple[Any, Any]]) -> Any:
         """Make a dictionary whose keys may be of the types whose hashes a stranger can choose."""

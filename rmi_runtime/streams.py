@@ -16,6 +16,10 @@ from rmi_runtime.errors import Overloaded
 Items = Iterator[Any] | AsyncIterator[Any]
 
 
+class CarriedStop(StopAsyncIteration):
+    """Stands for a ``StopIteration`` where coroutines and futures cannot carry one."""
+
+
 @dataclass(slots=True)
 class _Stream:
     owner: object | None  # the connection; None once it is gone
@@ -82,7 +86,7 @@ class StreamTable:
         """Return the next item, or an awaitable of it if the items are asynchronous.
 
         Raises:
-            StopIteration: that was all (from the awaitable: ``StopAsyncIteration``).
+            StopIteration: that was all (from the awaitable: :class:`CarriedStop`).
             PyroError: there is no such stream, it has ended, or its next item is being fetched.
         """
         stream = self._streams.get(stream_id)
@@ -104,6 +108,9 @@ class StreamTable:
         stream.busy = True
         try:
             return await anext(items)
+        except StopAsyncIteration:
+            self._streams.pop(stream_id, None)
+            raise CarriedStop from None
         except BaseException:
             self._streams.pop(stream_id, None)
             raise

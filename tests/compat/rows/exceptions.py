@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import Pyro5.errors
@@ -61,8 +62,18 @@ class Thrower:
     def exits(self) -> None:
         raise SystemExit(3)
 
+    def leaves(self) -> None:
+        raise GeneratorExit("left")
+
+    def leaves_in_between(self) -> Iterator[int]:
+        yield 1
+        raise GeneratorExit("left")
+
     def stops(self) -> None:
         raise StopIteration("enough")
+
+    def stops_async(self) -> None:
+        raise StopAsyncIteration("enough")
 
     def ours(self) -> None:
         raise errors.Conflict("taken", name="x")
@@ -198,6 +209,33 @@ def system_exit(world: World) -> None:
     with pytest.raises(Pyro5.errors.PyroError, match="SystemExit"):
         client.call("exits")
     assert client.call("fine") == "fine"
+
+
+def _hung_up_on(world: World) -> None:
+    for method in ("leaves", "leaves_in_between"):
+        client = world.client(Thrower(), timeout_s=5.0)
+        with pytest.raises((Pyro5.errors.CommunicationError, errors.Indefinite)):
+            list(client.call(method) or ())
+
+
+@row(
+    "exceptions",
+    "GeneratorExit in a method or in the items that it yields",
+    verdict=BETTER,
+    why="a stock daemon closes the connection without a word; here it arrives as itself",
+    stock=_hung_up_on,
+)
+def generator_exit(world: World) -> None:
+    client = world.client(Thrower(), timeout_s=5.0)
+    with pytest.raises(GeneratorExit, match="left"):
+        client.call("leaves")
+    assert client.call("fine") == "fine"
+
+
+@row("exceptions", "StopAsyncIteration of a method arrives as itself", clients="stock")
+def stop_async_iteration(world: World) -> None:
+    with pytest.raises(StopAsyncIteration, match="enough"):
+        world.client(Thrower()).call("stops_async")
 
 
 @row(

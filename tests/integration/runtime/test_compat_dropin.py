@@ -351,3 +351,34 @@ def test_bounds_come_from_pyro5s_configuration(monkeypatch: pytest.MonkeyPatch) 
         assert daemon._serving.limits.stream_lifetime_s == 7.0
     with compat.Daemon(limits=DaemonLimits(message_size_bytes_max=1000)) as daemon:
         assert daemon._serving.limits.message_size_bytes_max == 1000
+
+
+@pytest.mark.parametrize("make", [Pyro5.api.Daemon, compat.Daemon])
+def test_only_clients_that_were_accepted_are_said_to_disconnect(
+    run: Callable[[Any], threading.Thread], make: type[Pyro5.api.Daemon]
+) -> None:
+    events: list[object] = []
+
+    class Guarded(make):  # type: ignore[misc, valid-type]
+        def validateHandshake(self, conn: Any, data: Any) -> str:
+            events.append(data)
+            if data.startswith("bad"):
+                raise ValueError("I do not know you")
+            return "welcome"
+
+        def clientDisconnect(self, conn: Any) -> None:
+            events.append("gone")
+
+    daemon = Guarded(port=0)
+    uri = daemon.register(Thing())
+    run(daemon)
+    for accepted, handshake in ((0, "bad 1"), (1, "good 1"), (1, "bad 2"), (2, "good 2")):
+        with Proxy(uri) as proxy:
+            proxy._pyroHandshake = handshake
+            if handshake.startswith("good"):
+                assert proxy.ping() == "pong"
+            else:
+                with pytest.raises(Pyro5.errors.CommunicationError, match="know you"):
+                    proxy.ping()
+        sync_eventually(lambda accepted=accepted: events.count("gone") == accepted)
+    assert events == ["bad 1", "good 1", "gone", "bad 2", "good 2", "gone"]

@@ -136,7 +136,7 @@ def test_more_elements_than_the_bound_are_refused(name: str) -> None:
     small = serializer.dumpsCall("object", "method", [[1] * 50], {})
     large = serializer.dumpsCall("object", "method", [[1] * 500], {})
     assert serializer.load_call(small, 100)[2] in ([[1] * 50], ([1] * 50,))
-    with pytest.raises(Exception, match=r"elements|max_array_len"):
+    with pytest.raises(Exception, match="elements"):
         serializer.load_call(large, 100)
 
 

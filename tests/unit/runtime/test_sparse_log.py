@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -44,3 +46,11 @@ def test_warnings_always_get_through(log: logging.Logger, caplog: pytest.LogCapt
 def test_a_logger_is_made_sparse_once() -> None:
     assert sparse_logger("tests.sparse.once") is sparse_logger("tests.sparse.once")
     assert len(logging.getLogger("tests.sparse.once").filters) == 1
+
+
+def test_a_program_that_set_up_no_logging_is_not_written_to() -> None:
+    program = "import logging, rmi_runtime; logging.getLogger('rmi_runtime.daemon').error('x')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
