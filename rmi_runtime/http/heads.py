@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import httptools
-
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.problems import HttpProblem, malformed
 
@@ -98,14 +96,18 @@ def announced_bytes(headers: HeadersByName) -> int:
     return int(headers.get(b"content-length") or 0)
 
 
-def origin_form(target: bytes) -> bytes:
-    """Return path and query of a request target in another form, such as a whole URL."""
-    try:
-        url = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        return target
-    path: bytes = url.path or b"/"
-    return path + b"?" + url.query if url.query else path
+def head_without_offer(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
+    """Return a request's head as it would be if the client had not offered to upgrade.
+
+    Args:
+        method: as parsed.
+        target: as sent.
+        version: of HTTP, such as ``1.1``.
+        headers: names in lower case, values as sent.
+    """
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"upgrade"]
+    first = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+    return b"%b%b\r\n" % (first, b"".join(lines))
 
 
 def head_too_large(limits: HttpLimits) -> HttpProblem:

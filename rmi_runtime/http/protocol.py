@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
@@ -30,10 +30,11 @@ from rmi_runtime.http.heads import (
     busy,
     head_problem,
     head_too_large,
-    origin_form,
+    head_without_offer,
     slow,
 )
 from rmi_runtime.http.problems import HttpProblem, malformed, problem_of
+from rmi_runtime.http.scopes import asgi_scope
 
 if TYPE_CHECKING:
     from rmi_runtime.http.server import HttpServer
@@ -45,10 +46,10 @@ To close at once would make the kernel reset the connection, and the client woul
 answer that says why (RFC 9112, section 9.6)."""
 
 _LINGER_BYTES_MAX: Final = 8 * 1024 * 1024
-_IDLE, _HEAD, _BODY = range(3)
+_IDLE, _HEAD, _BODY, _OFFER = range(4)
 _log = logging.getLogger(__name__)
-_ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpProblem)
 _BODIES: Final = "too many large bodies are being received"
 
 
@@ -68,7 +69,8 @@ class HttpProtocol(FlowProtocol):
         self.server = server
         self.closing = False
         self._limits = server.limits
-        self._parser = httptools.HttpRequestParser(self)
+        self._feed: Callable[[bytes | memoryview], None]
+        self._parser = self._new_parser()
         self._current: Exchange | DirectExchange | None = None
         self._fresh: Exchange | DirectExchange | None = None  # the current one, until it is started
         self._waiting: deque[Exchange | DirectExchange] = deque()
@@ -110,15 +112,11 @@ class HttpProtocol(FlowProtocol):
                 self.transport.abort()
             return
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # the request was handed on, without the upgrade
-        except httptools.HttpParserError as error:
-            if not self._deaf:
-                self.refuse(self._refusal or _unparsed(error))
-        else:
-            if self._phase != _IDLE:
-                self._check_incomplete()
+            self._feed(data)
+        except _STOPS as error:
+            self._stopped(error, data)
+        if self._phase != _IDLE and not self._deaf:
+            self._check_incomplete()
         # Not before the parser is done: what it finds in the same bytes may end the connection.
         fresh = self._fresh
         if fresh is not None:
@@ -147,9 +145,10 @@ class HttpProtocol(FlowProtocol):
         if len(self._waiting) >= self._limits.pipelined_max:
             self._deaf = self.closing = True
             raise _StopParsing
+        if self._phase != _OFFER:
+            self.since_s = self.clock()
+            self._message_bytes = 0
         self._phase = _HEAD
-        self.since_s = self.clock()
-        self._message_bytes = 0
         self._target = b""
         self._headers = []
 
@@ -165,6 +164,9 @@ class HttpProtocol(FlowProtocol):
     def on_headers_complete(self) -> None:
         """Decide, before any of the body, whether the request may come in."""
         self._version = self._parser.get_http_version()
+        if self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
+            self._phase = _OFFER  # decided when the head comes again, without the offer
+            return
         size_bytes = self._message_bytes + self._fed_bytes
         headers = self._headers
         by_name = self._by_name = dict(headers)
@@ -192,6 +194,8 @@ class HttpProtocol(FlowProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete: hand it on, or let it wait for its turn."""
+        if self._phase == _OFFER:
+            return
         body = bytes(self._body)
         self._drop_body()
         self._phase = _IDLE
@@ -202,7 +206,8 @@ class HttpProtocol(FlowProtocol):
         if route is not None:
             exchange = DirectExchange(self, route, self._by_name, body, self._keep_alive())
         else:
-            exchange = Exchange(self, self._scope(method), body, self._keep_alive())
+            scope = asgi_scope(self.server, method, self._target, self._version, self._headers)
+            exchange = Exchange(self, scope, body, self._keep_alive())
         if self._current is None and not self._waiting:
             self.server.under_way += 1
             self._current = self._fresh = exchange
@@ -288,6 +293,33 @@ class HttpProtocol(FlowProtocol):
 
     # Inside.
 
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        self._feed = parser.feed_data
+        return parser
+
+    def _stopped(self, error: Exception, data: bytes | memoryview) -> None:
+        """Go on where the parser did not, or refuse.
+
+        After an offer to upgrade, the parser takes all that follows for another protocol's. We take
+        no offers (RFC 9110, section 7.8), so it gets the head again, as if there were none.
+        """
+        while isinstance(error, httptools.HttpParserUpgrade) and self._phase == _OFFER:
+            data = memoryview(data)[error.args[0] :]
+            method = self._parser.get_method()
+            self._parser = self._new_parser()  # the old one might have seen the connection's end
+            try:
+                self._feed(head_without_offer(method, self._target, self._version, self._headers))
+                self._feed(data)
+            except _STOPS as next_error:
+                error = next_error
+            else:
+                return
+        if isinstance(error, httptools.HttpParserUpgrade):
+            self._deaf = True  # CONNECT: it was handed on, and nothing can follow it
+        elif not self._deaf:
+            self.refuse(self._refusal or _unparsed(error))
+
     def _expect_body(self, headers: HeadersByName) -> HttpProblem | None:
         """Refuse a body for which there is no room; encourage a client that asks first."""
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
@@ -312,29 +344,6 @@ class HttpProtocol(FlowProtocol):
             self.refuse(body_too_large(limits))  # mostly framing of chunks, or trailers
         elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
             self.refuse(busy(_BODIES))
-
-    def _scope(self, method: bytes) -> dict[str, Any]:
-        target = self._target
-        if target[:1] != b"/":
-            target = origin_form(target)
-        raw_path, _, query = target.partition(b"?")
-        path = raw_path.decode("ascii")
-        if "%" in path:
-            path = unquote(path)
-        return {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": self._version,
-            "method": method.decode("ascii"),
-            "scheme": self.server.scheme,
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self._headers,
-            "server": self.server.address,
-            "client": None,
-        }
 
     def _keep_alive(self) -> bool:
         if self._version != "1.1" or self.closing or self._parser.should_upgrade():
@@ -377,7 +386,9 @@ class HttpProtocol(FlowProtocol):
         self._body = b""
 
 
-def _unparsed(error: httptools.HttpParserError) -> HttpProblem:
+def _unparsed(error: Exception) -> HttpProblem:
+    if isinstance(error, HttpProblem):
+        return error
     if isinstance(error, httptools.HttpParserCallbackError):
         _log.error("reading a request failed", exc_info=error)
         return problem_of(InternalError())
