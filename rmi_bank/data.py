@@ -313,7 +313,7 @@ class DataObject(AccountDesk, TokenDesk):
 
     def _reopen_soon(self) -> None:
         if self._reopening is None:
-            self._desk.shut(Unavailable("the store failed and is being opened anew"))
+            self._desk.shut(Unavailable("the store failed and is being opened anew; try again"))
             self._reopening = asyncio.get_running_loop().create_task(self._reopen())
 
     async def _reopen(self) -> None:
@@ -325,6 +325,7 @@ class DataObject(AccountDesk, TokenDesk):
                 break
             except (sqlite3.Error, OSError, RmiError) as error:
                 log.error("the store cannot be opened: %s", error)
+                self._desk.shut(Unavailable(f"the store failed and cannot be opened: {error}"))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, REOPEN_PAUSE_S_MAX)
         self._reopening = None
@@ -333,7 +334,7 @@ class DataObject(AccountDesk, TokenDesk):
 
     def _check_open(self) -> None:
         if self._reopening is not None:
-            raise Unavailable("the store failed and is being opened anew; try again shortly")
+            raise Unavailable(self._desk.why_shut)
 
     def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
         if self._op_log is not None:

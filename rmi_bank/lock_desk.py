@@ -27,6 +27,7 @@ class LockDesk:
 
     Attributes:
         expired: leases that ran out of time so far: their holders were too slow.
+        why_shut: while it is shut.
     """
 
     def __init__(self, *, lease_s: float, tickets_max: int, clock: Callable[[], float]) -> None:
@@ -35,6 +36,7 @@ class LockDesk:
         self._tickets_max = tickets_max
         self._clock = clock
         self._table: LockTable | None = None
+        self.why_shut = "the store is being opened; try again shortly"
         self._waiting: dict[int, asyncio.Future[None]] = {}  # by serial
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
@@ -48,8 +50,9 @@ class LockDesk:
         self._table = LockTable(epoch, lease_s=self._lease_s, tickets_max=self._tickets_max)
 
     def shut(self, error: RmiError) -> None:
-        """Forget all leases; who waits gets *error*, and whoever comes later too."""
+        """Forget all leases; who waits gets *error*, and whoever comes later the same words."""
         self._table = None
+        self.why_shut = error.message
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -107,7 +110,7 @@ class LockDesk:
 
     def _open_table(self) -> LockTable:
         if self._table is None:
-            raise Unavailable("the store is being opened; try again shortly")
+            raise Unavailable(self.why_shut)
         return self._table
 
     def _let_in(self, granted: list[Ticket]) -> None:

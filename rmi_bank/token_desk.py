@@ -5,8 +5,10 @@ A token is shown once, when it is made; only its SHA-256 is kept.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from rmi_bank.rules import ROLES
 from rmi_bank.stores import Ledger, NewToken, Token
@@ -14,12 +16,14 @@ from rmi_bank.values import checked_int, checked_limit, iso_time
 from rmi_runtime import allow, expose, hash_token, new_token
 from rmi_runtime.errors import InvalidRequest, NotFound
 
+Kept = TypeVar("Kept")
+
 TOKEN_LIFE_S_MAX = 100 * 366 * 86_400
 
 
 @expose
 @allow("service")
-class TokenDesk:
+class TokenDesk(ABC):
     """The part of the data object that knows tokens."""
 
     _ledger: Ledger
@@ -41,6 +45,8 @@ class TokenDesk:
 
         Raises:
             InvalidRequest: an argument is of the wrong type or out of range.
+            StoreFull, Unavailable: the store takes nothing now; there is no such token.
+            Interrupted: the store failed; the token, which nobody has seen, may be listed.
         """
         checked_int("client", client, 0, 2**53)
         if role not in ROLES:
@@ -52,9 +58,8 @@ class TokenDesk:
             checked_int("life_s", life_s, 1, TOKEN_LIFE_S_MAX)
             expires_at_us = int((datetime.now(UTC).timestamp() + life_s) * 1_000_000)
         token = new_token()
-        kept = await self._ledger.add_token(
-            NewToken(hash_token(token), client, role, expires_at_us)
-        )
+        new = NewToken(hash_token(token), client, role, expires_at_us)
+        kept = await self._written(self._ledger.add_token(new))
         return {**_shown(kept), "token": token}
 
     @allow("service", "admin")
@@ -82,9 +87,11 @@ class TokenDesk:
 
         Raises:
             NotFound: there is no such token, or it has been revoked before.
+            StoreFull, Unavailable: the store takes nothing now; the token is good still.
+            Interrupted: the store failed; see the list of tokens.
         """
         checked_int("token_id", token_id, 0, 2**63 - 1)
-        if not await self._ledger.revoke_token(token_id):
+        if not await self._written(self._ledger.revoke_token(token_id)):
             raise NotFound(f"there is no token {token_id}, or it has been revoked before")
 
     def identify(self, token_hash: str) -> dict[str, Any] | None:
@@ -100,6 +107,17 @@ class TokenDesk:
             return None
         found = self._ledger.identify(token_hash)
         return None if found is None else {"client": found[0], "role": found[1]}
+
+    async def _written(self, work: Coroutine[Any, Any, Kept]) -> Kept:
+        try:
+            return await work
+        finally:
+            if self._ledger.broken:
+                self._reopen_soon()
+
+    @abstractmethod
+    def _reopen_soon(self) -> None:
+        """Have the store opened anew."""
 
 
 def _shown(token: Token) -> dict[str, Any]:

@@ -7,6 +7,8 @@ When a write fails, what is on disk is either known or not. A full disk is: SQLi
 end of the transaction is written. An input/output error is not: the transaction may come back when
 the log is read after a crash. Then the commits of that group end as *indefinite*, and nothing is
 taken for true until the file has been opened anew and says what it holds.
+
+A file that was lost, emptied or deleted is told from a new one (:mod:`rmi_runtime.store_files`).
 """
 
 from __future__ import annotations
@@ -18,17 +20,18 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from rmi_bank.errors import BalanceLimit, StoreFull
 from rmi_bank.rules import Known
-from rmi_bank.stores import Line, NewToken, Record, Token, schema
-from rmi_bank.stores.books import MARK_EVERY, Books, Plan
-from rmi_bank.stores.request_index import RequestIndex
-from rmi_runtime import Coalescer, SqliteThread, open_reader
+from rmi_bank.stores import Line, NewToken, Record, Token, schema, transactions
+from rmi_bank.stores.books import Books, Plan
+from rmi_runtime import Coalescer, SqliteThread, StoreFiles, open_reader
 from rmi_runtime.errors import Conflict, Interrupted, RmiError, Unavailable
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,6 @@ WHERE hash = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
 """
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[Any]).decode
 
 
 def now_us() -> int:
@@ -76,6 +78,7 @@ class SqliteLedger:
         self.broken = False
         self.transactions = 0
         self._path = path
+        self._files = StoreFiles(path, uri=uri)
         self._uri = uri
         self._clock_us = clock_us
         self._books = Books({0: 0}, {}, {})
@@ -94,13 +97,15 @@ class SqliteLedger:
         """Open the file, making it if it is not there, and read the balances.
 
         Raises:
-            Conflict: it was made by another version, or its books do not balance.
-            sqlite3.Error: it cannot be opened.
+            Conflict: it was made by another version, its books do not balance, or it is not the
+                store that was here before (``StoreLost``).
+            sqlite3.Error, OSError: it cannot be opened.
         """
-        self._writer = self._thread(schema.set_up)
+        await asyncio.to_thread(self._files.refuse_lost)
+        self._writer = self._thread(self._set_up)
         await self._writer.start()
         try:
-            self.epoch, self._books = await self._writer.run(_load)
+            self.epoch, self._books = await self._writer.run(transactions.load)
             self._pages = self._thread()
             await self._pages.start()
             self._reader = open_reader(self._path, uri=self._uri)
@@ -110,6 +115,11 @@ class SqliteLedger:
         self._commits = self._coalescer()
         self.transactions = 0
         self.broken = False
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        self._files.admit(connection)
+        schema.set_up(connection)
+        self._files.stamp(connection)
 
     async def close(self) -> None:
         """Write what waits, and close the file."""
@@ -176,7 +186,7 @@ class SqliteLedger:
             Unavailable: the store is *broken*.
         """
         if self.broken:
-            raise Unavailable("the store failed and has to be opened anew; try again shortly")
+            raise _anew()
         if record.balances is None:
             self._books.take_unchecked(record)
         return self._commits.submit_nowait(record)
@@ -184,12 +194,12 @@ class SqliteLedger:
     async def statement(self, account: int, after: int, limit: int) -> list[Line]:
         """Return at most *limit* journal lines of *account* above line *after*, in order."""
         last = self._books.last_line(account)
-        return await self._pages.run(_statement, account, after, limit, last)
+        return await self._pages.run(transactions.statement, account, after, limit, last)
 
     async def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
         """Return at most *limit* (account, owner) above *after*, in order."""
         sql = "SELECT account, owner FROM accounts WHERE account > ? ORDER BY account LIMIT ?"
-        return await self._pages.run(_fetch, sql, (after, limit))
+        return await self._pages.run(transactions.fetch, sql, (after, limit))
 
     async def seed(self, record: Record, tokens: Sequence[NewToken]) -> bool:
         """Write *record* and *tokens* in one transaction into an empty store.
@@ -204,26 +214,39 @@ class SqliteLedger:
         self._books.check(record, {account for account, _ in record.opened})
         now = self._clock_us()
         plan = self._books.plan([record], now)
-        written = await self._writer.run(_seed, plan, tokens, now)
+        written = await self._writer.run(transactions.seed, plan, tokens, now)
         if written:
             self._books.apply(plan)
+            # Into the main file: it is to show more than an empty bank, should its log be lost.
+            await self._writer.run(self._files.stamp, settle=True)
         return written
 
     async def add_token(self, token: NewToken) -> Token:
-        """Keep a token."""
-        return await self._writer.run(_add_token, token, self._clock_us())
+        """Keep a token.
+
+        Raises:
+            StoreFull, Unavailable: it was not kept.
+            Interrupted: nobody knows; the store is *broken*.
+        """
+        return await self._settled(transactions.add_token, token, self._clock_us())
 
     async def tokens(self, after: int, limit: int) -> list[Token]:
         """Return at most *limit* tokens with an id above *after*."""
-        return [Token(*row) for row in await self._pages.run(_fetch, _TOKENS, (after, limit))]
+        return [
+            Token(*row)
+            for row in await self._pages.run(transactions.fetch, _TOKENS, (after, limit))
+        ]
 
     async def revoke_token(self, token_id: int) -> bool:
         """Revoke a token.
 
         Returns:
             False if there is none of that id, or it was revoked before.
+
+        Raises:
+            StoreFull, Unavailable, Interrupted: as :meth:`add_token`.
         """
-        return await self._writer.run(_revoke_token, token_id, self._clock_us())
+        return await self._settled(transactions.revoke_token, token_id, self._clock_us())
 
     def identify(self, token_hash: str) -> tuple[int, str] | None:
         """Return client and role of a token that is good now, else None."""
@@ -265,130 +288,63 @@ class SqliteLedger:
             return [Unavailable("the store failed before this was written")] * len(records)
         plan = self._books.plan(records, self._clock_us())
         try:
-            await self._writer.run(_write, plan)
+            await self._writer.run(self._guarded, _write, plan)
         except sqlite3.IntegrityError as error:
             if len(records) > 1:
                 return [(await self._write_group([record]))[0] for record in records]
             return [Conflict(f"the store refuses this commit: {error}; nothing was written")]
         except sqlite3.Error as error:
             return [self._failed(error)] * len(records)
+        except RmiError as error:
+            return [error] * len(records)
         self._books.apply(plan)
         self.transactions += 1
         return plan.commits
+
+    async def _settled(self, function: Callable[..., T], *args: Any) -> T:
+        """Write with *function*; what goes wrong is told as for a commit."""
+        if self.broken:
+            raise _anew()
+        try:
+            return await self._writer.run(self._guarded, function, *args)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _guarded(self, connection: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
+        """Write on the store's thread, but acknowledge nothing that is in a deleted file."""
+        if gone := self._files.missing():
+            self._break(gone)
+            raise Unavailable(f"nothing was written: {gone}")
+        result = function(connection, *args)
+        if gone := self._files.missing():
+            self._break(gone)
+            raise Interrupted(f"it was written, but {gone}")
+        return result
+
+    def _break(self, why: object) -> None:
+        log.critical("the store failed, and is opened anew: %s", why)
+        self.broken = True
 
     def _failed(self, error: sqlite3.Error) -> RmiError:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             log.error("the disk is full: %s", error)
             return StoreFull("the disk of the store is full; nothing was written: free some space")
-        log.critical("the store failed, and is opened anew: %s", error)
-        self.broken = True
+        self._break(error)
         return Interrupted(
             f"the store failed while writing ({error}), so nobody knows whether this was written; "
             "ask again with the same request ids"
         )
 
 
-def _json(values: Sequence[int] | Sequence[str]) -> str:
-    return _encode(values).decode()
-
-
-def _load(connection: sqlite3.Connection) -> tuple[int, Books]:
-    state = connection.execute(
-        "SELECT epoch, commit_no, folded_line, indexed_outcome FROM state"
-    ).fetchone()
-    epoch, commit_no, folded_line, indexed_outcome = state
-    # Columns as JSON arrays: half the time of a million rows, and the numbers of the accounts are
-    # the same objects in all three dictionaries.
-    columns = map(_decode, connection.execute(schema.ACCOUNTS).fetchone())
-    accounts, balances, last_lines, owners = columns
-    books = Books(
-        dict(zip(accounts, balances, strict=True)),
-        {account: line for account, line in zip(accounts, last_lines, strict=True) if line},
-        {a: owner for a, owner in zip(accounts, owners, strict=True) if owner is not None},
-        commit_no=commit_no,
-        folded_line=folded_line,
-        index=RequestIndex(connection.execute(schema.RECENT, (indexed_outcome,)), indexed_outcome),
-    )
-    sql = "SELECT line, debit, credit, amount FROM journal WHERE line > ? ORDER BY line"
-    books.replay(connection.execute(sql, (folded_line,)))
-    return epoch, books
-
-
 def _write(connection: sqlite3.Connection, plan: Plan) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    _insert(connection, plan)
+    transactions.insert(connection, plan)
     connection.execute("COMMIT")
 
 
-def _insert(connection: sqlite3.Connection, plan: Plan) -> None:
-    opened = [(account, 0, owner, 0) for account, owner in plan.opened]
-    for statements, rows in (
-        (schema.OPEN, opened),
-        (schema.JOURNAL, plan.journal),
-        (schema.OUTCOMES, plan.outcomes),
-        (schema.INDEX, plan.index),
-        (schema.MARKS, plan.marks),
-        (schema.FOLD, plan.folds),
-    ):
-        schema.insert_rows(connection, statements, rows)
-    connection.execute(schema.STATE, (plan.commit_no, plan.folded_line, plan.indexed_outcome))
+def _anew() -> Unavailable:
+    return Unavailable("the store failed and has to be opened anew; try again shortly")
 
 
-def _fetch(connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
-    return connection.execute(sql, parameters).fetchall()
-
-
-def _statement(
-    connection: sqlite3.Connection, account: int, after: int, limit: int, last: int
-) -> list[Line]:
-    lines: list[Line] = []
-    while len(lines) < limit and after < last:
-        left = limit - len(lines)
-        mark = connection.execute(schema.MARK, (account, after, left // MARK_EVERY)).fetchone()
-        rows = connection.execute(
-            schema.CHAIN,
-            {
-                "account": account,
-                "after": after,
-                "last": mark[0] if mark else last,
-                "limit": left,
-            },
-        ).fetchall()
-        if not rows:
-            raise Conflict(f"the journal of account {account} is damaged above line {after}")
-        lines.extend(Line(*row) for row in rows)
-        after = lines[-1].line
-    return lines
-
-
-def _seed(
-    connection: sqlite3.Connection,
-    plan: Plan,
-    tokens: Sequence[NewToken],
-    at_us: int,
-) -> bool:
-    connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("SELECT 1 FROM tokens LIMIT 1").fetchone():
-        connection.execute("ROLLBACK")
-        return False
-    _insert(connection, plan)
-    for token in tokens:
-        _add_token(connection, token, at_us)
-    connection.execute("COMMIT")
-    return True
-
-
-def _add_token(connection: sqlite3.Connection, token: NewToken, at_us: int) -> Token:
-    cursor = connection.execute(
-        "INSERT INTO tokens (hash, client, role, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-        (token.token_hash, token.client, token.role, at_us, token.expires_at_us),
-    )
-    token_id = cursor.lastrowid or 0
-    return Token(token_id, token.client, token.role, at_us, token.expires_at_us, None)
-
-
-def _revoke_token(connection: sqlite3.Connection, token_id: int, at_us: int) -> bool:
-    cursor = connection.execute(
-        "UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (at_us, token_id)
-    )
-    return cursor.rowcount == 1
+def _json(values: Sequence[int] | Sequence[str]) -> str:
+    return _encode(values).decode()

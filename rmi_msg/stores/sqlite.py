@@ -1,7 +1,8 @@
 """Messages in one SQLite file, shared by all loggers and messages services of a machine.
 
 Every write is one durable transaction: write-ahead log, ``synchronous=FULL``. Readers see only what
-is on disk, because SQLite shows a commit to others after its log was synced.
+is on disk, because SQLite shows a commit to others after its log was synced. A file that was lost,
+emptied or deleted is told from a new one (:mod:`rmi_runtime.store_files`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 from rmi_msg.stores import sqlite_tables as tables
-from rmi_runtime import Settings, SqliteThread, errors
+from rmi_runtime import Settings, SqliteThread, StoreFiles, errors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,19 +76,22 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self._name = path.name
         self._turn = WriteTurn(path.with_name(f"{path.name}.turn"))
-        self._writer = SqliteThread(path, _set_up_writer)
+        self._files = StoreFiles(path)
+        self._writer = SqliteThread(path, self._set_up_writer)
         self._reader = SqliteThread(path, _set_up_reader)
 
     async def open(self) -> None:
         """Open the file and make its tables.
 
         Raises:
-            Conflict: the file was made by a later version of this program.
-            sqlite3.Error: it cannot be opened.
+            Conflict: the file was made by a later version of this program, or is not the store
+                that was here before (``StoreLost``).
+            sqlite3.Error, OSError: it cannot be opened.
         """
         # In turn, because several processes that make the same new file would fail each other.
         await asyncio.to_thread(self._turn.__enter__)
         try:
+            self._files.refuse_lost()
             await self._writer.start()
             await self._reader.start()
         finally:
@@ -124,7 +128,7 @@ class SqliteDatabase:
         """Run *function* in one transaction, and return its result when that is on disk.
 
         Raises:
-            Unavailable: the file cannot be written now; nothing was.
+            Unavailable: the file cannot be written now, or is gone; nothing was written.
             Interrupted: the commit failed in a way that leaves open whether it holds.
         """
 
@@ -135,6 +139,8 @@ class SqliteDatabase:
 
     def _transact(self, connection: sqlite3.Connection, statements: Callable[[], T]) -> T:
         with self._turn:
+            if gone := self._files.missing():
+                raise errors.Unavailable(f"nothing was written: {gone}")
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 result = statements()
@@ -150,7 +156,18 @@ class SqliteDatabase:
                 raise errors.Interrupted(
                     f"{self._name} did not take a commit: {error}. Send the same ids again"
                 ) from error
+            if gone := self._files.missing():
+                raise errors.Interrupted(f"it was written, but {gone}")
             return result
+
+    def _set_up_writer(self, connection: sqlite3.Connection) -> None:
+        self._files.admit(connection)
+        connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("BEGIN IMMEDIATE")
+        tables.create(connection)
+        connection.execute("COMMIT")
+        self._files.stamp(connection)
 
     def _unavailable(self, what: str, error: sqlite3.Error) -> errors.Unavailable:
         return errors.Unavailable(
@@ -162,14 +179,6 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-
-
-def _set_up_writer(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute("BEGIN IMMEDIATE")
-    tables.create(connection)
-    connection.execute("COMMIT")
 
 
 def _set_up_reader(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,119 @@
+"""What is done to the file of the books, on a plain sqlite3 connection. No clock in here."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from rmi_bank.stores import Line, NewToken, Token, schema
+from rmi_bank.stores.books import MARK_EVERY, Books, Plan
+from rmi_bank.stores.request_index import RequestIndex
+from rmi_runtime.errors import Conflict
+
+_decode = msgspec.json.Decoder(list[Any]).decode
+
+
+def load(connection: sqlite3.Connection) -> tuple[int, Books]:
+    """Return the epoch, and the books as they are on disk."""
+    state = connection.execute(
+        "SELECT epoch, commit_no, folded_line, indexed_outcome FROM state"
+    ).fetchone()
+    epoch, commit_no, folded_line, indexed_outcome = state
+    # Columns as JSON arrays: half the time of a million rows, and the numbers of the accounts are
+    # the same objects in all three dictionaries.
+    columns = map(_decode, connection.execute(schema.ACCOUNTS).fetchone())
+    accounts, balances, last_lines, owners = columns
+    books = Books(
+        dict(zip(accounts, balances, strict=True)),
+        {account: line for account, line in zip(accounts, last_lines, strict=True) if line},
+        {a: owner for a, owner in zip(accounts, owners, strict=True) if owner is not None},
+        commit_no=commit_no,
+        folded_line=folded_line,
+        index=RequestIndex(connection.execute(schema.RECENT, (indexed_outcome,)), indexed_outcome),
+    )
+    sql = "SELECT line, debit, credit, amount FROM journal WHERE line > ? ORDER BY line"
+    books.replay(connection.execute(sql, (folded_line,)))
+    return epoch, books
+
+
+def insert(connection: sqlite3.Connection, plan: Plan) -> None:
+    """Write a plan, within a transaction."""
+    opened = [(account, 0, owner, 0) for account, owner in plan.opened]
+    for statements, rows in (
+        (schema.OPEN, opened),
+        (schema.JOURNAL, plan.journal),
+        (schema.OUTCOMES, plan.outcomes),
+        (schema.INDEX, plan.index),
+        (schema.MARKS, plan.marks),
+        (schema.FOLD, plan.folds),
+    ):
+        schema.insert_rows(connection, statements, rows)
+    connection.execute(schema.STATE, (plan.commit_no, plan.folded_line, plan.indexed_outcome))
+
+
+def fetch(connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+    """Return all rows of a query."""
+    return connection.execute(sql, parameters).fetchall()
+
+
+def statement(
+    connection: sqlite3.Connection, account: int, after: int, limit: int, last: int
+) -> list[Line]:
+    """Return at most *limit* lines of *account* above line *after*; *last* is its last one."""
+    lines: list[Line] = []
+    while len(lines) < limit and after < last:
+        left = limit - len(lines)
+        mark = connection.execute(schema.MARK, (account, after, left // MARK_EVERY)).fetchone()
+        rows = connection.execute(
+            schema.CHAIN,
+            {
+                "account": account,
+                "after": after,
+                "last": mark[0] if mark else last,
+                "limit": left,
+            },
+        ).fetchall()
+        if not rows:
+            raise Conflict(f"the journal of account {account} is damaged above line {after}")
+        lines.extend(Line(*row) for row in rows)
+        after = lines[-1].line
+    return lines
+
+
+def seed(
+    connection: sqlite3.Connection,
+    plan: Plan,
+    tokens: Sequence[NewToken],
+    at_us: int,
+) -> bool:
+    """Write a plan and tokens in one transaction, unless there are tokens; return whether."""
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT 1 FROM tokens LIMIT 1").fetchone():
+        connection.execute("ROLLBACK")
+        return False
+    insert(connection, plan)
+    for token in tokens:
+        add_token(connection, token, at_us)
+    connection.execute("COMMIT")
+    return True
+
+
+def add_token(connection: sqlite3.Connection, token: NewToken, at_us: int) -> Token:
+    """Keep a token."""
+    cursor = connection.execute(
+        "INSERT INTO tokens (hash, client, role, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+        (token.token_hash, token.client, token.role, at_us, token.expires_at_us),
+    )
+    token_id = cursor.lastrowid or 0
+    return Token(token_id, token.client, token.role, at_us, token.expires_at_us, None)
+
+
+def revoke_token(connection: sqlite3.Connection, token_id: int, at_us: int) -> bool:
+    """Revoke a token; return whether it was there, and good."""
+    cursor = connection.execute(
+        "UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (at_us, token_id)
+    )
+    return cursor.rowcount == 1

@@ -1,0 +1,49 @@
+"""A messages file that was lost or deleted is not taken for a new one, nor written any more."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rmi_msg.stores import open_stores
+from rmi_runtime import Settings
+from rmi_runtime.errors import Unavailable
+from rmi_runtime.store_files import StoreLost
+
+LOGGER = "msg.logger.1"
+
+
+@pytest.mark.parametrize("harm", ["emptied", "removed", "log lost"])
+async def test_a_lost_messages_file_is_refused(tmp_path: Path, harm: str) -> None:
+    live, left = tmp_path / "live", tmp_path / "left"
+    async with (
+        open_stores(Settings(data_dir=live)) as stores,
+        open_stores(Settings(data_dir=live)) as others,  # each process opens it for itself
+    ):
+        await stores.messages.put_many([("a", "text")], LOGGER)
+        await others.messages.put_many([("b", "text")], LOGGER)
+        shutil.copytree(live, left)
+    if harm == "emptied":
+        (left / "messages.sqlite").write_bytes(b"")
+    else:
+        (left / f"messages.sqlite{'-wal' if harm == 'log lost' else ''}").unlink()
+    with pytest.raises(StoreLost, match=r"messages\.id"):
+        async with open_stores(Settings(data_dir=left)):
+            pass
+    async with open_stores(Settings(data_dir=live)) as stores:
+        assert [row.id for row in (await stores.messages.page(None, 10)).rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize("what", ["directory", "messages.sqlite", "messages.sqlite-wal"])
+async def test_no_message_is_taken_into_a_deleted_file(tmp_path: Path, what: str) -> None:
+    directory = tmp_path / "data"
+    async with open_stores(Settings(data_dir=directory)) as stores:
+        await stores.messages.put_many([("a", "text")], LOGGER)
+        if what == "directory":
+            shutil.rmtree(directory)
+        else:
+            (directory / what).unlink()
+        with pytest.raises(Unavailable, match="is gone, or another file is in its place"):
+            await stores.messages.put_many([("b", "text")], LOGGER)
