@@ -59,6 +59,7 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
         server = HttpServer(
             app,
             direct=app.direct,
+            methods=app.methods,
             limits=HttpLimits(body_size_bytes_max=settings.body_size_bytes_max),
             on_refused=pages.metrics.on_refused,
         )

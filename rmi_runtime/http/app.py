@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import falcon
@@ -11,17 +12,19 @@ import falcon.asgi
 
 from rmi_runtime.http.answers import problem_answer
 from rmi_runtime.http.direct import DirectRoutes, OnAnswered, put_answer
+from rmi_runtime.http.methods import method_not_allowed
 from rmi_runtime.http.problems import HttpProblem, phrase, problem_for
 from rmi_runtime.http.routes import Route, add_routes, direct_routes
 
 UNROUTED = "none"
 """Stands for the route of requests that fit none."""
 
+_PATHLESS = re.compile(r"[^/]")
+
 # Falcon's own refusals: codes and words for those a client can meet.
 _CODES = {
     400: ("malformed", "the request cannot be read"),
     404: ("not_found", "there is nothing under this path; see /openapi.json"),
-    405: ("method_not_allowed", "this path does not take this method; the header Allow has those"),
 }
 
 
@@ -31,9 +34,11 @@ class App(falcon.asgi.App[Any, Any]):
     Attributes:
         direct: routes that a server may answer without the application, see
             :mod:`rmi_runtime.http.direct`; the application answers them too.
+        methods: those that some route takes.
     """
 
     direct: DirectRoutes
+    methods: Sequence[str]
 
 
 def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) -> App:
@@ -46,26 +51,51 @@ def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) 
     middleware = [_Meter(on_answered)] if on_answered else []
     app = App(middleware=middleware)
     app.add_error_handler(Exception, _answer_error)
-    app.add_error_handler(falcon.HTTPError, _answer_http_error)
     routes = list(routes)
     add_routes(app, routes)
     app.direct = direct_routes(routes, on_answered)
+    app.methods = sorted({method for route in routes for method in route.methods})
+    refusals = _Refusals(routes, app.methods)
+    app.add_error_handler(falcon.HTTPError, refusals.answer)
+    app.add_sink(refusals.answer_pathless, _PATHLESS)
     return app
 
 
 async def _answer_error(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
 ) -> None:
-    put_answer(resp, problem_answer(problem_for(error, f"{req.method} {req.path}")))
+    put_answer(resp, problem_answer(problem_for(error, req.method, req.path)))
 
 
-async def _answer_http_error(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
-) -> None:
-    status = error.status_code
-    code, detail = _CODES.get(status, (phrase(status).lower().replace(" ", "_"), error.title))
-    problem = HttpProblem(status, code, detail, headers=dict(error.headers or {}))
-    put_answer(resp, problem_answer(problem))
+class _Refusals:
+    """Words of our own for what the framework refuses."""
+
+    def __init__(self, routes: Iterable[Route], methods: Sequence[str]) -> None:
+        self._methods = methods
+        self._methods_of = {route.template: route.methods for route in routes}
+
+    async def answer(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Any, params: Any
+    ) -> None:
+        allowed = self._methods_of.get(req.uri_template or "")
+        status = error.status_code
+        # It says 400 to methods that it does not know, such as PURGE.
+        if status == 405 or (allowed and req.method not in falcon.COMBINED_METHODS):
+            problem = method_not_allowed(allowed or self._methods)
+        else:
+            usual = phrase(status).lower().replace(" ", "_"), error.title
+            code, detail = _CODES.get(status, usual)
+            problem = HttpProblem(status, code, detail, headers=dict(error.headers or {}))
+        put_answer(resp, problem_answer(problem))
+
+    async def answer_pathless(self, req: Any, resp: Any, **groups: Any) -> None:
+        """Answer ``OPTIONS *``, which asks about the server as a whole, and ``CONNECT``."""
+        if req.method == "CONNECT":
+            raise method_not_allowed(self._methods)
+        if req.path != "*" or req.method != "OPTIONS":
+            raise falcon.HTTPRouteNotFound
+        resp.status = 204
+        resp.set_header("Allow", ", ".join(self._methods))
 
 
 class _Meter:

@@ -150,7 +150,7 @@ class DirectExchange:
             self._finish(end.value)
         except (Exception, asyncio.CancelledError) as error:
             route = self._route
-            self._finish(problem_answer(problem_for(error, f"{route.method} {route.path}")))
+            self._finish(problem_answer(problem_for(error, route.method, route.path)))
         else:
             if waits_for is None:  # it only lets others go first
                 self._protocol.server.loop.call_soon(self._step)

@@ -82,7 +82,8 @@ class Exchange:
         if self.done or protocol.closed:
             return
         if not self._begun or self._head:
-            protocol.answer_and_close(problem_of(InternalError()))
+            problem = problem_of(InternalError(), method=self._scope["method"])
+            protocol.answer_and_close(problem)
         else:
             # Part of the answer is out: only a broken connection says that the rest is missing.
             protocol.transport.abort()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +20,11 @@ _SINGLE: Final = frozenset(
         *(b"authorization", b"idempotency-key"),
     }
 )
+
+_HOST: Final = re.compile(
+    rb"(\[[0-9A-Fa-f:.]{2,45}\]|([A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?[ \t]*"
+)
+_HOST_SIZE_BYTES_MAX: Final = 300
 
 
 def head_problem(
@@ -45,15 +52,26 @@ def head_problem(
     )
 
 
+def incomplete_head_problem(
+    target: bytes, size_bytes: int, limits: HttpLimits
+) -> HttpProblem | None:
+    """Return why the beginning of a head is refused, whatever else would come, or None.
+
+    Args:
+        target: as far as it is there.
+        size_bytes: of what is there.
+        limits: the bounds.
+    """
+    if len(target) > limits.target_size_bytes_max:
+        return target_too_long(limits.target_size_bytes_max)
+    return head_too_large(limits) if size_bytes > limits.head_size_bytes_max else None
+
+
 def _size_problem(
     target: bytes, headers: Headers, size_bytes: int, limits: HttpLimits
 ) -> HttpProblem | None:
     if len(target) > limits.target_size_bytes_max:
-        return HttpProblem(
-            414,
-            "target_too_long",
-            f"the request target may have at most {limits.target_size_bytes_max} bytes",
-        )
+        return target_too_long(limits.target_size_bytes_max)
     if len(headers) > limits.headers_max:
         return head_too_large(limits)
     if size_bytes > limits.head_size_bytes_max:
@@ -75,9 +93,18 @@ def _form_problem(
         for name in _SINGLE:
             if names.count(name) > 1:
                 return malformed(f"the header {name.decode()} is given twice")
-    if b"host" not in by_name and version == "1.1":
-        return malformed("the header Host is missing")
+    host = by_name.get(b"host")
+    if host is None:
+        return malformed("the header Host is missing") if version == "1.1" else None
+    if not _is_host(host):
+        return malformed("the header Host must be a name or an address, and may have a port")
     return None
+
+
+@functools.lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    """Return whether a Host header is well-formed (RFC 9110, section 7.2; RFC 3986, 3.2.2)."""
+    return len(value) <= _HOST_SIZE_BYTES_MAX and _HOST.fullmatch(value) is not None
 
 
 def _body_problem(version: str, headers: HeadersByName, limits: HttpLimits) -> HttpProblem | None:
@@ -108,6 +135,13 @@ def head_without_offer(method: bytes, target: bytes, version: str, headers: Head
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"upgrade"]
     first = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
     return b"%b%b\r\n" % (first, b"".join(lines))
+
+
+def target_too_long(size_bytes_max: int) -> HttpProblem:
+    """Return the 414."""
+    return HttpProblem(
+        414, "target_too_long", f"the request target may have at most {size_bytes_max} bytes"
+    )
 
 
 def head_too_large(limits: HttpLimits) -> HttpProblem:

@@ -38,6 +38,8 @@ _MAY_HAVE_HAPPENED: Final = (
     "it is not known whether this was done; asked again with the same Idempotency-Key, "
     "it is done once"
 )
+_ONLY_READ: Final = "this could not be read; nothing was changed by it; try again later"
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CHALLENGE: Final = 'Bearer realm="rmi"'
 """Value of ``WWW-Authenticate``: how to say who one is (RFC 6750)."""
 
@@ -88,16 +90,18 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-def problem_of(error: errors.RmiError, **extra: Any) -> HttpProblem:
+def problem_of(error: errors.RmiError, *, method: str = "POST", **extra: Any) -> HttpProblem:
     """Return *error* as a problem.
 
     Args:
         error: any of our tree; left as it is, for many waiters may share it.
+        method: of the request. One that only reads changes nothing, however it fails.
         extra: more fields for programs, such as the request id to ask again with.
 
     Returns:
         A problem with the error's status, code and fields. From 500 on it says ``definite`` (False:
-        it may have happened) and nothing about the inside; 401 and 503 carry their headers.
+        something may have been changed) and nothing about the inside; 401 and 503 carry their
+        headers.
     """
     status = error.http_status
     code = error.code
@@ -108,25 +112,28 @@ def problem_of(error: errors.RmiError, **extra: Any) -> HttpProblem:
     if not error.definite and error.code != "internal":
         status = 503
     headers = {"Retry-After": str(_retry_after_s(error))} if status == 503 else None
-    default = "try again later" if error.definite else _MAY_HAVE_HAPPENED
+    definite, default = error.definite, "try again later"
+    if not definite:
+        definite = method in _SAFE_METHODS
+        default = _ONLY_READ if definite else _MAY_HAVE_HAPPENED
     detail = _INSIDE.get(code, default)
-    return HttpProblem(status, code, detail, headers=headers, **extra, definite=error.definite)
+    return HttpProblem(status, code, detail, headers=headers, **extra, definite=definite)
 
 
-def problem_for(error: BaseException, request: str) -> HttpProblem:
+def problem_for(error: BaseException, method: str, path: str) -> HttpProblem:
     """Return what to tell of anything that a responder raised.
 
     Args:
         error: what it raised. Those of our tree were logged by whoever raised them, and an outage
             must not drown the log; any other is logged here, and answered in words of its own.
-        request: method and path, for the log.
+        method, path: of the request; the path is for the log.
     """
     if isinstance(error, HttpProblem):
         return error
     if isinstance(error, errors.RmiError):
-        return problem_of(error)
-    _log.error("%s failed", request, exc_info=error)
-    return problem_of(errors.InternalError())
+        return problem_of(error, method=method)
+    _log.error("%s %s failed", method, path, exc_info=error)
+    return problem_of(errors.InternalError(), method=method)
 
 
 def problem_bytes(problem: HttpProblem) -> bytes:

@@ -11,14 +11,12 @@ References: RFC 9110 (semantics), RFC 9112 (HTTP/1.1 messages).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from rmi_runtime.errors import InternalError
 from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
@@ -29,11 +27,12 @@ from rmi_runtime.http.heads import (
     body_too_large,
     busy,
     head_problem,
-    head_too_large,
     head_without_offer,
+    incomplete_head_problem,
     slow,
 )
-from rmi_runtime.http.problems import HttpProblem, malformed, problem_of
+from rmi_runtime.http.methods import UnknownMethod, unparsed
+from rmi_runtime.http.problems import HttpProblem
 from rmi_runtime.http.scopes import asgi_scope
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ answer that says why (RFC 9112, section 9.6)."""
 
 _LINGER_BYTES_MAX: Final = 8 * 1024 * 1024
 _IDLE, _HEAD, _BODY, _OFFER = range(4)
-_log = logging.getLogger(__name__)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpProblem)
 _BODIES: Final = "too many large bodies are being received"
@@ -299,26 +297,36 @@ class HttpProtocol(FlowProtocol):
         return parser
 
     def _stopped(self, error: Exception, data: bytes | memoryview) -> None:
-        """Go on where the parser did not, or refuse.
+        """Go on where the parser did not, or refuse; *data* is what it was given last."""
+        parts = self._after(error, data)
+        while parts:
+            data, *parts = parts
+            try:
+                self._feed(data)
+            except _STOPS as another:
+                parts = self._after(another, data)
+
+    def _after(self, error: Exception, data: bytes | memoryview) -> list[bytes | memoryview]:
+        """Return what is still to be parsed.
 
         After an offer to upgrade, the parser takes all that follows for another protocol's. We take
         no offers (RFC 9110, section 7.8), so it gets the head again, as if there were none.
         """
-        while isinstance(error, httptools.HttpParserUpgrade) and self._phase == _OFFER:
-            data = memoryview(data)[error.args[0] :]
+        if isinstance(error, httptools.HttpParserUpgrade):
+            if self._phase != _OFFER:
+                self._deaf = True  # CONNECT: it was handed on, and nothing can follow it
+                return []
             method = self._parser.get_method()
             self._parser = self._new_parser()  # the old one might have seen the connection's end
-            try:
-                self._feed(head_without_offer(method, self._target, self._version, self._headers))
-                self._feed(data)
-            except _STOPS as next_error:
-                error = next_error
-            else:
-                return
-        if isinstance(error, httptools.HttpParserUpgrade):
-            self._deaf = True  # CONNECT: it was handed on, and nothing can follow it
-        elif not self._deaf:
-            self.refuse(self._refusal or _unparsed(error))
+            head = head_without_offer(method, self._target, self._version, self._headers)
+            return [head, memoryview(data)[error.args[0] :]]
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            line_max = self._limits.target_size_bytes_max
+            self._feed = UnknownMethod(error, self.server.methods, line_max).feed_data
+            return [data]
+        if not self._deaf:
+            self.refuse(self._refusal or unparsed(error, self.server.methods))
+        return []
 
     def _expect_body(self, headers: HeadersByName) -> HttpProblem | None:
         """Refuse a body for which there is no room; encourage a client that asks first."""
@@ -338,8 +346,9 @@ class HttpProtocol(FlowProtocol):
         self._message_bytes += self._fed_bytes
         limits = self._limits
         if self._phase == _HEAD:
-            if self._message_bytes > limits.head_size_bytes_max:
-                self.refuse(head_too_large(limits))
+            problem = incomplete_head_problem(self._target, self._message_bytes, limits)
+            if problem is not None:
+                self.refuse(problem)
         elif self._message_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
             self.refuse(body_too_large(limits))  # mostly framing of chunks, or trailers
         elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
@@ -384,12 +393,3 @@ class HttpProtocol(FlowProtocol):
     def _drop_body(self) -> None:
         self.server.bodies_size_bytes -= len(self._body)
         self._body = b""
-
-
-def _unparsed(error: Exception) -> HttpProblem:
-    if isinstance(error, HttpProblem):
-        return error
-    if isinstance(error, httptools.HttpParserCallbackError):
-        _log.error("reading a request failed", exc_info=error)
-        return problem_of(InternalError())
-    return malformed(f"this is not HTTP/1.1: {error}")

@@ -169,8 +169,10 @@ def check_media_type(headers: HeadersByName, wanted: str) -> None:
         wanted: the media type, without parameters.
 
     Raises:
-        HttpProblem: 415; also for a character set other than UTF-8.
+        HttpProblem: 415; also for a character set other than UTF-8, or a content coding.
     """
+    if b"content-encoding" in headers:
+        _check_coding(headers[b"content-encoding"].decode("latin-1"))
     given = headers.get(b"content-type", b"").decode("latin-1")
     if given == wanted:
         return
@@ -185,6 +187,17 @@ def check_media_type(headers: HeadersByName, wanted: str) -> None:
         f"the body must be {wanted} in UTF-8, {shown}; say so in Content-Type",
         headers={"Accept": wanted},
     )
+
+
+def _check_coding(coding: str) -> None:
+    if coding.strip().lower() not in ("", "identity"):
+        raise HttpProblem(
+            415,
+            "unsupported_content_encoding",
+            f"the body must be sent as it is, not in {_shown(coding)!a}; "
+            "leave Content-Encoding out",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def bearer_token(headers: HeadersByName) -> str:

@@ -6,7 +6,7 @@ beside each responder what it takes and gives; a :class:`Route` puts a resource 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from rmi_runtime.http.answers import JSON_MEDIA_TYPE
 from rmi_runtime.http.direct import DirectRoute, DirectRoutes, OnAnswered, respond_of
 
 METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_IMPLIED: Final = frozenset({"head", "options"})
 
 Responder = TypeVar("Responder", bound=Callable[..., Any])
 
@@ -91,12 +92,17 @@ class Route:
             path = path.replace(f"{{{name}}}", f"{{{name}:{converter}}}")
         return path
 
+    @property
+    def methods(self) -> list[str]:
+        """The methods that it takes, in upper case, once it is in an application."""
+        return sorted(m.upper() for m in METHODS if hasattr(self.resource, f"on_{m}"))
+
     def operations(self) -> Mapping[str, Operation]:
         """Return what is described of the resource, by method in lower case."""
         found = {}
         for method in METHODS:
             responder = getattr(self.resource, f"on_{method}", None)
-            if responder is not None and method != "head":
+            if responder is not None and method not in _IMPLIED:
                 found[method] = operation_of(responder)
         return found
 
@@ -160,7 +166,7 @@ class NumberConverter(BaseConverter):
 
 
 def add_routes(app: falcon.asgi.App[Any, Any], routes: Iterable[Route]) -> None:
-    """Put *routes* into an application. What answers GET answers HEAD too.
+    """Put *routes* into an application. What answers GET answers HEAD too, and all OPTIONS.
 
     Raises:
         TypeError: a responder is not described.
@@ -169,4 +175,18 @@ def add_routes(app: falcon.asgi.App[Any, Any], routes: Iterable[Route]) -> None:
     for route in routes:
         if "get" in route.operations() and not hasattr(route.resource, "on_head"):
             route.resource.on_head = route.resource.on_get  # type: ignore[attr-defined]
+        route.resource.on_options = None  # type: ignore[attr-defined]  # it is one of the methods
+        route.resource.on_options = _Options(route.methods).on_options  # type: ignore[attr-defined]
         app.add_route(route.template, route.resource)
+
+
+class _Options:
+    def __init__(self, methods: Sequence[str]) -> None:
+        self._allow = ", ".join(methods)
+
+    async def on_options(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any
+    ) -> None:
+        """Say which methods are taken."""
+        resp.status = 204
+        resp.set_header("Allow", self._allow)

@@ -13,7 +13,7 @@ import errno
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from types import TracebackType
 
@@ -26,6 +26,7 @@ from rmi_runtime.tls_listener import Listener, listen_on
 
 BACKLOG = 2048
 NO_ROUTES: DirectRoutes = {}
+METHODS_USUAL = ("GET", "HEAD", "OPTIONS", "POST")
 SECURITY_HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -83,6 +84,7 @@ class HttpServer:
         app: the ASGI application; it gets ``http`` scopes only, each with its whole body.
         limits: bounds.
         direct: routes to answer without the application.
+        methods: those that some path takes; whoever asks with one that is none is told of them.
         headers: sent with every answer, names in lower case.
         on_refused: called with the status of each request that was refused before the
             application saw it.
@@ -100,12 +102,14 @@ class HttpServer:
         *,
         limits: HttpLimits | None = None,
         direct: DirectRoutes = NO_ROUTES,
+        methods: Sequence[str] = METHODS_USUAL,
         headers: Mapping[str, str] = SECURITY_HEADERS,
         on_refused: Callable[[int], None] = lambda status: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self.direct = direct
+        self.methods = methods
         self.limits = limits or HttpLimits()
         self.on_refused = on_refused
         self.clock = clock

@@ -92,6 +92,15 @@ async def test_a_target_over_the_bound_is_414() -> None:
         assert (answer.status, answer.problem["code"]) == (414, "target_too_long")
 
 
+async def test_a_target_over_the_bound_is_414_too_if_it_comes_in_pieces() -> None:
+    async with serving() as place:
+        connection = await place.connect()
+        await connection.send(b"GET /")
+        for _ in range(5):
+            await connection.send(b"a" * 8000)
+        assert (await connection.answer()).problem["code"] == "target_too_long"
+
+
 async def test_a_head_within_the_bounds_is_taken_though_a_large_body_comes_with_it() -> None:
     async with serving() as place:
         assert (

@@ -107,6 +107,15 @@ async def test_a_wish_for_a_close_is_granted() -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["bank", "", "127.0.0.1:8080", "[::1]", "[::1]:80", "b%20a.example.", "bank: ", "a_b:"]
+)
+async def test_every_form_of_a_host_is_taken(host: str) -> None:
+    async with serving() as place:
+        request = f"GET /good HTTP/1.1\r\nHost: {host}\r\n\r\n"
+        assert (await place.ask(request.encode())).status == 200
+
+
+@pytest.mark.parametrize(
     ("target", "path"),
     [
         ("http://bank/a?b=c", "/a"),

@@ -66,3 +66,29 @@ async def test_a_retry_after_of_the_error_is_passed_on() -> None:
         g.bank.error = errors.Overloaded("full", retry_after_s=2.2)
         response = await g.post("/bank/transfers", TRANSFER)
         assert response.headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.InternalError("secret"), 500),
+        (RuntimeError("secret"), 500),
+        (errors.ConnectionLost("secret"), 503),
+        (errors.CallTimeout("secret"), 503),
+    ],
+)
+@pytest.mark.parametrize("path", ["/bank/accounts/1", "/bank/accounts/1/statement", "/messages"])
+async def test_a_read_that_fails_has_changed_nothing_and_needs_no_key(
+    error: Exception, status: int, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*args: object) -> None:
+        raise error
+
+    async with gateway() as g:
+        for read in ("balance", "statement"):
+            monkeypatch.setattr(g.bank, read, fails)
+        monkeypatch.setattr(g.messages, "page", fails)
+        response = await g.get(path)
+        assert (response.status_code, response.json()["definite"]) == (status, True)
+        assert "Idempotency-Key" not in response.text
+        assert "secret" not in response.text

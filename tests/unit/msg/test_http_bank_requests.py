@@ -119,7 +119,7 @@ async def test_options_tells_the_methods() -> None:
     async with gateway() as g:
         response = await g.http.options("/bank/accounts/1")
         assert response.is_success
-        assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}
+        assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
 async def test_head_is_get_without_the_body() -> None:
