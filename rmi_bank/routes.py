@@ -103,6 +103,10 @@ class _BankResource:
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
 
+    async def admit(self, headers: HeadersByName) -> None:
+        """Raise what a caller is told who may not ask this at all."""
+        await self._caller(headers)
+
     async def _caller(self, headers: HeadersByName) -> Identity:
         identity = await self._bank.identify(bearer_token(headers))
         if identity is None:
@@ -230,6 +234,12 @@ class Accounts(_BankResource):
 
     _body: JsonBody[AccountBody] = JsonBody(AccountBody)
 
+    async def _caller(self, headers: HeadersByName) -> Identity:
+        identity = await super()._caller(headers)
+        if identity.role != "admin":
+            raise errors.Forbidden("only the role admin opens accounts")
+        return identity
+
     @describe(
         summary="Open an account (role admin)",
         body=AccountBody,
@@ -243,8 +253,6 @@ class Accounts(_BankResource):
     async def on_post(self, headers: HeadersByName, body: bytes) -> Answer:
         """Open an account."""
         identity = await self._caller(headers)
-        if identity.role != "admin":
-            raise errors.Forbidden("only the role admin opens accounts")
         request_id = idempotency_key(headers) or new_request_id()
         asked = self._body.read(headers, body)
         try:

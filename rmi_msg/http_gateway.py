@@ -60,6 +60,7 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
             app,
             direct=app.direct,
             methods=app.methods,
+            refusal=app.refusal,
             limits=HttpLimits(body_size_bytes_max=settings.body_size_bytes_max),
             on_refused=pages.metrics.on_refused,
         )

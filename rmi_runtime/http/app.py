@@ -10,10 +10,11 @@ from typing import Any
 import falcon
 import falcon.asgi
 
+from rmi_runtime.http.admission import Admission, Refusal
 from rmi_runtime.http.answers import problem_answer
 from rmi_runtime.http.direct import DirectRoutes, OnAnswered, put_answer
 from rmi_runtime.http.methods import method_not_allowed
-from rmi_runtime.http.problems import HttpProblem, phrase, problem_for
+from rmi_runtime.http.problems import HttpProblem, nothing_there, phrase, problem_for
 from rmi_runtime.http.routes import Route, add_routes, direct_routes
 
 UNROUTED = "none"
@@ -24,7 +25,6 @@ _PATHLESS = re.compile(r"[^/]")
 # Falcon's own refusals: codes and words for those a client can meet.
 _CODES = {
     400: ("malformed", "the request cannot be read"),
-    404: ("not_found", "there is nothing under this path; see /openapi.json"),
 }
 
 
@@ -35,10 +35,12 @@ class App(falcon.asgi.App[Any, Any]):
         direct: routes that a server may answer without the application, see
             :mod:`rmi_runtime.http.direct`; the application answers them too.
         methods: those that some route takes.
+        refusal: tells what will be refused whatever its body.
     """
 
     direct: DirectRoutes
     methods: Sequence[str]
+    refusal: Refusal
 
 
 def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) -> App:
@@ -55,6 +57,7 @@ def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) 
     add_routes(app, routes)
     app.direct = direct_routes(routes, on_answered)
     app.methods = sorted({method for route in routes for method in route.methods})
+    app.refusal = Admission(routes).refusal
     refusals = _Refusals(routes, app.methods)
     app.add_error_handler(falcon.HTTPError, refusals.answer)
     app.add_sink(refusals.answer_pathless, _PATHLESS)
@@ -80,7 +83,9 @@ class _Refusals:
         allowed = self._methods_of.get(req.uri_template or "")
         status = error.status_code
         # It says 400 to methods that it does not know, such as PURGE.
-        if status == 405 or (allowed and req.method not in falcon.COMBINED_METHODS):
+        if status == 404:
+            problem = nothing_there()
+        elif status == 405 or (allowed and req.method not in falcon.COMBINED_METHODS):
             problem = method_not_allowed(allowed or self._methods)
         else:
             usual = phrase(status).lower().replace(" ", "_"), error.title

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+
+LINGER_S: Final = 2.0
+"""How long a refused client's words are still read (and dropped) after our last ones.
+
+To close at once would make the kernel reset the connection, and the client would likely lose the
+answer that says why (RFC 9112, section 9.6)."""
+
+_DROPPED_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class FlowProtocol(asyncio.Protocol):
@@ -16,6 +25,7 @@ class FlowProtocol(asyncio.Protocol):
         transport: of the connection, once it is made.
         closed: the connection is gone.
         writing_paused: the other side does not read what was written.
+        lingering: we have said our last words.
         since_s: when the present state of the connection began, by the clock.
     """
 
@@ -25,7 +35,9 @@ class FlowProtocol(asyncio.Protocol):
         self.clock = clock
         self.closed = False
         self.writing_paused = False
+        self.lingering = False
         self.since_s = 0.0
+        self._dropped_bytes = 0
         self._reading_paused = False
         self._wakers: list[asyncio.Future[None]] = []
 
@@ -59,6 +71,25 @@ class FlowProtocol(asyncio.Protocol):
             self._reading_paused = False
             self.since_s = self.clock()  # the peer could not go on before
             self.transport.resume_reading()
+
+    def drop(self, size_bytes: int) -> None:
+        """Note that so much was read and dropped; it has a bound."""
+        self._dropped_bytes += size_bytes
+        if self._dropped_bytes > _DROPPED_BYTES_MAX:
+            self.transport.abort()
+
+    def linger(self) -> None:
+        """Say that nothing more comes from here, but read on for a while."""
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.lingering = True
+        self.since_s = self.clock()
+        self._dropped_bytes = 0
+        self.transport.write_eof()
+        self.resume_reading()
 
     async def wait_writable(self) -> None:
         """Return when the peer has read enough, or is gone."""

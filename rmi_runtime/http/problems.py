@@ -82,6 +82,11 @@ def invalid(field: str, what: str) -> HttpProblem:
     return HttpProblem(422, "invalid", f"{field}: {what}" if field else what, field=field)
 
 
+def nothing_there() -> HttpProblem:
+    """Return the 404 of a path that nobody serves."""
+    return HttpProblem(404, "not_found", "there is nothing under this path; see /openapi.json")
+
+
 def phrase(status: int) -> str:
     """Return the phrase that belongs to *status*, such as ``Forbidden``."""
     try:

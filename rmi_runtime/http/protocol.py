@@ -20,7 +20,7 @@ import httptools
 from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
-from rmi_runtime.http.flow import FlowProtocol
+from rmi_runtime.http.flow import LINGER_S, FlowProtocol
 from rmi_runtime.http.heads import (
     HeadersByName,
     announced_bytes,
@@ -33,18 +33,12 @@ from rmi_runtime.http.heads import (
 )
 from rmi_runtime.http.methods import UnknownMethod, unparsed
 from rmi_runtime.http.problems import HttpProblem
-from rmi_runtime.http.scopes import asgi_scope
+from rmi_runtime.http.scopes import asgi_scope, request_path
 
 if TYPE_CHECKING:
+    from rmi_runtime.http.admission import Refusal
     from rmi_runtime.http.server import HttpServer
 
-LINGER_S: Final = 2.0
-"""How long a refused client's words are still read (and dropped) after our last ones.
-
-To close at once would make the kernel reset the connection, and the client would likely lose the
-answer that says why (RFC 9112, section 9.6)."""
-
-_LINGER_BYTES_MAX: Final = 8 * 1024 * 1024
 _IDLE, _HEAD, _BODY, _OFFER = range(4)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpProblem)
@@ -76,10 +70,10 @@ class HttpProtocol(FlowProtocol):
         self._refusal: HttpProblem | None = None  # our last words, when their turn comes
         self._phase = _IDLE
         self._first = True  # no request has been read completely yet
-        self._lingering = False
         self._fed_bytes = 0  # by the read under way
         self._message_bytes = 0  # by earlier reads, of the head or of the body that is incomplete
         self._owes_continue = False
+        self._asking: asyncio.Task[None] | None = None  # kept, for the event loop does not
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._by_name: dict[bytes, bytes] = {}
@@ -105,9 +99,7 @@ class HttpProtocol(FlowProtocol):
         """Parse what came."""
         self._fed_bytes = len(data)
         if self._deaf:
-            self._message_bytes += self._fed_bytes
-            if self._message_bytes > _LINGER_BYTES_MAX:
-                self.transport.abort()
+            self.drop(len(data))
             return
         try:
             self._feed(data)
@@ -123,7 +115,7 @@ class HttpProtocol(FlowProtocol):
 
     def eof_received(self) -> bool:
         """The client will send no more: finish what is under way, drop what is incomplete."""
-        if (self._current is None and not self._waiting) or self._lingering:
+        if (self._current is None and not self._waiting) or self.lingering:
             return False
         self._deaf = self.closing = True
         return True
@@ -268,8 +260,8 @@ class HttpProtocol(FlowProtocol):
         """
         waited_s = now_s - self.since_s
         limits = self._limits
-        if self._lingering or self.writing_paused:
-            if waited_s > (LINGER_S if self._lingering else limits.write_wait_s):
+        if self.lingering or self.writing_paused:
+            if waited_s > (LINGER_S if self.lingering else limits.write_wait_s):
                 self.transport.abort()
         elif self._current is not None or self.transport.is_closing():
             return  # the application sets itself a time
@@ -286,7 +278,7 @@ class HttpProtocol(FlowProtocol):
         """Close now if idle, or after the answer under way."""
         self.closing = True
         self._waiting.clear()
-        if self._current is None and not self._lingering:
+        if self._current is None and not self.lingering:
             self.transport.close()
 
     # Inside.
@@ -335,7 +327,11 @@ class HttpProtocol(FlowProtocol):
         server, length_bytes = self.server, announced_bytes(headers)
         if server.bodies_size_bytes + length_bytes > self._limits.bodies_size_bytes_max:
             return busy(_BODIES)
-        if b"expect" in headers and (length_bytes or b"transfer-encoding" in headers):
+        if (
+            b"expect" in headers
+            and self._version == "1.1"  # HTTP/1.0 has no such expectation
+            and (length_bytes or b"transfer-encoding" in headers)
+        ):
             self._owes_continue = True
             if self._current is None:
                 self._say_continue()
@@ -368,7 +364,21 @@ class HttpProtocol(FlowProtocol):
 
     def _say_continue(self) -> None:
         self._owes_continue = False
-        self.transport.write(_CONTINUE)
+        if self.server.refusal is None:
+            self.transport.write(_CONTINUE)
+        else:
+            work = self._continue_or_refuse(self.server.refusal, self._by_name)
+            self._asking = self.server.loop.create_task(work)
+
+    async def _continue_or_refuse(self, refusal: Refusal, headers: HeadersByName) -> None:
+        method = self._parser.get_method().decode("ascii")
+        problem = await refusal(method, request_path(self._target), headers)
+        if self._by_name is not headers or self._phase != _BODY or self._deaf or self.closed:
+            return  # the body came meanwhile, or never will
+        if problem is None:
+            self.transport.write(_CONTINUE)
+        else:
+            self.refuse(problem)
 
     def _write_problem(self, problem: HttpProblem) -> None:
         last_lines = CLOSE_LINE + self.server.common_head
@@ -379,16 +389,10 @@ class HttpProtocol(FlowProtocol):
         """Close, but read on for a while if the client may still be sending."""
         self._current = None
         self._waiting.clear()
-        if self.transport.is_closing():
-            return
-        if not self._deaf or not self.transport.can_write_eof():
+        if self._deaf:
+            self.linger()
+        else:
             self.transport.close()
-            return
-        self._lingering = True
-        self.since_s = self.clock()
-        self._message_bytes = 0
-        self.transport.write_eof()
-        self.resume_reading()
 
     def _drop_body(self) -> None:
         self.server.bodies_size_bytes -= len(self._body)

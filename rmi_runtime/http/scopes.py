@@ -46,6 +46,12 @@ def asgi_scope(
     }
 
 
+def request_path(target: bytes) -> str:
+    """Return the decoded path of a request target in any form."""
+    target = target if target[:1] == b"/" else origin_form(target)
+    return decoded_path(target.partition(b"?")[0])
+
+
 def decoded_path(raw_path: bytes) -> str:
     """Return a path without its percent-encoding, except that of slashes.
 

@@ -18,6 +18,7 @@ from email.utils import formatdate
 from types import TracebackType
 
 from rmi_runtime import errors
+from rmi_runtime.http.admission import Refusal
 from rmi_runtime.http.direct import DirectRoutes
 from rmi_runtime.http.exchange import AsgiApp
 from rmi_runtime.http.limits import HttpLimits
@@ -85,6 +86,8 @@ class HttpServer:
         limits: bounds.
         direct: routes to answer without the application.
         methods: those that some path takes; whoever asks with one that is none is told of them.
+        refusal: asked about requests whose clients wait for a word before they send the body; None:
+            they are all encouraged.
         headers: sent with every answer, names in lower case.
         on_refused: called with the status of each request that was refused before the
             application saw it.
@@ -103,6 +106,7 @@ class HttpServer:
         limits: HttpLimits | None = None,
         direct: DirectRoutes = NO_ROUTES,
         methods: Sequence[str] = METHODS_USUAL,
+        refusal: Refusal | None = None,
         headers: Mapping[str, str] = SECURITY_HEADERS,
         on_refused: Callable[[int], None] = lambda status: None,
         clock: Callable[[], float] = time.monotonic,
@@ -110,6 +114,7 @@ class HttpServer:
         self.app = app
         self.direct = direct
         self.methods = methods
+        self.refusal = refusal
         self.limits = limits or HttpLimits()
         self.on_refused = on_refused
         self.clock = clock

@@ -278,3 +278,20 @@ async def test_another_method_is_405(path: str, allowed: str) -> None:
         response = await g.http.delete(path)
         assert_problem(response, 405, "method_not_allowed")
         assert set(response.headers["allow"].split(", ")) >= set(allowed.split(", "))
+
+
+async def test_who_keeps_the_last_cursor_follows_what_is_added_behind_the_end() -> None:
+    async with gateway() as g:
+        seen: list[str] = []
+        after = None
+        for count in (0, 3, 4, 4, 9):
+            while len(g.messages.texts) < count:
+                g.messages.texts[f"id-{len(g.messages.texts)}"] = "text"
+            while True:
+                query = "?limit=2" if after is None else f"?limit=2&after={after}"
+                page = (await g.get(f"/messages{query}")).json()
+                seen += [m["id"] for m in page["messages"] if m["id"] not in seen]
+                if page["next"] is None:
+                    break
+                after = page["next"]
+            assert seen == list(g.messages.texts)
