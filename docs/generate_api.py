@@ -44,7 +44,7 @@ OFFERED = {
         *("clientDisconnect", "housekeeping", "objectsById", "locationStr", "natLocationStr"),
     },
     "Proxy": {"_call", "_set", "_batch", "_bind", "_close", "_connected"},
-    "SyncProxy": {"_call", "_batch", "_bind", "_close"},
+    "SyncProxy": {"_call", "_batch", "_bind", "_close", "_claim_ownership"},
 }
 DEFAULT_LENGTH_MAX = 50
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -12,7 +13,9 @@ from Pyro5.client import SerializedBlob
 
 from rmi_runtime import errors, wire
 from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
-from rmi_runtime.client_handshake import read_greeting, refusal
+from rmi_runtime.client_call import BadReply, SentCall, raised_there
+from rmi_runtime.client_handshake import peer_address, read_greeting, refusal
+from rmi_runtime.forked import drop_descriptor, never_free
 from rmi_runtime.serializers import BY_ID, Serializer
 
 log = logging.getLogger(__name__)
@@ -31,12 +34,6 @@ Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None]
 """The future of a call's result, its deadline, and where to put the reply's annotations."""
 
 
-class BadReply(errors.Indefinite):
-    """The server answered, but the answer cannot be read. The call may well have happened."""
-
-    code = "bad_reply"
-
-
 class ClientConnection(asyncio.Protocol):
     """One connection to a daemon. Made by :class:`rmi_runtime.Proxy`.
 
@@ -44,19 +41,28 @@ class ClientConnection(asyncio.Protocol):
         serializer: how requests are written, and replies are read.
         on_stream: makes the result of a call that answered with an item stream, from its id.
         compress: deflate large requests.
+        resting: calls are made while no loop runs.
 
     Attributes:
         closed: True as soon as the connection is of no more use.
         pipelining: the server answers out of order, and heeds deadlines.
         loop: where it lives.
+        home: the loop that runs when calls are made; None if it rests then.
     """
 
     def __init__(
-        self, serializer: Serializer, on_stream: Callable[[str], Any], *, compress: bool = False
+        self,
+        serializer: Serializer,
+        on_stream: Callable[[str], Any],
+        *,
+        compress: bool = False,
+        resting: bool = False,
     ) -> None:
         self.closed = False
         self.pipelining = False
         self.loop = asyncio.get_running_loop()
+        self.home = None if resting else self.loop
+        self._pid = os.getpid()
         self._serializer = serializer
         self._on_stream = on_stream
         self._compress = compress
@@ -128,6 +134,18 @@ class ClientConnection(asyncio.Protocol):
             self._request_size_bytes_max = int.from_bytes(granted[1:5], "big")
         return answer
 
+    @property
+    def inherited(self) -> bool:
+        """True if this process was forked by the one that made the connection."""
+        return os.getpid() != self._pid
+
+    def abandon(self) -> None:
+        """Leave an inherited connection to the parent process, which may go on using it."""
+        if not self.closed:
+            drop_descriptor(self.transport_fileno())
+        self.closed = True
+        never_free(self, self.loop)
+
     def forget(self) -> None:
         """Close as soon as no call is in flight: nobody will make more."""
         waiting = [future for future, _, _ in self._pending.values() if not future.done()]
@@ -137,11 +155,14 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     async def _close_after(self, waiting: list[asyncio.Future[Any]]) -> None:
-        await asyncio.wait(waiting)
+        await asyncio.gather(*waiting, return_exceptions=True)
         self.close()
 
     def close(self) -> None:
         """Send what waits, then close."""
+        if self.inherited:
+            self.abandon()
+            return
         self.closed = True
         if self._transport is not None:
             self._flush()
@@ -185,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
         annotations: Annotations | None = None,
         correlation_id: bytes | None = None,
         answer: dict[str, bytes] | None = None,
-    ) -> asyncio.Future[Any]:
+    ) -> SentCall:
         """Send a call; it leaves with all others of this turn of the loop.
 
         Args:
@@ -208,7 +229,9 @@ class ClientConnection(asyncio.Protocol):
             Exception: the arguments cannot be serialized.
         """
         if len(self._pending) >= INFLIGHT_MAX or len(self._out) >= UNSENT_MAX:
-            raise self._overloaded()
+            raise errors.Overloaded(
+                f"{len(self._pending)} calls are in flight on this connection: await some first"
+            )
         serializer_id = self._serializer.serializer_id
         if args and isinstance(args[0], SerializedBlob):
             payload, serializer_id, note = self._serialize_blob(object_id, method, args, kwargs)
@@ -222,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
         what = (wire.MSG_INVOKE, serializer_id, flags, seq, payload)
         data = self._encode(what, annotations, correlation_id, timeout_s)
         self._seq = seq
-        future: asyncio.Future[Any] = self.loop.create_future()
+        future = SentCall(loop=self.loop)
         self._send(data)
         if flags & wire.FLAG_ONEWAY:
             future.set_result(None)
@@ -232,12 +255,6 @@ class ClientConnection(asyncio.Protocol):
         if deadline < self._timer_at:
             self._arm(deadline)
         return future
-
-    def _overloaded(self) -> errors.Overloaded:
-        return errors.Overloaded(
-            f"{len(self._pending)} calls are in flight on this connection: "
-            "await some before making more"
-        )
 
     def _encode(
         self,
@@ -320,6 +337,8 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes have come."""
+        if self.closed or self._greeting.cancelled():  # it was given up, so nobody wants them
+            return
         for message in self._parser.feed(data):
             if message.type == wire.MSG_RESULT:
                 self._take(message)
@@ -332,7 +351,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _give_up(self, what: str) -> None:
         """End the connection: the peer does not keep to the protocol."""
-        log.warning("the server sent what makes no sense: %s", what)
+        why = f"what {peer_address(self._transport)} sent makes no sense: {what}"
+        if self._greeting.done():
+            log.warning("%s", why)
+        else:  # whoever connects is told instead
+            self._fail_all(f"{why}; is it a Pyro daemon?")
         self._abort()
 
     def _abort(self) -> None:
@@ -365,12 +388,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if not message.flags & wire.FLAG_EXCEPTION:
             future.set_result(result)
-        elif isinstance(result, StopIteration):  # futures refuse it
-            future.set_exception(StopAsyncIteration(*result.args))
-        elif isinstance(result, BaseException):
-            future.set_exception(result)
         else:
-            future.set_exception(BadReply("the server raised what is no exception"))
+            future.set_exception(raised_there(result))
 
     def _stream(self, message: wire.Message) -> Any:
         stream_id = message.annotations.get(wire.ANNOTATION_STREAM, b"")

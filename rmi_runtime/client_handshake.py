@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from rmi_runtime import errors, wire
@@ -42,3 +43,12 @@ def refusal(message: wire.Message, text: str) -> errors.RmiError:
     if cls is None or not cls.definite:
         cls = next((kind for words, kind in _STOCK_REFUSALS if words in text), errors.Forbidden)
     return cls(f"connection rejected: {text}")
+
+
+def peer_address(transport: asyncio.BaseTransport | None) -> str:
+    """Return where a connection leads, for messages: ``host:port``, or a path."""
+    name = transport.get_extra_info("peername") if transport else None
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(name or "a local socket")

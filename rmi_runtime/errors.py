@@ -11,7 +11,8 @@ RmiError
 │   ├── Overloaded               overloaded         RuntimeError       a bounded queue is full
 │   ├── Draining                 draining           ConnectionError    the service is leaving
 │   ├── Unavailable              unavailable        ConnectionError    nobody could be reached
-│   └── DeadlinePassed           deadline_passed    TimeoutError       dropped before it was begun
+│   ├── DeadlinePassed           deadline_passed    TimeoutError       dropped before it was begun
+│   └── Misused                  misused            RuntimeError       a client in the wrong place
 └── Indefinite                   the operation may have happened
     ├── ConnectionLost           connection_lost    ConnectionError    the reply will not come
     ├── CallTimeout              call_timeout       TimeoutError       no reply within the deadline
@@ -32,6 +33,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from Pyro5.errors import PyroError
 
 _classes_by_code: dict[str, type[RmiError]] = {}
 
@@ -163,6 +166,16 @@ class DeadlinePassed(Definite):
     code = "deadline_passed"
     http_status = 503
     builtin = TimeoutError
+
+
+class Misused(Definite, PyroError, RuntimeError):  # type: ignore[misc]
+    """A client was used where it may not be: in another thread, on another or a running loop.
+
+    It never leaves the process. Stock's proxies raise a plain ``PyroError`` instead.
+    """
+
+    code = "misused"
+    builtin = RuntimeError
 
 
 class ConnectionLost(Indefinite):

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl as tls
 import warnings
 import weakref
+from asyncio.events import _get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
-from Pyro5.core import DAEMON_NAME, URI
-from Pyro5.errors import PyroError
+from Pyro5.core import DAEMON_NAME
 from Pyro5.serializers import SerializerBase
 
 from rmi_runtime import errors, serializers, wire
 from rmi_runtime.client_connection import ClientConnection
-from rmi_runtime.proxy_names import Resolve, direct_uri
+from rmi_runtime.proxy_names import direct_uri
 from rmi_runtime.proxy_results import Batch, Member, RemoteStream
+from rmi_runtime.proxy_state import ProxyState
 from rmi_runtime.tls import connect_options
 
-DEFAULT_TIMEOUT_S = 10.0
 
-
-class Proxy:
+class Proxy(ProxyState):
     """Stands for a remote object: ``await proxy.method(...)``, ``await proxy.attribute``.
 
     The connection is made by the first call, or by entering the proxy with ``async with``, and made
@@ -46,41 +44,7 @@ class Proxy:
     A proxy that is dropped without being closed gives a ``ResourceWarning`` and closes itself.
     """
 
-    def __init__(
-        self,
-        uri: str | URI,
-        *,
-        handshake: object = "hello",
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        serializer: str = "msgpack",
-        ssl: tls.SSLContext | None = None,
-        resolve: Resolve | None = None,
-        correlation_id: bytes | None = None,
-        annotations: Mapping[str, bytes] | None = None,
-        compress: bool = False,
-    ) -> None:
-        if serializer not in serializers.BY_NAME:
-            raise ValueError(
-                f"unknown serializer {serializer!r}: expected one of {sorted(serializers.BY_NAME)}"
-            )
-        self._uri = uri if isinstance(uri, URI) else URI(uri)
-        self._handshake = handshake
-        self._timeout_s = timeout_s
-        self._serializer_name = serializer
-        self._ssl = ssl
-        self._resolve = resolve
-        self._correlation_id = correlation_id
-        self._annotations = annotations
-        self._compress = compress
-        self._connection: ClientConnection | None = None
-        self._direct: URI | None = None  # of the last connection
-        self._closings = 0
-        self._object_id = ""
-        self._loop: asyncio.AbstractEventLoop | None = None  # where it was connected last
-        self._methods: frozenset[str] = frozenset()
-        self._attrs: frozenset[str] = frozenset()
-        self._oneway: frozenset[str] = frozenset()
-        self._handshake_reply: object = None
+    _loop_rests: ClassVar[bool] = False  # while calls are made
 
     # -- calls
 
@@ -133,16 +97,23 @@ class Proxy:
             answer: a dictionary that takes the annotations of the reply.
 
         Returns:
-            An awaitable of the result.
+            An awaitable of the result, which ``asyncio.create_task`` takes as well. If the proxy is
+            connected, the call has been sent already, and need not be awaited.
 
         Raises:
+            Misused: the proxy is connected on another loop, which goes on; nothing was sent.
             Unavailable: no connection could be made; nothing was sent.
             ConnectionLost, CallTimeout: it was sent, and may have happened.
             Exception: whatever the remote method raises.
         """
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         connection = self._connection
-        if connection is None or connection.closed or connection.loop.is_closed():
+        running = _get_running_loop()
+        if (
+            connection is None
+            or connection.closed
+            or (running is not connection.home and running is not connection.loop)
+        ):
             return self._call_connecting(
                 method, args, kwargs, wait_s, flags, object_id, annotations, correlation_id, answer
             )
@@ -215,12 +186,14 @@ class Proxy:
             The connection.
 
         Raises:
+            Misused: it is connected on another loop, which goes on.
             Unavailable: nobody answers there.
             RmiError: the server, or the name server, refuses.
         """
         if self._loop is not (loop := asyncio.get_running_loop()):  # a lock is good for one only
             self._loop, self._connecting = loop, asyncio.Lock()
         wait_s = self._timeout_s if timeout_s is None else timeout_s
+        self._leave_other_loops()
         try:
             async with asyncio.timeout(wait_s), self._connecting:
                 if self._connection is None or not self._connected:
@@ -233,6 +206,18 @@ class Proxy:
                 return self._connection
         except TimeoutError:
             raise errors.Unavailable(f"could not connect to {self._uri} in {wait_s} s") from None
+
+    def _leave_other_loops(self) -> None:
+        connection = self._connection
+        if connection is None or connection.loop is self._loop:
+            return
+        if connection.inherited:
+            connection.abandon()
+        elif self._connected:
+            raise errors.Misused(
+                f"{self!r} is connected on another event loop: close it there, or make a proxy "
+                "for each loop; nothing was sent"
+            )
 
     async def _connect(self, timeout_s: float) -> ClientConnection:
         uri = await direct_uri(self._uri, self._resolve, self._ask_name_server, timeout_s)
@@ -273,15 +258,9 @@ class Proxy:
             return RemoteStream(proxy, stream_id)
 
         serializer = type(serializers.BY_NAME[self._serializer_name])(adopt)
-        return ClientConnection(serializer, stream, compress=self._compress)
-
-    def _learn(self, metadata: Any) -> None:
-        """Take note of what the object offers."""
-        try:
-            known = [frozenset(metadata[key]) for key in ("methods", "attrs", "oneway")]
-        except (TypeError, KeyError):
-            raise errors.Unavailable("the server did not tell what the object offers") from None
-        self._methods, self._attrs, self._oneway = known
+        return ClientConnection(
+            serializer, stream, compress=self._compress, resting=self._loop_rests
+        )
 
     async def _ask_name_server(
         self, name_server: str, method: str, args: Sequence[Any], timeout_s: float
@@ -302,6 +281,9 @@ class Proxy:
 
     def __del__(self) -> None:
         if not self._connected:
+            return
+        if self._connection is not None and self._connection.inherited:
+            self._connection.abandon()
             return
         warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, source=self, stacklevel=2)
         self._from_anywhere(ClientConnection.forget)
@@ -333,64 +315,9 @@ class Proxy:
     ) -> None:
         await self._close()
 
-    # -- travelling: a proxy sent to a peer is a proxy there
-
-    def _state(self) -> tuple[Any, ...]:
-        # The handshake stays here: it may hold a token.
-        return (
-            str(self._uri),
-            tuple(self._oneway),
-            tuple(self._methods),
-            tuple(self._attrs),
-            "hello",
-            None,
-        )
-
-    @classmethod
-    def _from_state(cls, state: Any, **options: Any) -> Proxy:
-        """Make a proxy of one that a peer sent. It dials nobody before it is used.
-
-        Args:
-            state: what came.
-            options: as for a new proxy.
-
-        Raises:
-            PyroError: the state makes no sense.
-        """
-        if not isinstance(state, (list, tuple)) or len(state) < 6 or not isinstance(state[0], str):
-            raise PyroError("a serialized proxy makes no sense: expected six values, a URI first")
-        uri, oneway, methods, attrs, handshake, _ = state[:6]
-        proxy = cls(uri, handshake=handshake, **options)
-        proxy._learn({"oneway": oneway, "methods": methods, "attrs": attrs})
-        return proxy
-
-    def _adopt(self, state: Any) -> Any:
-        """Make a proxy of one that came in a reply: it may do what this one may.
-
-        It keeps this one's TLS, and shows the same handshake data, which may hold a token, to this
-        one's server; to others it shows what came with it.
-        """
-        proxy = self._from_state(
-            state,
-            timeout_s=self._timeout_s,
-            serializer=self._serializer_name,
-            ssl=self._ssl,
-            resolve=self._resolve,
-            compress=self._compress,
-        )
-        if self._direct is not None and proxy._uri.location == self._direct.location:
-            proxy._handshake = self._handshake
-        return proxy
-
     def __repr__(self) -> str:
         state = "connected" if self._connected else "not connected"
         return f"<{type(self).__module__}.Proxy for {self._uri}, {state}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Proxy) and str(other._uri) == str(self._uri)
-
-    def __hash__(self) -> int:
-        return hash(str(self._uri))
 
 
 def _proxy_to_dict(proxy: Proxy) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import select
 import sys
 import warnings
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
 from Pyro5.core import URI
 from Pyro5.serializers import SerializerBase
 
+from rmi_runtime.forked import never_free
+from rmi_runtime.ownership import Ownership
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.proxy_results import Batch, RemoteStream
+from rmi_runtime.streams import CarriedStop
 
 T = TypeVar("T")
 
@@ -38,7 +42,8 @@ class SyncProxy:
         self._set_up(_Inner(uri, **options))
 
     def _set_up(self, proxy: Proxy) -> None:
-        self.__dict__.update(_proxy=proxy, _loop=None, _poll=None)
+        owner = Ownership("SyncProxy", "Proxy")
+        self.__dict__.update(_proxy=proxy, _loop=None, _poll=None, _owner=owner)
 
     # -- calls
 
@@ -50,22 +55,56 @@ class SyncProxy:
         **options: Any,
     ) -> Any:
         """Call a method by name, and wait for its result. All as :meth:`Proxy._call`."""
-        if self._proxy._connected:
-            self._notice_the_end()
-        result = self._run(self._proxy._call(method, args, kwargs, **options))
+        result = self._run(lambda: self._proxy._call(method, args, kwargs, **options))
         return _SyncStream(self, result) if isinstance(result, RemoteStream) else result
 
-    def _run(self, awaitable: Awaitable[T]) -> T:
+    def _run(self, begin: Callable[[], Awaitable[T]]) -> T:
+        """Begin something, and wait until it is done.
+
+        Args:
+            begin: does nothing before this thread is known to be the owner, and idle.
+
+        Raises:
+            Misused: it is not; nothing was begun.
+        """
+        self._leave_parent()
+        with self._owner:
+            if self._proxy._connected:
+                self._notice_the_end()
+            return self._wait_for(begin())
+
+    def _wait_for(self, awaitable: Awaitable[T]) -> T:
         loop = self._loop or self._open_loop()
         future = asyncio.ensure_future(awaitable, loop=loop)
         try:
             result: T = loop.run_until_complete(future)
-        except StopAsyncIteration as end:  # asyncio cannot carry the exception that it stands for
+        except CarriedStop as end:
             raise StopIteration(*end.args) from None
         except BaseException:
             future.cancel()  # if it was the user who interrupted: nobody waits any more
             raise
         return result
+
+    def _leave_parent(self) -> None:
+        """In a process forked since: leave loop and connection to the parent, and start anew."""
+        if not self._owner.moved_to_child():
+            return
+        self._abandon()
+        self._proxy._start_unconnected()
+        self.__dict__.update(_loop=None, _poll=None)
+
+    def _abandon(self) -> None:
+        if (connection := self._proxy._connection) is not None:
+            connection.abandon()
+        never_free(self._loop, self._poll, self._proxy._connection)
+
+    def _claim_ownership(self) -> None:
+        """Make the calling thread the owner, as stock's ``_pyroClaimOwnership``.
+
+        Raises:
+            Misused: a call of another thread is under way.
+        """
+        self._owner.claim()
 
     def _open_loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
@@ -79,7 +118,7 @@ class SyncProxy:
             poll.register(self._proxy._connection.transport_fileno(), select.POLLIN)
             self.__dict__["_poll"] = poll
         if self._poll.poll(0):
-            self._run(_turn_twice())
+            self._wait_for(_turn_twice())
             if not self._proxy._connected:
                 self.__dict__["_poll"] = None
 
@@ -156,17 +195,19 @@ class SyncProxy:
 
     def _bind(self) -> None:
         """Connect, unless connected. Raises as :meth:`Proxy._bind`."""
-        self._run(self._proxy._bind())
+        self._run(self._proxy._bind)
 
     def _close(self) -> None:
         """Close the connection and the private loop."""
-        if self._loop is None:
-            return
-        try:
-            self._run(self._proxy._close())
-        finally:
-            self._loop.close()
-            self.__dict__.update(_loop=None, _poll=None)
+        self._leave_parent()
+        with self._owner:
+            if self._loop is None:
+                return
+            try:
+                self._wait_for(self._proxy._close())
+            finally:
+                self._loop.close()
+                self.__dict__.update(_loop=None, _poll=None)
 
     def __enter__(self) -> SyncProxy:
         self._bind()
@@ -182,7 +223,12 @@ class SyncProxy:
 
     def __del__(self) -> None:
         loop = self.__dict__.get("_loop")
-        if loop is None or loop.is_closed() or loop.is_running():
+        if loop is None or loop.is_closed():
+            return
+        if self._owner.moved_to_child():
+            self._abandon()
+            return
+        if loop.is_running():
             return
         if self._proxy._connected:
             warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, 2, source=self)
@@ -193,7 +239,21 @@ class SyncProxy:
         return f"<{type(self).__module__}.SyncProxy for {self._proxy._uri}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SyncProxy) and other._proxy == self._proxy
+        return isinstance(other, SyncProxy) and bool(other._proxy == self._proxy)
+
+    # -- copies, not connected, of the thread that makes them; pickles: see ProxyState
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        made._set_up(copy.copy(self._proxy))
+        return made
+
+    def __getstate__(self) -> Proxy:
+        proxy: Proxy = self._proxy
+        return proxy
+
+    def __setstate__(self, state: Proxy) -> None:
+        self._set_up(state)
 
     def __hash__(self) -> int:
         return hash(self._proxy)
@@ -201,6 +261,8 @@ class SyncProxy:
 
 class _Inner(Proxy):
     """The proxy inside: what comes to it goes to those who do not await."""
+
+    _loop_rests = True
 
     def _adopt(self, state: Any) -> Any:
         outer = SyncProxy.__new__(SyncProxy)
@@ -216,11 +278,14 @@ class _SyncStream(Iterator[Any]):
         self._stream = stream
 
     def __next__(self) -> Any:
-        return self._proxy._run(self._stream.__anext__())
+        try:
+            return self._proxy._run(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
 
     def close(self) -> None:
         """Tell the server that no more items are wanted."""
-        self._proxy._run(self._stream.aclose())
+        self._proxy._run(self._stream.aclose)
 
 
 class SyncBatch(Batch):
@@ -232,7 +297,8 @@ class SyncBatch(Batch):
 
     def __call__(self, *, oneway: bool = False) -> Iterator[Any]:  # type: ignore[override]
         """Send the calls and wait for the results; see :meth:`Batch.__call__`."""
-        return self._run(super().__call__(oneway=oneway))
+        send = super().__call__
+        return self._run(lambda: send(oneway=oneway))
 
 
 async def _turn_twice() -> None:

@@ -263,7 +263,10 @@ class _Items(Iterator[Any]):
         self._stream = stream
 
     def __next__(self) -> Any:
-        return self._thread.run(self._stream.__anext__())
+        try:
+            return self._thread.run(self._stream.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
 
     def close(self) -> None:
         self._thread.run(self._stream.aclose())
@@ -304,7 +307,9 @@ class _SyncClient(_OurClient):
     def break_connection(self) -> None:
         connection = self.proxy._proxy._connection
         connection._transport.abort()
-        self.proxy._run(eventually(lambda: connection.closed))  # its loop rests between calls
+        self.proxy._run(
+            lambda: eventually(lambda: connection.closed)
+        )  # its loop rests between calls
 
     def close(self) -> None:
         self.proxy._close()

@@ -9,6 +9,8 @@ from typing import Any
 
 import uvloop
 
+from rmi_runtime.streams import CarriedStop
+
 
 class LoopThread:
     """Runs coroutines for other threads."""
@@ -29,7 +31,7 @@ class LoopThread:
 
         result, error = asyncio.run_coroutine_threadsafe(finish(), self.loop).result(timeout_s)
         if error is not None:
-            raise StopIteration(*error.args) if type(error) is StopAsyncIteration else error
+            raise StopIteration(*error.args) if isinstance(error, CarriedStop) else error
         return result
 
     def call(self, function: Any, *args: Any) -> Any:

@@ -232,7 +232,7 @@ def generator_exit(world: World) -> None:
     assert client.call("fine") == "fine"
 
 
-@row("exceptions", "StopAsyncIteration of a method arrives as itself", clients="stock")
+@row("exceptions", "StopAsyncIteration of a method arrives as itself")
 def stop_async_iteration(world: World) -> None:
     with pytest.raises(StopAsyncIteration, match="enough"):
         world.client(Thrower()).call("stops_async")

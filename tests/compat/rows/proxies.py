@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import Pyro5.api
@@ -232,6 +235,41 @@ def adopted(world: World) -> None:
     world.start_server(greet=greet)
     client = world.client(Bank(), handshake="secret")
     assert world.adopt(client.call("open", "Ada")).get("owner") == "Ada"
+
+
+@row("proxies", "a copy, deep or not, and a pickle: not connected, and good for the same object")
+def copies(world: World) -> None:
+    def greet(data: Any) -> str:
+        if data != "secret":
+            raise ValueError("go away")
+        return "welcome"
+
+    world.start_server(greet=greet)
+    client = world.client(Account("Ada"), handshake="secret")
+    assert client.get("owner") == "Ada"
+    proxy = client.proxy
+    for remade in (copy.copy(proxy), copy.deepcopy(proxy), pickle.loads(pickle.dumps(proxy))):
+        assert remade is not proxy
+        assert remade == proxy
+        assert world.adopt(remade).get("owner") == "Ada"
+    assert client.get("owner") == "Ada"
+
+
+@row(
+    "proxies",
+    "a thread that is not the owner is refused; it may claim the proxy",
+    clients="stock sync",
+)
+def ownership(world: World) -> None:
+    client = world.client(Account("Ada"))
+    assert client.get("owner") == "Ada"
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(Pyro5.errors.PyroError, match="not the owner"):
+            pool.submit(client.get, "owner").result(10)
+        claim = "_pyroClaimOwnership" if world.direction.client == "stock" else "_claim_ownership"
+        pool.submit(getattr(client.proxy, claim)).result(10)
+        assert pool.submit(client.get, "owner").result(10) == "Ada"
+    getattr(client.proxy, claim)()
 
 
 @row("proxies", "weak registration: an object that nobody holds is gone")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,6 +33,9 @@ class Thing:
 
     def echo(self, value: Any) -> Any:
         return value
+
+    def divide(self, dividend: int, divisor: int) -> int:
+        return dividend // divisor
 
     async def wait(self) -> str:
         self.begun += 1
@@ -287,3 +292,46 @@ async def test_a_future_survives_the_proxy_that_made_it() -> None:
         thing.go.set()
         assert await call == "waited"
         await eventually(lambda: daemon.stats()["connections"] == 0)
+
+
+async def _in_a_group(call: Callable[[], Any]) -> Any:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(call())
+    return task.result()
+
+
+AWAITED: list[Callable[[Callable[[], Any]], Any]] = [
+    lambda call: asyncio.create_task(call()),
+    lambda call: asyncio.ensure_future(call()),
+    lambda call: asyncio.wait_for(call(), 10),
+    lambda call: asyncio.shield(call()),
+    lambda call: asyncio.gather(call()),
+    lambda call: next(asyncio.as_completed([call()])),
+    _in_a_group,
+]
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_a_call_is_taken_by_all_that_asyncio_awaits_with(connected: bool) -> None:
+    async with Daemon() as daemon:
+        for awaited in AWAITED:
+            proxy = Proxy(daemon.register(Thing()))
+            if connected:
+                await proxy._bind()
+            assert await awaited(partial(proxy.echo, 5)) in (5, [5])
+            with pytest.raises((ZeroDivisionError, ExceptionGroup)):
+                await awaited(partial(proxy.divide, 1, 0))
+            await proxy._close()
+
+
+async def test_a_call_on_a_connected_proxy_is_sent_at_once_and_need_not_be_awaited() -> None:
+    thing = Thing()
+    async with Daemon() as daemon, Proxy(daemon.register(thing)) as proxy:
+        sent = proxy.echo(1)
+        assert await proxy.echo(2) == 2
+        assert sent.done()
+        task = asyncio.create_task(proxy.echo(3))
+        task.cancel()  # before it has begun
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await proxy.echo(4) == 4

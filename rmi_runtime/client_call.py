@@ -1,0 +1,63 @@
+"""What a call on a connected proxy returns: a future that may be made a task as well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any
+
+from rmi_runtime import errors
+from rmi_runtime.streams import CarriedStop
+
+
+class BadReply(errors.Indefinite):
+    """The server answered, but the answer cannot be read. The call may well have happened."""
+
+    code = "bad_reply"
+
+
+def raised_there(result: object) -> BaseException:
+    """Return what a call raises here for what the server says that it raised there.
+
+    Args:
+        result: what came; not always an exception.
+
+    Returns:
+        The exception; :class:`CarriedStop` for a ``StopIteration``, which futures refuse.
+    """
+    if isinstance(result, StopIteration):
+        return CarriedStop(*result.args)
+    if isinstance(result, BaseException):
+        return result
+    return BadReply("the server raised what is no exception")
+
+
+class SentCall(asyncio.Future[Any]):
+    """The result of a call that has been sent.
+
+    It is a future, so that thousands of them need no task each, and nobody has to await it. It is a
+    coroutine too (``collections.abc.Coroutine``), because ``asyncio.create_task`` and
+    ``TaskGroup.create_task`` take nothing else.
+    """
+
+    __slots__ = ("_steps",)
+
+    _steps: Generator[Any, None, Any]
+
+    def _started(self) -> Generator[Any, None, Any]:
+        if not hasattr(self, "_steps"):
+            self._steps = self.__await__()
+        return self._steps
+
+    def send(self, value: None) -> Any:
+        """Go on, as a coroutine does; for the task that runs it."""
+        return self._started().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an exception inside, as into a coroutine; for the task that runs it."""
+        self.cancel()  # a task may be cancelled before it begins: nobody waits for the reply then
+        return self._started().throw(*error)
+
+    def close(self) -> None:
+        """Give up waiting, as a coroutine that is closed."""
+        self.cancel()
