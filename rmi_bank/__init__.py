@@ -5,7 +5,7 @@ Everything that code outside this package uses is here; the errors are in ``rmi_
 
 from rmi_bank import errors
 from rmi_bank.business import BusinessObject, open_business, run_business
-from rmi_bank.client import BankClient, SyncBankClient
+from rmi_bank.client import BankClient
 from rmi_bank.data import DataObject, open_data, run_data
 from rmi_bank.gateway_bank import BankGateway
 from rmi_bank.nameserver import run_nameserver
@@ -19,6 +19,7 @@ from rmi_bank.operations import (
 )
 from rmi_bank.request_ids import new_request_id
 from rmi_bank.stores.sqlite import SqliteLedger
+from rmi_bank.sync_client import SyncBankClient
 
 __all__ = [
     "BalanceQuery",

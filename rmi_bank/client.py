@@ -1,4 +1,4 @@
-"""The bank for programs: one asyncio client and one for plain scripts.
+"""The bank for programs that await; for plain scripts see :mod:`rmi_bank.sync_client`.
 
 Every change carries a request id, made here unless it is given. A call that failed, or whose
 answer was lost, is repeated with the same id through whichever business object answers, until the
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from rmi_bank.errors import LockTimeout, StoreFull
 from rmi_bank.request_ids import new_request_id
@@ -21,6 +21,8 @@ from rmi_runtime.errors import (
     DeadlinePassed,
     Forbidden,
     Indefinite,
+    InvalidRequest,
+    Misused,
     Overloaded,
     RmiError,
     Unauthenticated,
@@ -35,8 +37,6 @@ _PASSING = (LockTimeout, StoreFull, DeadlinePassed)  # Endpoints sees to the res
 
 _INCONCLUSIVE = (Forbidden, Overloaded, Unauthenticated, Unavailable)
 """Refusals that say nothing of an earlier try whose answer was lost."""
-
-T = TypeVar("T")
 
 
 class BankClient:
@@ -73,9 +73,11 @@ class BankClient:
             policy="less_busy",
             timeout_s=timeout_s,
         )
+        self._loop: asyncio.AbstractEventLoop | None = None  # where it was entered
 
     async def __aenter__(self) -> BankClient:
         await self._business.__aenter__()
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -84,6 +86,7 @@ class BankClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._loop = None
         await self._business.__aexit__(kind, error, trace)
         await self._name_servers.aclose()
 
@@ -176,7 +179,7 @@ class BankClient:
             operation
             if "request_id" in operation or operation.get("type") == "balance"
             else {"request_id": new_request_id(), **operation}
-            for operation in operations
+            for operation in _dictionaries(operations)
         ]
         try:
             found: list[dict[str, Any]] = await self._call("execute", keyed)
@@ -196,6 +199,11 @@ class BankClient:
 
     async def _call(self, method: str, *args: Any) -> Any:
         """Call until there is an answer that stands, or the deadline has come."""
+        if self._loop is not asyncio.get_running_loop():
+            raise Misused(
+                "use this client in an async with statement, on the loop where it was entered; "
+                "nothing was sent"
+            )
         deadline_s = time.monotonic() + self._timeout_s
         pause_s = 0.01
         in_doubt: Indefinite | None = None
@@ -216,93 +224,17 @@ class BankClient:
             pause_s = min(2 * pause_s, _PAUSE_S_MAX)
 
 
-class SyncBankClient:
-    """The same for plain scripts: no threads, every method blocks until its answer is there::
-
-        with SyncBankClient(token=token) as bank:
-            bank.transfer(1, 2, 50)
-
-    Args:
-        name_servers: ``host:port`` of each.
-        options: see :class:`BankClient`.
-    """
-
-    def __init__(
-        self, name_servers: Sequence[str] = (DEFAULT_NAME_SERVER,), **options: Any
-    ) -> None:
-        self._runner = asyncio.Runner()
-        self._client: BankClient | None = None
-        self._make: Callable[[], BankClient] = lambda: BankClient(name_servers, **options)
-
-    def __enter__(self) -> SyncBankClient:
-        async def enter() -> BankClient:
-            return await self._make().__aenter__()
-
-        self._client = self._runner.run(enter())
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        client, self._client = self._client, None
-        try:
-            if client is not None:
-                self._runner.run(client.__aexit__(kind, error, trace))
-        finally:
-            self._runner.close()
-
-    def deposit(
-        self, account: int, amount: int, *, request_id: str | None = None
-    ) -> dict[str, Any]:
-        """See :meth:`BankClient.deposit`."""
-        return self._run(lambda bank: bank.deposit(account, amount, request_id=request_id))
-
-    def withdraw(
-        self, account: int, amount: int, *, request_id: str | None = None
-    ) -> dict[str, Any]:
-        """See :meth:`BankClient.withdraw`."""
-        return self._run(lambda bank: bank.withdraw(account, amount, request_id=request_id))
-
-    def transfer(
-        self, source: int, target: int, amount: int, *, request_id: str | None = None
-    ) -> dict[str, Any]:
-        """See :meth:`BankClient.transfer`."""
-        return self._run(lambda bank: bank.transfer(source, target, amount, request_id=request_id))
-
-    def open_account(
-        self,
-        account: int,
-        balance: int = 0,
-        owner: int | None = None,
-        *,
-        request_id: str | None = None,
-    ) -> dict[str, Any]:
-        """See :meth:`BankClient.open_account`."""
-        return self._run(
-            lambda bank: bank.open_account(account, balance, owner, request_id=request_id)
+def _dictionaries(operations: object) -> list[Mapping[str, Any]]:
+    if isinstance(operations, (str, bytes, Mapping)) or not isinstance(operations, Iterable):
+        raise InvalidRequest(
+            f"operations must be a list of dictionaries, not {type(operations).__name__}",
+            field="operations",
         )
-
-    def balance(self, account: int) -> int:
-        """See :meth:`BankClient.balance`."""
-        return self._run(lambda bank: bank.balance(account))
-
-    def statement(self, account: int, after: int = 0, limit: int = 100) -> dict[str, Any]:
-        """See :meth:`BankClient.statement`."""
-        return self._run(lambda bank: bank.statement(account, after, limit))
-
-    def execute(self, operations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See :meth:`BankClient.execute`."""
-        return self._run(lambda bank: bank.execute(operations))
-
-    def _run(self, call: Callable[[BankClient], Awaitable[T]]) -> T:
-        client = self._client
-        if client is None:
-            raise RuntimeError("use this client in a with statement")
-
-        async def run() -> T:
-            return await call(client)
-
-        return self._runner.run(run())
+    listed = list(operations)
+    for place, operation in enumerate(listed):
+        if not isinstance(operation, Mapping):
+            raise InvalidRequest(
+                f"operation {place} must be a dictionary, not {type(operation).__name__}",
+                field="operations",
+            )
+    return listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rmi_runtime.errors import (
     DeadlinePassed,
     Forbidden,
     Interrupted,
+    InvalidRequest,
     RmiError,
     Unavailable,
 )
@@ -40,6 +42,7 @@ def make_client(*answers: Any) -> tuple[BankClient, Business]:
     client = BankClient(token="t", timeout_s=0.1)
     business = Business(*answers)
     client._business = business  # type: ignore[assignment]
+    client._loop = asyncio.get_running_loop()  # as if it had been entered
     return client, business
 
 
@@ -122,3 +125,13 @@ async def test_a_name_server_is_not_shown_the_token() -> None:
     client = BankClient(token="secret")
     assert client._name_servers._handshake == "hello"
     assert client._business._handshake == {"token": "secret"}
+
+
+@pytest.mark.parametrize("operations", ["x", b"x", 5, {"type": "balance"}, ["x"], [None]])
+async def test_what_is_no_list_of_dictionaries_is_refused_before_it_is_sent(
+    operations: Any,
+) -> None:
+    client, business = make_client(DONE)
+    with pytest.raises(InvalidRequest, match="dictionar"):
+        await client.execute(operations)
+    assert not business.calls
