@@ -5,5 +5,6 @@ supervisor, plan       which services, in which order; start, restart, stop
 zygote, processes      forking service processes, and hearing of them
 services               one service each, by hand
 status, tokens, accounts, config       questions to the running system
-cli, options, failures what all commands share
+cli, commands           where it begins, and what commands there are
+options, failures       what all commands share
 """

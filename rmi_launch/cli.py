@@ -1,71 +1,59 @@
-"""The ``rmi`` command. A command's module is loaded when the command is used."""
+"""Where the ``rmi`` command begins: what has to be in order before anything large is loaded."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import resource
+import signal
 import sys
-from collections.abc import Mapping
+from types import FrameType
 
-import click
-
-COMMANDS: Mapping[str, str] = {
-    "up": "rmi_launch.up:up",
-    "status": "rmi_launch.status:status",
-    "token": "rmi_launch.tokens:token",
-    "account": "rmi_launch.accounts:account",
-    "certs": "rmi_launch.certs:certs",
-    "config": "rmi_launch.config:config",
-    "bench": "rmi_launch.bench:bench",
-    "torture": "rmi_launch.torture:torture",
-    "map-stats": "rmi_launch.map_stats:map_stats",
-    "hazelcast": "rmi_launch.hazelcast:hazelcast",
-    "nameserver": "rmi_launch.services:nameserver",
-    "data": "rmi_launch.services:data",
-    "business": "rmi_launch.services:business",
-    "facade": "rmi_launch.services:facade",
-    "logger": "rmi_launch.services:logger",
-    "messages": "rmi_launch.services:messages",
-    "gateway": "rmi_launch.services:gateway",
-}
-"""Every command, and where it is."""
-
-
-class _Commands(click.Group):
-    """The group of :data:`COMMANDS`, in their order."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="rmi-bank-msg", prog_name="rmi")
-def rmi() -> None:
-    """A bank and a message log made of Pyro5 objects, and what runs them.
-
-    `rmi up` starts everything; the other commands ask the running system, or start one service
-    by hand.
-    """
+INTERRUPTED = 130
+WRONG_USE = 2
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     os.umask(0o077)  # whatever is written is its owner's: books, logs, keys
+    open_streams()
+    # Loading takes half a second, and Ctrl-C is to end it as quietly as anything later.
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, _leave)
     raise_file_limit()
     try:
-        # Loaded here, so that Ctrl-C during the half second this takes ends as quietly as later.
+        from rmi_launch.commands import rmi  # noqa: PLC0415
         from rmi_launch.failures import run  # noqa: PLC0415
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except ValueError as error:
+        # Pyro5 reads its PYRO_* variables when it is loaded, and does not start with a wrong one.
+        if not any(name.startswith("PYRO_") for name in os.environ):
+            raise
+        print(f"rmi: environment: {error}; correct it, or unset that variable", file=sys.stderr)
+        sys.exit(WRONG_USE)
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(lambda: rmi.main(standalone_mode=False)))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
+def open_streams() -> None:
+    """Let what was started without stdin, stdout or stderr (``rmi up >&-``) have them go nowhere.
+
+    Otherwise the next file that is opened would be taken for the one that is missing.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(fd, True)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def raise_file_limit() -> None:

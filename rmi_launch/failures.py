@@ -9,7 +9,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import sqlite3
 import sys
 from collections.abc import Callable
 
@@ -22,6 +25,9 @@ FAILED = 1
 WRONG_USE = 2
 NOT_RUNNING = 3
 INTERRUPTED = 130
+
+_WITHOUT_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG)
+"""Errors whose advice holds whichever file it was."""
 
 
 class NotRunning(Unavailable):
@@ -44,7 +50,7 @@ def run(command: Callable[[], object]) -> int:
         # The reader of our output has had enough (rmi status | head): no reason to complain.
         forget_stdout()
         return FAILED
-    except (RmiError, OSError, click.Abort, KeyboardInterrupt) as error:
+    except (RmiError, OSError, sqlite3.Error, click.Abort, KeyboardInterrupt) as error:
         exit_code, message = _judge(error)
         print(f"rmi: {message}", file=sys.stderr)
         return exit_code
@@ -66,7 +72,37 @@ def _judge(error: BaseException) -> tuple[int, str]:
             return NOT_RUNNING, error.message
         case RmiError():
             return FAILED, error.message
-        case OSError():
-            return FAILED, str(error)
+        case OSError() | sqlite3.Error():
+            return FAILED, said(error)
         case _:
             return INTERRUPTED, "interrupted"
+
+
+def said(error: OSError | sqlite3.Error) -> str:
+    """Return one line on what the operating system or SQLite refused, and what to do about it."""
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    if isinstance(error, sqlite3.Error):
+        return f"{notes}{error}; look at the disk's space, its rights, and the limits (ulimit -a)"
+    what = error.strerror or str(error)
+    if error.filename is not None:
+        what = f"{os.fsdecode(error.filename)}: {what}"
+        return f"{notes}{what}{_advice(error.errno)}"
+    return f"{notes}{what}{_advice(error.errno) if error.errno in _WITHOUT_NAME else ''}"
+
+
+def _advice(number: int | None) -> str:
+    """Return what to do about an error of the operating system, by its number."""
+    match number:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "; free some space on that disk, or choose another with --data-dir"
+        case errno.EISDIR | errno.ENOTDIR:
+            return "; the one where the other is expected: move it away"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "; whoever runs this needs the right to read and write there"
+        case errno.EMFILE | errno.ENFILE:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return f"; {limit} are allowed here, and 1,024 will do: raise it with ulimit -n"
+        case errno.EFBIG:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            return f"; files may have {limit:,} bytes here: raise it with ulimit -f"
+    return ""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from rmi_launch.cli import rmi
+from rmi_launch.commands import rmi
 from rmi_runtime.settings import FIELDS, OTHER_VARIABLES, rule_of
 
 _HEAD = """\

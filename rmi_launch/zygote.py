@@ -35,6 +35,7 @@ import os
 import selectors
 import signal
 import socket
+import sqlite3
 import sys
 import time
 import traceback
@@ -43,6 +44,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
+from rmi_launch.failures import said
 from rmi_runtime import Settings
 from rmi_runtime.errors import RmiError
 
@@ -205,6 +207,8 @@ def _run_child(
         status = 0
     except RmiError as error:
         print(f"{request['name']}: {error.message}", file=sys.stderr)
+    except (OSError, sqlite3.Error) as error:
+        print(f"{request['name']}: {said(error)}", file=sys.stderr)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:

@@ -181,6 +181,8 @@ class SqliteThread:
         except BaseException as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, sqlite3.Error):
+                error.add_note(str(self._path))
             _tell(loop, opened, None, self._damaged(error) or error)
             return
         _tell(loop, opened, None, None)
@@ -202,7 +204,7 @@ class SqliteThread:
             return None
         return Conflict(
             f"{self._path} is damaged, or no SQLite database ({error}); put a good copy in its "
-            "place, or move it and its -wal file away to begin anew"
+            "place, or move it, its -wal and its .id file away to begin anew"
         )
 
 

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from rmi_launch import failures
-from rmi_launch.cli import COMMANDS, raise_file_limit, rmi
+from rmi_launch.cli import raise_file_limit
+from rmi_launch.commands import COMMANDS, rmi
 from rmi_launch.failures import run
 from rmi_launch.supervisor import StartFailed
 from rmi_launch.up import AddressInUse, refuse_taken_addresses

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmi_launch.cli import COMMANDS
+from rmi_launch.commands import COMMANDS
 from rmi_launch.reference import reference
 from rmi_runtime.settings import FIELDS
 
