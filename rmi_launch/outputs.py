@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -50,14 +51,36 @@ async def keep_bounded(log_dir: Path, names: Iterable[str]) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def output_tail(log_dir: Path, name: str, lines_max: int = 15) -> str:
-    """Return the last lines that the process *name* printed, or an empty text."""
+def output_size_bytes(log_dir: Path, name: str) -> int:
+    """Return how much the process *name* has printed so far, as far as it was kept."""
+    try:
+        return _path(log_dir, name).stat().st_size
+    except OSError:
+        return 0
+
+
+def output_tail(log_dir: Path, name: str, lines_max: int = 15, *, after_bytes: int = 0) -> str:
+    """Return the last lines that the process *name* printed, or an empty text.
+
+    Args:
+        log_dir: where its output is.
+        name: of the process.
+        lines_max: how many lines at most.
+        after_bytes: the size of the output before; what was printed earlier is left out, unless it
+            was emptied since.
+    """
     try:
         with _path(log_dir, name).open("rb") as output:
-            text = last_lines(output, _TAIL_SIZE_BYTES).decode(errors="replace")
+            size_bytes = output.seek(0, os.SEEK_END)
+            start = after_bytes if after_bytes <= size_bytes else 0
+            if size_bytes - start > _TAIL_SIZE_BYTES:
+                printed = last_lines(output, _TAIL_SIZE_BYTES)
+            else:
+                output.seek(start)
+                printed = output.read(_TAIL_SIZE_BYTES)
     except FileNotFoundError:
         return ""
-    return "\n".join(text.splitlines()[-lines_max:])
+    return "\n".join(printed.decode(errors="replace").splitlines()[-lines_max:])
 
 
 def _path(log_dir: Path, name: str) -> Path:

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rmi_launch.outputs import open_output
+from rmi_launch.failures import said
+from rmi_launch.outputs import open_output, output_size_bytes
 from rmi_launch.plan import ServiceSpec
 from rmi_runtime import Settings
 
@@ -36,12 +37,14 @@ class ServiceProcess:
     Attributes:
         pid: process id, None until the zygote has told it.
         ready: what the service said when it was ready; cancelled if it ends before.
+        not_started: what prevented it from being started at all, or an empty text.
         exited: its exit status; negative: the number of the signal that ended it.
     """
 
     def __init__(self, zygote: ZygoteProcess, spawn_id: int, name: str, ready_fd: int) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
+        self.not_started = ""
         self.pid: int | None = None
         self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.exited: asyncio.Future[int] = loop.create_future()
@@ -95,11 +98,17 @@ class ZygoteProcess:
 
     Attributes:
         lost: set when the zygote ended although nobody told it to.
+        printed_bytes: size of its output before it was started.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], control: socket.socket, lifeline_fd: int
+        self,
+        process: subprocess.Popen[bytes],
+        control: socket.socket,
+        lifeline_fd: int,
+        printed_bytes: int = 0,
     ) -> None:
+        self.printed_bytes = printed_bytes
         self.lost = asyncio.Event()
         self.pid = process.pid
         self._process = process
@@ -133,6 +142,7 @@ class ZygoteProcess:
         command += [f"--grace-s={grace_s}", *preload]
         try:
             with open_output(log_dir, ZYGOTE) as output:
+                printed_bytes = output_size_bytes(log_dir, ZYGOTE)
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -147,7 +157,7 @@ class ZygoteProcess:
         finally:
             theirs.close()
             os.close(lifeline_read_fd)
-        return cls(process, ours, lifeline_fd)
+        return cls(process, ours, lifeline_fd, printed_bytes)
 
     def __enter__(self) -> ZygoteProcess:
         return self
@@ -203,7 +213,7 @@ class ZygoteProcess:
             process.end(UNKNOWN_STATUS)
         except OSError as error:
             # The disk is full, or there are too many files: a start that failed, like any other.
-            print(f"{spec.name} cannot be started: {error}", file=sys.stderr)
+            process.not_started = f"it cannot be started: {said(error)}"
             del self._services[spawn_id]
             process.end(UNKNOWN_STATUS)
         finally:

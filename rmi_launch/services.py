@@ -17,8 +17,10 @@ from rmi_launch import data_dir
 from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, with_settings
 from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
+from rmi_launch.supervisor import StartFailed
 from rmi_launch.zygote import log_to_stderr
 from rmi_runtime import Loaded, Settings
+from rmi_runtime.errors import Unavailable
 
 _COMMON = ("data_dir", "host", "ns", "insecure", *TLS_SETTINGS, "log_level")
 _LOGGED = (*_COMMON, *OPERATION_LOG_SETTINGS)
@@ -118,7 +120,10 @@ def run_by_hand(spec: ServiceSpec, settings: Settings) -> None:
         _told_when_ready() as ready_fd,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_serve(service(settings, *spec.args), spec.name, settings, ready_fd))
+        try:
+            runner.run(_serve(service(settings, *spec.args), spec.name, settings, ready_fd))
+        except Unavailable as error:  # it is the service itself that cannot be there
+            raise StartFailed(error.message, service=spec.name) from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rmi_launch.backoff import Backoff
-from rmi_launch.outputs import keep_bounded, output_tail
+from rmi_launch.outputs import keep_bounded, output_size_bytes, output_tail
 from rmi_launch.plan import NAMESERVER, ServiceSpec, is_gateway
 from rmi_launch.processes import ZYGOTE, ServiceProcess, ZygoteProcess
 from rmi_runtime import Settings
@@ -58,6 +58,7 @@ class Service:
         address: ``host:port`` it said when it was ready, or an empty text.
         restarts: how often it was started again.
         why: what happened last, for people.
+        printed_bytes: size of its output before its newest process.
     """
 
     spec: ServiceSpec
@@ -66,6 +67,7 @@ class Service:
     address: str = ""
     restarts: int = 0
     why: str = ""
+    printed_bytes: int = 0
     backoff: Backoff = field(default_factory=Backoff)
     first_start: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -202,6 +204,7 @@ class Supervisor:
 
     async def _live(self, service: Service) -> float:
         """Run *service* once, from its start to its end; return how long it was ready, in s."""
+        service.printed_bytes = output_size_bytes(self._log_dir, service.name)
         process = self._zygote.spawn(service.spec, self.settings, self._log_dir)
         service.process = process
         self._change(service, State.STARTING, "started")
@@ -224,7 +227,7 @@ class Supervisor:
             if not service.first_start.done():
                 service.first_start.set_result(None)
         status = await asyncio.shield(process.exited)
-        service.why = _how_ended(status)
+        service.why = process.not_started or _how_ended(status)
         return 0.0 if process.ready.cancelled() else time.monotonic() - since
 
     def _keep_port(self, service: Service) -> None:
@@ -236,12 +239,16 @@ class Supervisor:
             self.settings = dataclasses.replace(self.settings, http=service.address)
 
     def _start_failed(self, service: Service) -> StartFailed:
-        culprit = ZYGOTE if self._zygote.lost.is_set() else service.name
-        tail = output_tail(self._log_dir, culprit)
+        lost = self._zygote.lost.is_set()
+        culprit = ZYGOTE if lost else service.name
+        before_bytes = self._zygote.printed_bytes if lost else service.printed_bytes
+        tail = output_tail(self._log_dir, culprit, after_bytes=before_bytes)
         path = self._log_dir / f"{culprit}.out"
         said = f"Its last words, from {path}:\n{tail}" if tail else f"It said nothing in {path}."
+        if service.process is not None and service.process.not_started:
+            said = ""
         return StartFailed(
-            f"{service.name} did not start: {service.why}. {said}", service=service.name
+            f"{service.name} did not start: {service.why}. {said}".rstrip(), service=service.name
         )
 
     def _change(self, service: Service, state: State, why: str) -> None:

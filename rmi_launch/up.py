@@ -208,7 +208,7 @@ class _Run:
         data_dir.write_running(settings.data_dir, running | {"services": services})
 
     def _zygote_lost(self) -> StartFailed:
-        tail = output_tail(self._log_dir, ZYGOTE)
+        tail = output_tail(self._log_dir, ZYGOTE, after_bytes=self._zygote.printed_bytes)
         return StartFailed(
             "the process that starts the services has ended, so no dead service could be started "
             f"again; everything is stopped. Its last words: {tail or 'none'}",

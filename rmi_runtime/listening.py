@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Final
 
@@ -20,8 +21,25 @@ def bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, s
         The socket, and its location in Pyro's notation.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: the address cannot be bound; its text names the address.
     """
+    try:
+        return _bind(host, port, unixsocket)
+    except OSError as error:
+        where = unixsocket or (f"{host}:{port}" if port else host)
+        what = f"cannot listen on {where}: {error.strerror or error}; {_advice(error.errno)}"
+        raise type(error)(error.errno, what) from None
+
+
+def _advice(number: int | None) -> str:
+    if number == errno.EADDRINUSE:
+        return "stop what listens there, or choose another address"
+    if number == errno.EACCES:
+        return "choose a port of 1024 or above, or a path that may be written"
+    return "choose an address of this machine"
+
+
+def _bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, str]:
     if unixsocket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
