@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from rmi_bank.rules import ROLES
 from rmi_bank.stores import Ledger, NewToken, Token
+from rmi_bank.stores.sqlite import now_us
 from rmi_bank.values import checked_int, checked_limit, iso_time
 from rmi_runtime import allow, expose, hash_token, new_token
 from rmi_runtime.errors import InvalidRequest, NotFound
@@ -40,8 +41,8 @@ class TokenDesk(ABC):
             life_s: how many seconds it is good; None: until it is revoked.
 
         Returns:
-            ``{"id", "client", "role", "created_at", "expires_at", "revoked_at", "token"}``. Nobody
-            can find out the token later.
+            ``{"id", "client", "role", "created_at", "expires_at", "revoked_at", "state",
+            "token"}``. Nobody can find out the token later.
 
         Raises:
             InvalidRequest: an argument is of the wrong type or out of range.
@@ -60,7 +61,7 @@ class TokenDesk(ABC):
         token = new_token()
         new = NewToken(hash_token(token), client, role, expires_at_us)
         kept = await self._written(self._ledger.add_token(new))
-        return {**_shown(kept), "token": token}
+        return {**_shown(kept, now_us()), "token": token}
 
     @allow("service", "admin")
     async def token_list(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
@@ -71,13 +72,15 @@ class TokenDesk(ABC):
             limit: most to list, 1 to 1,000.
 
         Returns:
-            ``{"tokens": [{"id", "client", "role", "created_at", "expires_at", "revoked_at"}],
-            "next": id to go on after, or None}``
+            ``{"tokens": [{"id", "client", "role", "created_at", "expires_at", "revoked_at",
+            "state"}], "next": id to go on after, or None}``. The state is ``good``, ``revoked`` or
+            ``expired``, by the clock that decides about the token.
         """
         checked_int("after", after, 0, 2**63 - 1)
         found = await self._ledger.tokens(after, checked_limit(limit))
+        at_us = now_us()
         return {
-            "tokens": [_shown(token) for token in found],
+            "tokens": [_shown(token, at_us) for token in found],
             "next": found[-1].id if len(found) == limit else None,
         }
 
@@ -120,7 +123,13 @@ class TokenDesk(ABC):
         """Have the store opened anew."""
 
 
-def _shown(token: Token) -> dict[str, Any]:
+def _state(token: Token, at_us: int) -> str:
+    if token.revoked_at_us is not None:
+        return "revoked"
+    return "good" if token.expires_at_us is None or token.expires_at_us > at_us else "expired"
+
+
+def _shown(token: Token, at_us: int) -> dict[str, Any]:
     return {
         "id": token.id,
         "client": token.client,
@@ -128,4 +137,5 @@ def _shown(token: Token) -> dict[str, Any]:
         "created_at": iso_time(token.created_at_us),
         "expires_at": None if token.expires_at_us is None else iso_time(token.expires_at_us),
         "revoked_at": None if token.revoked_at_us is None else iso_time(token.revoked_at_us),
+        "state": _state(token, at_us),
     }

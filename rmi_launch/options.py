@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rmi_runtime import Settings, load_settings
+from rmi_runtime import Settings, SettingsError, load_settings
 from rmi_runtime.settings import FIELDS, flag_of, rule_of
 
 Command = Callable[..., Any]
@@ -36,9 +36,15 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def wrapper(*args: Any, config: Path | None, **options: Any) -> Any:
+        def wrapper(*args: Any, config: str | None, **options: Any) -> Any:
             flags = {name: options.pop(name) for name in names}
-            loaded = load_settings(config, flags=flags)
+            if config == "":
+                raise SettingsError(
+                    "--config: the name of the file is empty; name one, or leave the option out",
+                    field="",
+                    source="--config",
+                )
+            loaded = load_settings(Path(config) if config else None, flags=flags)
             return command(*args, loaded=loaded, **options)
 
         wrapped: Command = wrapper
@@ -46,7 +52,6 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
             wrapped = _option(name)(wrapped)
         return click.option(
             "--config",
-            type=click.Path(path_type=Path, dir_okay=False),
             metavar="FILE",
             help="Settings file. [default: rmi.toml, if there is one]",
         )(wrapped)

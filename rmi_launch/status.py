@@ -24,13 +24,14 @@ from rmi_launch.system import System, find_system
 from rmi_launch.tables import new_table, show
 from rmi_msg.cluster_state import STORE, common_state
 from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
-from rmi_runtime.errors import RmiError
+from rmi_runtime.errors import Forbidden, RmiError, Unauthenticated
 from rmi_runtime.setting_rules import is_unspecified
 
 PROBE_TIMEOUT_S = 2.0
 """How long one service may take to answer before it is called unreachable."""
 
 UNREACHABLE = "unreachable"
+REFUSED = "refuses"
 _KNOWN_ABSENT = frozenset({"waiting", "dead", "starting", "stopping", "draining"})
 _COLOURS = {"ready": "green", "draining": "yellow", "starting": "yellow", "waiting": "yellow"}
 
@@ -42,7 +43,8 @@ class ServiceStatus:
     Args:
         name: Pyro name, or ``gateway``.
         address: ``host:port``.
-        state: ``ready``, ``draining``, ``unreachable``, or what ``rmi up`` says of one that does
+        state: ``ready``, ``draining``, ``unreachable``, ``refuses`` (it is there, but tells nothing
+            without the cluster key), or what ``rmi up`` says of one that does
             not run: ``starting``, ``waiting`` (to be started again), ``dead``.
         pid: process id.
         uptime_s: seconds since its start.
@@ -72,12 +74,19 @@ def status(loaded: Loaded, as_json: bool) -> None:
     If messages are kept on Hazelcast, a line below tells what its cluster is doing, and whether it
     is safe for the next loss. Ends with exit code 3 if nothing is running.
     """
-    system = find_system(loaded)
+    system = find_system(loaded, as_anybody=True)
     rows = asyncio.run(gather_status(system))
-    if not any(row.pid or row.state == "ready" for row in rows):
+    refused = any(row.state == REFUSED for row in rows)
+    if not refused and not any(row.pid or row.state == "ready" for row in rows):
         raise NotRunning(
             f"nothing is running: no name server at {' or '.join(system.ns)}, no gateway at "
             f"{system.http}; start the system with `rmi up`"
+        )
+    if refused:
+        click.echo(
+            "services refuse to tell more without their cluster key: name the data directory that "
+            f"has it with --data-dir, or copy cluster.key to {loaded.settings.data_dir}",
+            err=True,
         )
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
@@ -149,7 +158,9 @@ async def _ask_service(system: System, name: str, address: str, state: str) -> S
             uri, handshake=system.handshake, timeout_s=PROBE_TIMEOUT_S, ssl=system.ssl
         ) as daemon:
             stats: Mapping[str, Any] = await daemon._call("stats")
-    except (RmiError, AttributeError, OSError):
+    except (RmiError, AttributeError, OSError) as error:
+        if not system.handshake and isinstance(error, Unauthenticated | Forbidden):
+            return ServiceStatus(name, address, REFUSED)
         # One that leaves, or does not run, takes no new connection: others know why.
         down = state if state in _KNOWN_ABSENT else UNREACHABLE
         return ServiceStatus(name, address, down)

@@ -40,17 +40,22 @@ class System:
     ssl: SSLContext | None = None
 
 
-def find_system(loaded: Loaded) -> System:
+def find_system(loaded: Loaded, *, as_anybody: bool = False) -> System:
     """Find the system of a data directory.
 
     Addresses and certificates that were set anywhere are taken as they are; others come from the
     ``rmi up`` that runs on the data directory, so that they need not be repeated.
 
+    Args:
+        loaded: the settings in force.
+        as_anybody: go without the cluster key if there is none and a name server was set.
+
     Raises:
         NotRunning: nothing was ever started on that data directory.
     """
     settings = loaded.settings
-    if not (settings.data_dir / "cluster.key").exists():
+    has_key = (settings.data_dir / "cluster.key").exists()
+    if not has_key and not (as_anybody and loaded.sources["ns"] != "default"):
         raise NotRunning(
             f"nothing was ever started on data directory {settings.data_dir}; "
             "start the system with `rmi up`, or name its directory with --data-dir"
@@ -61,12 +66,12 @@ def find_system(loaded: Loaded) -> System:
         ns = tuple(running.get("ns", ns))
     if loaded.sources["http"] == "default":
         http = running.get("http", http)
-    key = load_or_create_cluster_key(settings.data_dir)
+    key = {"cluster_key": load_or_create_cluster_key(settings.data_dir)} if has_key else {}
     if not settings.tls and (paths := running.get("tls")):
         settings = dataclasses.replace(settings, **paths)
     tls = load_tls(settings)
     services = tuple(running.get("services", ()))
-    return System(ns, http, {"cluster_key": key}, services, tls.client if tls else None)
+    return System(ns, http, key, services, tls.client if tls else None)
 
 
 @contextlib.asynccontextmanager

@@ -6,10 +6,12 @@ is not a terminal, so that a script can wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Sequence
@@ -85,7 +87,8 @@ def examples(settings: Settings) -> list[str]:
     else:
         rmi = "rmi" if shutil.which("rmi") else shlex.quote(sys.argv[0])
         where = f"--data-dir {shlex.quote(shown(settings.data_dir))}"
-        lines += [f"{rmi} account create {n} --balance 1000 {where}" for n in (1, 2)]
+        new = sorted({1, 2} - _accounts(settings.data_dir / "bank.sqlite"))
+        lines += [f"{rmi} account create {n} --balance 1000 {where}" for n in new]
         lines.append(f"TOKEN=$({rmi} token create --client 1 --role teller --quiet {where})")
     bearer = f'{curl} -H "Authorization: Bearer $TOKEN"'
     lines.append(
@@ -94,6 +97,17 @@ def examples(settings: Settings) -> list[str]:
     )
     lines.append(f"{bearer} {url}/bank/accounts/1")
     return lines
+
+
+def _accounts(path: Path) -> set[int]:
+    """Return which of the accounts 1 and 2 the bank in that file has."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as bank:
+            return {n for (n,) in bank.execute("SELECT account FROM accounts WHERE account < 3")}
+    except sqlite3.Error:
+        return set()
 
 
 def gateway_url(settings: Settings) -> str:

@@ -331,7 +331,7 @@ def _read_toml(path: Path | None) -> Mapping[str, object]:
         if not path.exists():
             return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         why = error.strerror or str(error)
     except UnicodeDecodeError:

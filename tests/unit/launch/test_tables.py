@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from rich.console import Console
 
 from rmi_launch.status import duration
 from rmi_launch.tables import new_table, show
-from rmi_launch.tokens import token_state
 from rmi_launch.up_view import TerminalView
 from rmi_runtime import Settings
 
@@ -32,23 +30,6 @@ from rmi_runtime import Settings
 )
 def test_a_duration_has_two_units_at_most(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("revoked_at", "expires_at", "state"),
-    [
-        (None, None, "good"),
-        (None, "2024-01-02T00:00:01+00:00", "good"),
-        (None, "2024-01-02T00:00:00Z", "expired"),
-        ("2024-01-01T00:00:00Z", None, "revoked"),
-        ("2024-01-01T00:00:00Z", "2024-01-01T12:00:00Z", "revoked"),
-    ],
-)
-def test_a_token_is_good_until_it_expires_or_is_revoked(
-    revoked_at: str | None, expires_at: str | None, state: str
-) -> None:
-    row = {"revoked_at": revoked_at, "expires_at": expires_at}
-    assert token_state(row, datetime(2024, 1, 2, tzinfo=UTC)) == state
 
 
 def test_a_table_in_a_pipe_is_never_cut_off(capsys: pytest.CaptureFixture[str]) -> None:

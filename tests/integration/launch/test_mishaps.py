@@ -1,0 +1,184 @@
+"""What goes wrong around the system is told in a line, never in a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.launch.running import RMI, rmi, up
+from tests.support import sync_eventually
+
+UP = [*RMI, "up", "--demo", "--http", "127.0.0.1:0", "--ns", "127.0.0.1:0"]
+
+
+def ended(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.parametrize("name", ["cluster.key", "log/bank.data.log"])
+def test_a_directory_where_a_file_should_be_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    tmp_path.chmod(0o700)
+    done = ended([*UP, "--data-dir", str(tmp_path)])
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert f"{tmp_path / name}: Is a directory; " in done.stdout.splitlines()[-1]
+
+
+def test_last_words_are_those_of_the_last_start(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / "log" / "Pyro.NameServer.out").write_text("words of an earlier start\n")
+    (tmp_path / "cluster.key").mkdir()
+    done = ended([*UP, "--data-dir", str(tmp_path)])
+    assert "Is a directory" in done.stdout
+    assert "earlier start" not in done.stdout
+
+
+def limited(which: int, value: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(which, (value, value))
+
+
+@pytest.mark.parametrize(
+    ("which", "value", "words"),
+    [
+        (resource.RLIMIT_NOFILE, 10, "ulimit -n"),
+        (resource.RLIMIT_FSIZE, 20_480, "ulimit"),
+    ],
+)
+def test_a_limit_that_is_too_low_is_named(
+    tmp_path: Path, which: int, value: int, words: str
+) -> None:
+    done = ended([*UP, "--data-dir", str(tmp_path)], preexec_fn=limited(which, value))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert words in done.stdout.splitlines()[-1]
+
+
+def test_a_variable_that_pyro_does_not_know_is_wrong_use() -> None:
+    done = ended([*RMI, "status"], env=os.environ | {"PYRO_NONSENSE": "1"})
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [
+        "rmi: environment: invalid Pyro environment config variable: PYRO_NONSENSE; "
+        "correct it, or unset that variable"
+    ]
+
+
+INTERRUPTED_WHILE_IT_LOADS = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from rmi_launch.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_is_loaded_ends_it_quietly() -> None:
+    done = ended([sys.executable, "-P", "-c", INTERRUPTED_WHILE_IT_LOADS, "status"])
+    assert (done.returncode, done.stdout) == (130, "")
+
+
+def test_it_runs_without_stdin_stdout_and_stderr(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *UP, "--data-dir", str(tmp_path)]
+    )
+    try:
+        sync_eventually((tmp_path / "running.json").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["nameserver", "--ns", "ADDRESS"], "cannot listen on ADDRESS: Address already in use"),
+        (["gateway", "--http", "ADDRESS"], "cannot listen for HTTP on ADDRESS"),
+        (
+            ["business", "--id", "1", "--host", "192.0.2.1", "--insecure", "--ns", "192.0.2.2:1"],
+            "cannot listen on 192.0.2.1: ",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_named_and_a_failure(
+    tmp_path: Path, command: list[str], words: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [word.replace("ADDRESS", address) for word in command]
+        done = rmi(*command, data_dir=tmp_path)
+    assert done.returncode == 1
+    assert words.replace("ADDRESS", address) in done.stderr.splitlines()[-1]
+
+
+def test_a_token_that_would_live_too_long_is_wrong_use(tmp_path: Path) -> None:
+    done = rmi("token", "create", "--client", "1", "--expires-s", "9" * 11, data_dir=tmp_path)
+    assert done.returncode == 2
+    assert "--expires-s" in done.stderr
+
+
+def test_the_settings_file_may_have_a_byte_order_mark_but_not_an_empty_name(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rmi.toml"
+    path.write_text("business = 7\n", encoding="utf-8-sig")
+    done = ended([*RMI, "config", "--json", "--config", str(path)])
+    assert done.returncode == 0, done.stdout
+    assert "7" in done.stdout
+    done = ended([*RMI, "config", "--config", ""])
+    assert done.returncode == 2
+    assert "--config: the name of the file is empty" in done.stdout
+
+
+def test_a_lost_ledger_is_not_begun_anew_and_its_directory_may_be_deleted_under_it(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "data"
+    with up(data_dir, "--demo") as system:
+        system.until("ready:")
+        ns = system.running()["ns"][0]
+        (data_dir / "demo-tokens.json").unlink()
+        shutil.copytree(data_dir, tmp_path / "left")
+        shutil.rmtree(data_dir)
+        asked = ended([*RMI, "status", "--json", "--data-dir", str(data_dir), "--ns", ns])
+        assert asked.returncode == 0, asked.stdout
+        note, _, rows = asked.stdout.partition("\n")
+        assert "without their cluster key" in note
+        assert ("bank.data", "refuses") in [(row["name"], row["state"]) for row in json.loads(rows)]
+        system.process.send_signal(signal.SIGINT)
+        system.process.wait(30)
+    left = tmp_path / "left"
+    log = (left / "bank.sqlite-wal").read_bytes()
+    (left / "bank.sqlite-wal").unlink()
+    with up(left, "--demo") as system:
+        assert "bank.id" in system.until("bank.data: ")
+        assert system.process.wait(30) == 1
+    assert not (left / "demo-tokens.json").exists()
+    (left / "bank.sqlite-wal").write_bytes(log)
+    with up(left, "--demo") as system:
+        system.until("ready:")
+        assert not any("account create" in line for line in system.lines)
+        system.process.send_signal(signal.SIGINT)
+        assert system.process.wait(30) == 0
