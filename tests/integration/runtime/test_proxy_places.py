@@ -95,8 +95,8 @@ def elsewhere(do: Callable[[], Any]) -> Any:
         return pool.submit(do).result(20)
 
 
-def in_child(do: Callable[[], object]) -> bool:
-    """Do something in a forked process; return whether that returned something true."""
+def in_child(do: Callable[[], object], meanwhile: Callable[[], object] = lambda: True) -> bool:
+    """Do something in a forked process, and something here; return whether both came out true."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -104,7 +104,11 @@ def in_child(do: Callable[[], object]) -> bool:
         except BaseException:
             done = False
         os._exit(0 if done else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    try:
+        here = bool(meanwhile())
+    finally:
+        status = os.waitpid(pid, 0)[1]
+    return here and os.waitstatus_to_exitcode(status) == 0
 
 
 def test_another_thread_is_refused_before_anything_is_sent(uri: str, counter: Counter) -> None:
@@ -203,10 +207,14 @@ def test_a_proxy_of_a_loop_that_goes_on_is_refused_on_another(uri: str, counter:
 
 def test_a_sync_proxy_goes_on_in_parent_and_forked_child(uri: str) -> None:
     with SyncProxy(uri, timeout_s=5) as proxy:
-        for _ in range(3):
-            assert proxy.echo("parent") == "parent"
-            assert in_child(lambda: [proxy.echo(n) for n in range(20)] == list(range(20)))
-            assert [proxy.echo(n) for n in range(20)] == list(range(20))
+
+        def echoes(name: str) -> bool:
+            said = [f"{name} {number}" for number in range(300)]
+            return [proxy.echo(text) for text in said] == said
+
+        assert proxy.echo(0) == 0
+        assert in_child(lambda: echoes("child"), lambda: echoes("parent"))
+        assert echoes("parent")
 
 
 def test_a_child_that_drops_or_closes_a_sync_proxy_leaves_the_parents_alone(uri: str) -> None:
