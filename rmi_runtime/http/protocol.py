@@ -154,9 +154,11 @@ class HttpProtocol(FlowProtocol):
     def on_headers_complete(self) -> None:
         """Decide, before any of the body, whether the request may come in."""
         self._version = self._parser.get_http_version()
-        if self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
-            self._phase = _OFFER  # decided when the head comes again, without the offer
-            return
+        if self._parser.should_upgrade():
+            if self._parser.get_method() != b"CONNECT":
+                self._phase = _OFFER  # decided when the head comes again, without the offer
+                return
+            self.closing = True  # nothing can follow
         size_bytes = self._message_bytes + self._fed_bytes
         headers = self._headers
         by_name = self._by_name = dict(headers)
@@ -190,14 +192,16 @@ class HttpProtocol(FlowProtocol):
         self._drop_body()
         self._phase = _IDLE
         self._first = self._owes_continue = False
-        method = self._parser.get_method()
+        parser = self._parser
+        keep_alive = self._version == "1.1" and not self.closing and parser.should_keep_alive()
+        method = parser.get_method()
         route = self.server.direct.get((method, self._target))
         exchange: Exchange | DirectExchange
         if route is not None:
-            exchange = DirectExchange(self, route, self._by_name, body, self._keep_alive())
+            exchange = DirectExchange(self, route, self._by_name, body, keep_alive)
         else:
             scope = asgi_scope(self.server, method, self._target, self._version, self._headers)
-            exchange = Exchange(self, scope, body, self._keep_alive())
+            exchange = Exchange(self, scope, body, keep_alive)
         if self._current is None and not self._waiting:
             self.server.under_way += 1
             self._current = self._fresh = exchange
@@ -349,11 +353,6 @@ class HttpProtocol(FlowProtocol):
             self.refuse(body_too_large(limits))  # mostly framing of chunks, or trailers
         elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
             self.refuse(busy(_BODIES))
-
-    def _keep_alive(self) -> bool:
-        if self._version != "1.1" or self.closing or self._parser.should_upgrade():
-            return False
-        return bool(self._parser.should_keep_alive())
 
     def _start_next(self) -> None:
         """Answer the next request, but not to a client that has not read the answers before."""
