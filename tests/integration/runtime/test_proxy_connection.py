@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
 import gc
 import marshal
-import pickle
-import ssl
 import threading
 import warnings
 from collections.abc import Callable
@@ -16,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, Endpoints, NameServers, Proxy, SyncProxy, errors, expose, wire
+from rmi_runtime import Daemon, Proxy, SyncProxy, errors, expose, wire
 from tests.integration.runtime.fake_server import (
     METADATA,
     Peer,
@@ -366,40 +363,6 @@ def test_a_proxy_connects_anew_on_the_next_loop_although_nobody_closed_it() -> N
         server.join(20)
 
 
-async def test_whoever_connects_to_something_else_is_told_where_and_the_log_is_not(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" + b" " * 40)
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    with pytest.raises(errors.Unavailable, match=rf"{host}:{port}.*is it a Pyro daemon"):
-        await Proxy(f"PYRO:thing@{host}:{port}")._bind()
-    assert not caplog.records
-    server.close()
-
-
-async def test_a_name_server_that_is_none_is_named_in_the_log_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    asked = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.read(4))
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" + b" " * 40)
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    async with (
-        NameServers([f"{host}:{port}"]) as names,
-        Endpoints(names, "bank.business.", refresh_s=0.01),
-    ):
-        await eventually(lambda: len(asked) > 5)
-    assert [f"{host}:{port}" in record.getMessage() for record in caplog.records] == [True]
-    server.close()
-
-
 async def test_the_answer_to_a_handshake_that_was_cancelled_is_nothing_to_warn_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -411,30 +374,3 @@ async def test_the_answer_to_a_handshake_that_was_cancelled_is_nothing_to_warn_o
     with pytest.raises(asyncio.CancelledError):
         await greeting
     assert not caplog.records
-
-
-@pytest.mark.parametrize("kind", [Proxy, SyncProxy])
-def test_copies_and_pickles_are_not_connected_and_keep_what_the_proxy_was_told(kind: Any) -> None:
-    async def nowhere(uri: str) -> str:
-        return uri
-
-    options: dict[str, Any] = {"handshake": {"token": "t"}, "timeout_s": 3.0, "serializer": "json"}
-    there = (*options, "correlation_id", "annotations", "compress")
-    options |= {"correlation_id": b"0" * 16, "annotations": {"NOTE": b"x"}, "compress": True}
-    state = kind("PYRO:thing@127.0.0.1:1", **options)
-    shared = kind("PYRO:thing@127.0.0.1:1", ssl=ssl.create_default_context(), resolve=nowhere)
-    for remade in (copy.copy(state), copy.deepcopy(state), pickle.loads(pickle.dumps(state))):
-        assert type(remade) is kind
-        assert remade == state
-        inner, original = (getattr(proxy, "_proxy", proxy) for proxy in (remade, state))
-        assert inner is not original
-        assert not inner._connected
-        for name in there:
-            own = "_serializer_name" if name == "serializer" else f"_{name}"
-            assert getattr(inner, own) == getattr(original, own)
-    for remade in (copy.copy(shared), copy.deepcopy(shared)):
-        inner, original = (getattr(proxy, "_proxy", proxy) for proxy in (remade, shared))
-        assert inner._ssl is original._ssl
-        assert inner._resolve is nowhere
-    deep = getattr(copy.deepcopy(state), "_proxy", copy.deepcopy(state))
-    assert deep._handshake is not getattr(state, "_proxy", state)._handshake
