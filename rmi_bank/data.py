@@ -46,6 +46,8 @@ from rmi_runtime import (
     OperationLog,
     ServiceContext,
     Settings,
+    StoreGone,
+    StoreLost,
     allow,
     current_call,
     expose,
@@ -325,7 +327,8 @@ class DataObject(AccountDesk, TokenDesk):
                 break
             except (sqlite3.Error, OSError, RmiError) as error:
                 log.error("the store cannot be opened: %s", error)
-                self._desk.shut(Unavailable(f"the store failed and cannot be opened: {error}"))
+                kind = StoreGone if isinstance(error, StoreLost) else Unavailable
+                self._desk.shut(kind(f"the store failed and cannot be opened: {error}"))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, REOPEN_PAUSE_S_MAX)
         self._reopening = None
@@ -334,7 +337,7 @@ class DataObject(AccountDesk, TokenDesk):
 
     def _check_open(self) -> None:
         if self._reopening is not None:
-            raise Unavailable(self._desk.why_shut)
+            raise self._desk.why_shut()
 
     def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
         if self._op_log is not None:

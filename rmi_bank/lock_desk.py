@@ -27,7 +27,7 @@ class LockDesk:
 
     Attributes:
         expired: leases that ran out of time so far: their holders were too slow.
-        why_shut: while it is shut.
+        shut_by: the error of those who come while it is shut.
     """
 
     def __init__(self, *, lease_s: float, tickets_max: int, clock: Callable[[], float]) -> None:
@@ -36,7 +36,7 @@ class LockDesk:
         self._tickets_max = tickets_max
         self._clock = clock
         self._table: LockTable | None = None
-        self.why_shut = "the store is being opened; try again shortly"
+        self.shut_by: RmiError = Unavailable("the store is being opened; try again shortly")
         self._waiting: dict[int, asyncio.Future[None]] = {}  # by serial
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
@@ -52,7 +52,7 @@ class LockDesk:
     def shut(self, error: RmiError) -> None:
         """Forget all leases; who waits gets *error*, and whoever comes later the same words."""
         self._table = None
-        self.why_shut = error.message
+        self.shut_by = error
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -60,6 +60,10 @@ class LockDesk:
         for future in waiting.values():
             if not future.done():
                 future.set_exception(error)
+
+    def why_shut(self) -> RmiError:
+        """Return a new error of the same kind and words as :attr:`shut_by`."""
+        return type(self.shut_by)(self.shut_by.message)
 
     def acquire(
         self, owner: Hashable, keys: Iterable[Key], *, wait_s: float, business_id: int = 0
@@ -110,7 +114,7 @@ class LockDesk:
 
     def _open_table(self) -> LockTable:
         if self._table is None:
-            raise Unavailable(self.why_shut)
+            raise self.why_shut()
         return self._table
 
     def _let_in(self, granted: list[Ticket]) -> None:

@@ -108,6 +108,7 @@ class TokenDesk(ABC):
         """
         if not isinstance(token_hash, str) or len(token_hash) != 64:
             return None
+        self._check_open()
         found = self._ledger.identify(token_hash)
         return None if found is None else {"client": found[0], "role": found[1]}
 
@@ -117,6 +118,10 @@ class TokenDesk(ABC):
         finally:
             if self._ledger.broken:
                 self._reopen_soon()
+
+    @abstractmethod
+    def _check_open(self) -> None:
+        """Refuse while nobody knows what the store holds."""
 
     @abstractmethod
     def _reopen_soon(self) -> None:

@@ -51,7 +51,7 @@ from rmi_runtime.service import (
 from rmi_runtime.setting_rules import is_loopback, split_address
 from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
 from rmi_runtime.sqlite import SqliteThread, open_reader
-from rmi_runtime.store_files import StoreFiles, write_private
+from rmi_runtime.store_files import StoreFiles, StoreGone, StoreLost, write_private
 from rmi_runtime.sync_proxy import SyncProxy
 from rmi_runtime.tls import TlsContexts, client_context, load_tls, server_context
 from rmi_runtime.version import __version__
@@ -90,6 +90,8 @@ __all__ = [
     "SettingsError",
     "SqliteThread",
     "StoreFiles",
+    "StoreGone",
+    "StoreLost",
     "SyncProxy",
     "TlsContexts",
     "__version__",

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from rmi_runtime.errors import Conflict
+from rmi_runtime.errors import Conflict, Definite
 
 _ID_BYTES = 16
 _MARKER = re.compile(r"([0-9a-f]{32}) ([0-9]{1,18})\n?")
@@ -48,6 +48,17 @@ class StoreLost(Conflict):
     """The store that should be here is missing, empty, older than it was, or another one."""
 
     code = "store_lost"
+
+
+class StoreGone(Definite):
+    """The store's files were deleted or replaced under it: it takes nothing until they are back.
+
+    No other service of the system can help, so that a caller is told at once.
+    """
+
+    code = "store_gone"
+    http_status = 503
+    builtin = OSError
 
 
 class Mark(NamedTuple):

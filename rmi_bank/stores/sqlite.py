@@ -28,7 +28,7 @@ from rmi_bank.errors import BalanceLimit, StoreFull
 from rmi_bank.rules import Known
 from rmi_bank.stores import Line, NewToken, Record, Token, schema, transactions
 from rmi_bank.stores.books import Books, Plan
-from rmi_runtime import Coalescer, SqliteThread, StoreFiles, open_reader
+from rmi_runtime import Coalescer, SqliteThread, StoreFiles, StoreGone, open_reader
 from rmi_runtime.errors import Conflict, Interrupted, RmiError, Unavailable
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ class SqliteLedger:
         """Keep a token.
 
         Raises:
-            StoreFull, Unavailable: it was not kept.
+            StoreFull, StoreGone, Unavailable: it was not kept.
             Interrupted: nobody knows; the store is *broken*.
         """
         return await self._settled(transactions.add_token, token, self._clock_us())
@@ -244,7 +244,7 @@ class SqliteLedger:
             False if there is none of that id, or it was revoked before.
 
         Raises:
-            StoreFull, Unavailable, Interrupted: as :meth:`add_token`.
+            StoreFull, StoreGone, Unavailable, Interrupted: as :meth:`add_token`.
         """
         return await self._settled(transactions.revoke_token, token_id, self._clock_us())
 
@@ -314,7 +314,7 @@ class SqliteLedger:
         """Write on the store's thread, but acknowledge nothing that is in a deleted file."""
         if gone := self._files.missing():
             self._break(gone)
-            raise Unavailable(f"nothing was written: {gone}")
+            raise StoreGone(f"nothing was written: {gone}")
         result = function(connection, *args)
         if gone := self._files.missing():
             self._break(gone)

@@ -21,7 +21,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 from rmi_msg.stores import sqlite_tables as tables
-from rmi_runtime import Settings, SqliteThread, StoreFiles, errors
+from rmi_runtime import Settings, SqliteThread, StoreFiles, StoreGone, errors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,7 +128,8 @@ class SqliteDatabase:
         """Run *function* in one transaction, and return its result when that is on disk.
 
         Raises:
-            Unavailable: the file cannot be written now, or is gone; nothing was written.
+            Unavailable: the file cannot be written now; nothing was.
+            StoreGone: it is not there any more; nothing was written.
             Interrupted: the commit failed in a way that leaves open whether it holds.
         """
 
@@ -140,7 +141,7 @@ class SqliteDatabase:
     def _transact(self, connection: sqlite3.Connection, statements: Callable[[], T]) -> T:
         with self._turn:
             if gone := self._files.missing():
-                raise errors.Unavailable(f"nothing was written: {gone}")
+                raise StoreGone(f"nothing was written: {gone}")
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 result = statements()

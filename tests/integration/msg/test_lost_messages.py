@@ -9,8 +9,7 @@ import pytest
 
 from rmi_msg.stores import open_stores
 from rmi_runtime import Settings
-from rmi_runtime.errors import Unavailable
-from rmi_runtime.store_files import StoreLost
+from rmi_runtime.store_files import StoreGone, StoreLost
 
 LOGGER = "msg.logger.1"
 
@@ -45,5 +44,5 @@ async def test_no_message_is_taken_into_a_deleted_file(tmp_path: Path, what: str
             shutil.rmtree(directory)
         else:
             (directory / what).unlink()
-        with pytest.raises(Unavailable, match="is gone, or another file is in its place"):
+        with pytest.raises(StoreGone, match="is gone, or another file is in its place"):
             await stores.messages.put_many([("b", "text")], LOGGER)
