@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
@@ -11,13 +12,16 @@ from typing import Any, Final
 from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import PyroError
 
-from rmi_runtime import URI, Endpoints, NameServers, Proxy, errors
+from rmi_runtime import URI, Endpoints, EndpointView, NameServers, Proxy, errors
 
 ASK_TIMEOUT_S: Final = 1.0
 """How long one service may take to answer before it counts as unreachable."""
 
 FRESH_S: Final = 1.0
 """How old an answer may be that is given again."""
+
+LOOK_S: Final = 0.5
+"""How long to wait for a look at the name server if nobody is known, in seconds."""
 
 SERVICES_MAX: Final = 512
 """Most services in the table."""
@@ -141,9 +145,11 @@ class Readiness:
         return [reason for reason in missing if reason]
 
     async def _reason(self, what: str, endpoints: Endpoints) -> str:
-        views = [view for view in endpoints.view() if not view.draining][:SERVICES_MAX]
-        if not views:
-            return f"no {what} is announced"
+        if not (views := _takers(endpoints)):
+            with contextlib.suppress(errors.Unavailable):
+                await endpoints.ready(LOOK_S)  # it may have come since the last look
+            if not (views := _takers(endpoints)):
+                return f"no {what} is announced"
         asks = [
             asyncio.ensure_future(ask_daemon(view.uri, self._handshake, self._ssl))
             for view in views
@@ -157,3 +163,7 @@ class Readiness:
                 ask.cancel()
             await asyncio.gather(*asks, return_exceptions=True)
         return f"no {what} of {len(views)} announced answers"
+
+
+def _takers(endpoints: Endpoints) -> list[EndpointView]:
+    return [view for view in endpoints.view() if not view.draining][:SERVICES_MAX]

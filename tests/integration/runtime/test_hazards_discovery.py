@@ -69,7 +69,7 @@ async def test_a_stranger_cannot_remove_names(location: str, side: str) -> None:
 async def test_a_pattern_cannot_keep_the_name_server_busy(location: str, side: str) -> None:
     async with _insider(location, side) as service, _proxy(location) as stranger:
         await service.register(LONG_NAME, "PYRO:thing@127.0.0.1:1")
-        listing = asyncio.ensure_future(stranger.list(None, PATTERN, False))
+        listing = asyncio.create_task(stranger.list(None, PATTERN, False))
         if side == "stock":
             done, _ = await asyncio.wait([listing], timeout=1.0)
             assert not done  # busy, and so it is for everybody: it holds the interpreter's lock
