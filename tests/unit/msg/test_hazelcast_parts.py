@@ -273,3 +273,33 @@ def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon
 
     with no_pauses():
         asyncio.run(run())
+
+
+class OrderBehind(Parts):
+    """Parts whose steps on the order come upon a member that knows none of it, so many times.
+
+    Attributes:
+        looks: how many times yet.
+    """
+
+    looks = 0
+
+    def step(self, name: str) -> tuple[dict[Any, str], bool]:
+        if name == "messages.order" and self.looks:
+            self.looks -= 1
+            return {}, False
+        return super().step(name)
+
+
+async def test_an_offer_is_not_dropped_by_who_comes_upon_a_member_left_behind() -> None:
+    parts = OrderBehind(random.Random(0), 0)
+    stores = stores_on(Cluster(PartedLink(parts), 60.0))
+    messages = [("a", "first"), ("b", "second")]
+    with no_pauses():
+        await stores.messages.put_many(messages, "msg.logger.1")
+        assert await stores.queue.claim("msg.messages.1", 10, 60.0)
+        assert await stores.queue.give_back("msg.messages.1") == 1
+        parts.looks = 12
+        claim = await stores.queue.claim("msg.messages.2", 10, 60.0)
+    assert claim is not None
+    assert claim.messages == messages
