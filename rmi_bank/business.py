@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from rmi_bank import operations as op
 from rmi_bank import rules
@@ -34,6 +35,8 @@ from rmi_runtime import (
     run_service,
 )
 from rmi_runtime.errors import InvalidRequest
+
+T = TypeVar("T")
 
 SERVICE_CLIENT = 0
 """The client number of what services do on their own behalf."""
@@ -79,7 +82,7 @@ class BusinessObject:
         self._reads = Rounds(self._read, round_max=round_max, queue_max=queue_max)
         self._identities = Identities(self._ask_identity)
 
-    async def deposit(self, account: int, amount: int, request_id: str) -> dict[str, Any]:
+    def deposit(self, account: int, amount: int, request_id: str) -> Awaitable[dict[str, Any]]:
         """Put cash into an account.
 
         Args:
@@ -96,11 +99,11 @@ class BusinessObject:
             Unavailable, LockTimeout, Overloaded, StoreFull: nothing was done; try again.
             Interrupted: nobody knows; ask again with the same request id.
         """
-        return await self._do_one(
+        return self._do_one(
             {"type": "deposit", "account": account, "amount": amount, "request_id": request_id}
         )
 
-    async def withdraw(self, account: int, amount: int, request_id: str) -> dict[str, Any]:
+    def withdraw(self, account: int, amount: int, request_id: str) -> Awaitable[dict[str, Any]]:
         """Take cash out of an account.
 
         Arguments, result and errors are those of :meth:`deposit`.
@@ -108,13 +111,13 @@ class BusinessObject:
         Raises:
             InsufficientFunds: the balance is below the amount.
         """
-        return await self._do_one(
+        return self._do_one(
             {"type": "withdrawal", "account": account, "amount": amount, "request_id": request_id}
         )
 
-    async def transfer(
+    def transfer(
         self, source: int, target: int, amount: int, request_id: str
-    ) -> dict[str, Any]:
+    ) -> Awaitable[dict[str, Any]]:
         """Move money between accounts.
 
         Arguments, result (the balance is the source's) and errors are those of :meth:`withdraw`.
@@ -123,11 +126,11 @@ class BusinessObject:
             SameAccount: source and target are the same.
         """
         accounts = {"source": source, "target": target}
-        return await self._do_one(
+        return self._do_one(
             {"type": "transfer", **accounts, "amount": amount, "request_id": request_id}
         )
 
-    async def balance(self, account: int) -> dict[str, Any]:
+    def balance(self, account: int) -> Awaitable[dict[str, Any]]:
         """Read a balance.
 
         Returns:
@@ -139,9 +142,7 @@ class BusinessObject:
             Unavailable, Overloaded: try again.
         """
         operation = op.parse_operation({"type": "balance", "account": account})
-        (outcome,) = await self._submit([(self._principal(), operation)])
-        done = _done(outcome)
-        return {"account": account, "balance": done.balance, "commit": done.commit}
+        return self._submit([(self._principal(), operation)], partial(_shown, {"account": account}))
 
     async def statement(self, account: int, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Read the journal lines of an account, oldest first.
@@ -189,7 +190,7 @@ class BusinessObject:
             {"type": "open", **fields, "request_id": request_id or new_request_id()}, principal
         )
 
-    async def execute(self, operations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def execute(self, operations: Sequence[Mapping[str, Any]]) -> Awaitable[list[dict[str, Any]]]:
         """Do several operations in their order; each happens or is refused by itself.
 
         Args:
@@ -210,14 +211,10 @@ class BusinessObject:
             raise InvalidRequest("operations must be a list", field="operations")
         op.check_size(len(operations))
         requests = [(principal, operation) for operation in op.parse_batch(operations)]
-        outcomes = await self._submit(requests)
-        return [
-            op.outcome_dict(operation, outcome)
-            for (_, operation), outcome in zip(requests, outcomes, strict=True)
-        ]
+        return self._submit(requests, partial(op.outcome_dicts, requests))
 
     @allow("service")
-    async def execute_packed(self, batch: bytes) -> bytes:
+    def execute_packed(self, batch: bytes) -> Awaitable[bytes]:
         """Do a batch of operations of many clients: what gateways call.
 
         Args:
@@ -232,7 +229,7 @@ class BusinessObject:
         """
         if not isinstance(batch, (bytes, bytearray)):
             raise InvalidRequest("the batch must be bytes", field="batch")
-        return op.pack_outcomes(await self._submit(op.unpack_batch(batch)))
+        return self._submit(op.unpack_batch(batch), op.pack_outcomes)
 
     @allow("service")
     async def statement_for(
@@ -279,18 +276,21 @@ class BusinessObject:
         left_s = current_call().remaining_s(self._call_timeout_s)
         return time.monotonic() + left_s - min(REPLY_S_MAX, left_s / 8)
 
-    async def _do_one(
+    def _do_one(
         self, data: dict[str, Any], principal: Principal | None = None
-    ) -> dict[str, Any]:
+    ) -> asyncio.Future[dict[str, Any]]:
         operation = op.parse_operation(data)
-        (outcome,) = await self._submit([(principal or self._principal(), operation)])
-        done = _done(outcome)
-        return {"request_id": data["request_id"], "balance": done.balance, "commit": done.commit}
+        return self._submit(
+            [(principal or self._principal(), operation)],
+            partial(_shown, {"request_id": data["request_id"]}),
+        )
 
-    async def _submit(self, requests: list[Request]) -> list[Outcome]:
+    def _submit(
+        self, requests: list[Request], form: Callable[[list[Outcome]], T]
+    ) -> asyncio.Future[T]:
         reads_only = all(type(operation) is op.BalanceQuery for _, operation in requests)
         rounds = self._reads if reads_only else self._changes
-        return await rounds.submit(requests, self._deadline_s())
+        return rounds.submit(requests, self._deadline_s(), form)
 
     async def _change(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
         outcomes, done = await self._execution.change(requests, deadline_s)
@@ -381,7 +381,10 @@ async def run_business(
     await run_service(f"bank.business.{business_id}", build, settings, stop=stop)
 
 
-def _done(outcome: Outcome) -> Done:
+def _shown(answer: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
+    """Return the answer to a single operation; raise what it was refused for."""
+    (outcome,) = outcomes
     if isinstance(outcome, Refused):
         raise outcome.to_error()
-    return outcome
+    answer["balance"], answer["commit"] = outcome.balance, outcome.commit
+    return answer

@@ -165,7 +165,7 @@ class DataObject(AccountDesk, TokenDesk):
         if not record:
             self._desk.release(ticket)
             return self._ledger.commit_no
-        return _shielded(self._write(ticket, record))
+        return asyncio.shield(self._write(ticket, record))  # who gives up does not take it back
 
     def unlock(self, lease: int) -> None:
         """Free what a lease locked, without any effect.
@@ -342,11 +342,6 @@ class DataObject(AccountDesk, TokenDesk):
     def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
         if self._op_log is not None:
             self._op_log.append([(business_id, kind, values)])
-
-
-async def _shielded(written: asyncio.Future[int]) -> int:
-    """Wait for a commit; a caller who gives up does not take it back."""
-    return await asyncio.shield(written)
 
 
 @asynccontextmanager

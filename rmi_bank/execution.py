@@ -19,7 +19,6 @@ from rmi_bank import rules
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
 from rmi_bank.operations import Done, Outcome, Refused, Request
 from rmi_runtime.errors import (
-    CallTimeout,
     Conflict,
     DeadlinePassed,
     Draining,
@@ -34,9 +33,6 @@ PAUSE_S_MIN = 0.002
 PAUSE_S_MAX = 0.1
 
 _REPLY_S = 0.5  # how much longer than the lock itself may wait its reply may take
-
-LATE_S = 5.0
-"""How long after the deadline a lease may still come that has to be given back."""
 
 UNLOCK_S = 1.0
 """Longest wait for an unlock, also when the deadline has passed: else accounts would stay locked
@@ -58,8 +54,9 @@ class DataCaller(Protocol):
         *args: Any,
         timeout_s: float | None = None,
         repeatable: bool = False,
+        late: Callable[[Any], None] | None = None,
     ) -> Any:
-        """Call a method of the data object."""
+        """Call a method of the data object; *late* takes what nobody waits for any more."""
 
 
 class Execution:
@@ -169,30 +166,23 @@ class Execution:
     ) -> dict[str, Any]:
         left_s = self._left_s(deadline_s)
         wait_s = min(self._lock_wait_s, max(left_s - _REPLY_S, left_s / 2))
-        asked = asyncio.ensure_future(
-            self._data.call(
-                "lock", self._business_id, accounts, request_ids, wait_s, timeout_s=left_s + LATE_S
-            )
+        grant: dict[str, Any] = await self._data.call(
+            "lock",
+            self._business_id,
+            accounts,
+            request_ids,
+            wait_s,
+            timeout_s=left_s,
+            late=self._give_back,
         )
-        try:
-            async with asyncio.timeout(left_s):
-                grant: dict[str, Any] = await asyncio.shield(asked)
-                return grant
-        except TimeoutError:
-            asked.add_done_callback(self._give_back)
-            raise CallTimeout(f"no answer to a lock in {left_s:.3f} s") from None
-        except asyncio.CancelledError:
-            asked.add_done_callback(self._give_back)
-            raise
+        return grant
 
-    def _give_back(self, asked: asyncio.Future[dict[str, Any]]) -> None:
+    def _give_back(self, grant: dict[str, Any]) -> None:
         """Unlock what was granted when nobody waited for it any more.
 
         The connection lives on, so nothing else would end such a lease before its time.
         """
-        if asked.cancelled() or asked.exception() is not None:
-            return
-        task = asyncio.ensure_future(self._unlock(asked.result()["lease"]))
+        task = asyncio.ensure_future(self._unlock(grant["lease"]))
         self._giving_back.add(task)
         task.add_done_callback(self._giving_back.discard)
 

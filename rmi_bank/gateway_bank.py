@@ -104,11 +104,8 @@ class BankGateway:
             RmiError: of the batch as a whole.
         """
         principal = _principal(identity)
-        outcomes = await self._send([(principal, operation) for operation in operations])
-        return [
-            op.outcome_dict(operation, outcome)
-            for operation, outcome in zip(operations, outcomes, strict=True)
-        ]
+        requests: list[Request] = [(principal, operation) for operation in operations]
+        return op.outcome_dicts(requests, await self._send(requests))
 
     async def balance(self, identity: Identity, account: int) -> dict[str, Any]:
         """Read a balance.

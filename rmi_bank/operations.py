@@ -303,3 +303,11 @@ def outcome_dict(operation: Operation, outcome: Outcome) -> dict[str, Any]:
             fields=outcome.fields,
         )
     return found
+
+
+def outcome_dicts(requests: Sequence[Request], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the outcomes of a batch as the dictionaries of :func:`outcome_dict`, in its order."""
+    return [
+        outcome_dict(operation, outcome)
+        for (_, operation), outcome in zip(requests, outcomes, strict=True)
+    ]

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rmi_bank.operations import Outcome, Request
 from rmi_runtime.errors import Draining, Interrupted, Overloaded
 
 CONCURRENCY = 2
 """Rounds under way at once: while one is being written the next one already waits for its lock."""
+
+T = TypeVar("T")
 
 Run = Callable[[list[Request], float], Awaitable[list[Outcome]]]
 """Carries out a round: requests, and when to give up."""
@@ -29,11 +31,13 @@ class Parcel(NamedTuple):
         requests: in order.
         deadline_s: until when the caller waits, by the monotonic clock.
         answer: where the outcomes go.
+        form: what the caller wants them as.
     """
 
     requests: list[Request]
     deadline_s: float
-    answer: asyncio.Future[list[Outcome]]
+    answer: asyncio.Future[Any]
+    form: Callable[[list[Outcome]], Any]
 
 
 class Rounds:
@@ -55,23 +59,26 @@ class Rounds:
         self._starting = False  # a pump was made in this turn, and has taken nothing yet
         self._closed = False
 
-    async def submit(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
+    def submit(
+        self,
+        requests: list[Request],
+        deadline_s: float,
+        form: Callable[[list[Outcome]], T] = list,  # type: ignore[assignment]
+    ) -> asyncio.Future[T]:
         """Have *requests* carried out in some round.
 
         Args:
             requests: in order.
             deadline_s: by the monotonic clock; until when the caller waits.
+            form: makes what the caller wants of the outcomes, one per request.
 
         Returns:
-            One outcome per request.
+            A future of what *form* returns, or of what carrying out the round raised.
 
         Raises:
             Overloaded: too many operations are waiting.
             Draining: closed.
-            Exception: what carrying out the round raised.
         """
-        if not requests:
-            return []
         if self._closed:
             raise Draining("this business object is leaving; ask another one")
         if self._count and self._count + len(requests) > self._queue_max:
@@ -80,11 +87,14 @@ class Rounds:
                 "shortly, or elsewhere",
                 retry_after_s=1,
             )
-        answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self._queue.append(Parcel(requests, deadline_s, answer))
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if not requests:
+            answer.set_result(form([]))
+            return answer
+        self._queue.append(Parcel(requests, deadline_s, answer, form))
         self._count += len(requests)
         self._start()
-        return await answer
+        return answer
 
     async def aclose(self, timeout_s: float = 10.0) -> None:
         """Take nothing new, and finish what waits.
@@ -153,10 +163,17 @@ class Rounds:
             for parcel in parcels:
                 end = start + len(parcel.requests)
                 if not parcel.answer.done():
-                    parcel.answer.set_result(outcomes[start:end])
+                    _settle(parcel, outcomes[start:end])
                 start = end
         finally:
             self._count -= len(requests)
+
+
+def _settle(parcel: Parcel, outcomes: list[Outcome]) -> None:
+    try:
+        parcel.answer.set_result(parcel.form(outcomes))
+    except Exception as error:
+        parcel.answer.set_exception(error)
 
 
 def _fail(parcels: list[Parcel], error: Exception) -> None:

@@ -13,13 +13,14 @@ value, lengths and 32-bit integers in little-endian order.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from Pyro5.client import SerializedBlob as StockBlob
 from Pyro5.errors import SerializeError
 
 from rmi_runtime import wire
+from rmi_runtime.errors import InvalidRequest
 from rmi_runtime.serializers import BY_ID, Serializer
 
 ANNOTATION_BLOB: Final = "BLBI"
@@ -107,22 +108,31 @@ def read_blob_call(
 
 
 def encode_blob_call(
-    blob: StockBlob, object_id: str, method: str, serializer: Serializer
+    object_id: str,
+    method: str,
+    args: Sequence[StockBlob],
+    kwargs: object,
+    serializer: Serializer,
 ) -> tuple[bytes, int, bytes]:
     """Serialize a call whose only argument is a blob.
 
     Args:
-        blob: made here, or received and to be passed on.
         object_id: the object to call.
         method: its method.
+        args: the blob, made here, or received and to be passed on.
+        kwargs: none.
         serializer: for a blob made here; one passed on keeps its own.
 
     Returns:
         The payload, the number of its serializer, and the annotation's value.
 
     Raises:
+        InvalidRequest: there are other arguments.
         SerializeError: the blob's info is not of plain values, or is too long.
     """
+    if len(args) > 1 or kwargs:
+        raise InvalidRequest("a serialized blob must be the only argument of its call")
+    blob = args[0]
     note = write_info((blob.info, object_id, method))
     if not blob._contains_blob:
         return (

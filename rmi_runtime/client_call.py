@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from rmi_runtime import errors
 from rmi_runtime.streams import CarriedStop
+
+Late = Callable[[Any], None]
+"""Takes the result of a call that nobody waits for any more."""
+
+Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None, Late | None]
+"""A call in flight: the future of its result, its deadline, where the reply's annotations go, and
+who takes the result if nobody waits for it any more."""
 
 
 class BadReply(errors.Indefinite):
     """The server answered, but the answer cannot be read. The call may well have happened."""
 
     code = "bad_reply"
+
+
+def unreadable(error: Exception) -> BadReply:
+    """Return what a call raises whose reply cannot be read because of *error*."""
+    bad = BadReply(f"the reply cannot be read: {error!r}")
+    bad.__cause__ = error
+    return bad
 
 
 def raised_there(result: object) -> BaseException:

@@ -13,8 +13,8 @@ from Pyro5.client import SerializedBlob
 
 from rmi_runtime import errors, wire
 from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
-from rmi_runtime.client_call import BadReply, SentCall, raised_there
-from rmi_runtime.client_handshake import peer_address, read_greeting, refusal
+from rmi_runtime.client_call import Late, Pending, SentCall, raised_there, unreadable
+from rmi_runtime.client_handshake import accepted, peer_address
 from rmi_runtime.forked import drop_descriptor, never_free
 from rmi_runtime.serializers import BY_ID, Serializer
 
@@ -30,8 +30,6 @@ _SEQ_MASK: Final = 0xFFFF
 _GREETINGS: Final = (wire.MSG_CONNECTOK, wire.MSG_CONNECTFAIL)
 
 Annotations = Mapping[str, bytes]
-Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None]
-"""The future of a call's result, its deadline, and where to put the reply's annotations."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -73,7 +71,7 @@ class ClientConnection(asyncio.Protocol):
         self._usual_timeout_s, self._usual_patience = -1.0, 0  # the latter is sent for the former
         self._seq = 0
         self._pending: dict[int, Pending] = {}
-        self._abandoned: set[int] = set()  # timed out; their replies may still come
+        self._abandoned: dict[int, Late | None] = {}  # timed out; their replies may still come
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._out: list[bytes] = []
@@ -123,11 +121,7 @@ class ClientConnection(asyncio.Protocol):
                 message = await self._greeting
         except TimeoutError:
             raise errors.Unavailable(f"no answer to the handshake in {timeout_s} s") from None
-        answer = read_greeting(message)
-        if message.type == wire.MSG_CONNECTFAIL:
-            raise refusal(message, str(answer))
-        if not isinstance(answer, dict):
-            raise errors.Unavailable("the answer to the handshake makes no sense")
+        answer = accepted(message)
         granted = message.annotations.get(wire.ANNOTATION_PIPELINING, b"")
         self.pipelining = granted[:1] == wire.PIPELINING_VERSION
         if self.pipelining and len(granted) > 1:
@@ -148,7 +142,7 @@ class ClientConnection(asyncio.Protocol):
 
     def forget(self) -> None:
         """Close as soon as no call is in flight: nobody will make more."""
-        waiting = [future for future, _, _ in self._pending.values() if not future.done()]
+        waiting = [future for future, *_ in self._pending.values() if not future.done()]
         if waiting and not self.closed:
             self._closing = self.loop.create_task(self._close_after(waiting))
         else:
@@ -186,7 +180,7 @@ class ClientConnection(asyncio.Protocol):
         pending, self._pending = self._pending, {}
         self._abandoned.clear()
         self._out.clear()
-        for future, _, _ in pending.values():
+        for future, *_ in pending.values():
             if not future.done():
                 future.set_exception(errors.ConnectionLost(why))
         if not self._greeting.done():
@@ -206,6 +200,7 @@ class ClientConnection(asyncio.Protocol):
         annotations: Annotations | None = None,
         correlation_id: bytes | None = None,
         answer: dict[str, bytes] | None = None,
+        late: Late | None = None,
     ) -> SentCall:
         """Send a call; it leaves with all others of this turn of the loop.
 
@@ -219,6 +214,8 @@ class ClientConnection(asyncio.Protocol):
             annotations: sent along.
             correlation_id: 16 bytes, or None.
             answer: takes the annotations of the reply.
+            late: takes the result if it comes when nobody waits any more (the deadline has passed,
+                or the future was cancelled) and the connection still stands; no exceptions.
 
         Returns:
             A future of the result; of None, done at once, for a oneway call.
@@ -234,7 +231,9 @@ class ClientConnection(asyncio.Protocol):
             )
         serializer_id = self._serializer.serializer_id
         if args and isinstance(args[0], SerializedBlob):
-            payload, serializer_id, note = self._serialize_blob(object_id, method, args, kwargs)
+            payload, serializer_id, note = encode_blob_call(
+                object_id, method, args, kwargs, self._serializer
+            )
             annotations = {**(annotations or {}), ANNOTATION_BLOB: note}
             flags |= wire.FLAG_KEEP_SERIALIZED
         else:
@@ -251,7 +250,7 @@ class ClientConnection(asyncio.Protocol):
             future.set_result(None)
             return future
         deadline = time.monotonic() + timeout_s
-        self._pending[seq] = (future, deadline, answer)
+        self._pending[seq] = (future, deadline, answer, late)
         if deadline < self._timer_at:
             self._arm(deadline)
         return future
@@ -277,13 +276,6 @@ class ClientConnection(asyncio.Protocol):
             compress = self._compress
             return wire.encode(*what, annotations, correlation_id, compress=compress, patience=wait)
         return wire.encode_plain(*what, wait)
-
-    def _serialize_blob(
-        self, object_id: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
-    ) -> tuple[bytes, int, bytes]:
-        if len(args) > 1 or kwargs:
-            raise errors.InvalidRequest("a serialized blob must be the only argument of its call")
-        return encode_blob_call(args[0], object_id, method, self._serializer)
 
     def _send(self, data: bytes) -> None:
         self._out.append(data)
@@ -320,12 +312,12 @@ class ClientConnection(asyncio.Protocol):
         self._timer, self._timer_at = None, float("inf")
         now = time.monotonic()
         earliest = float("inf")
-        for seq, (future, deadline, _) in list(self._pending.items()):
+        for seq, (future, deadline, _, late) in list(self._pending.items()):
             if deadline > now:
                 earliest = min(earliest, deadline)
                 continue
             del self._pending[seq]
-            self._abandoned.add(seq)
+            self._abandoned[seq] = late
             if not future.done():
                 future.set_exception(errors.CallTimeout("no reply came within the call's deadline"))
         if len(self._abandoned) > ABANDONED_MAX:
@@ -366,10 +358,11 @@ class ClientConnection(asyncio.Protocol):
     def _take(self, message: wire.Message) -> None:
         waiting = self._pending.pop(message.seq, None)
         if waiting is None:
-            self._abandoned.discard(message.seq)
+            self._take_late(message, self._abandoned.pop(message.seq, None))
             return
-        future, _, answer = waiting
+        future, _, answer, late = waiting
         if future.done():  # the caller was cancelled
+            self._take_late(message, late)
             return
         if answer is not None:
             answer.update(message.annotations)
@@ -377,19 +370,28 @@ class ClientConnection(asyncio.Protocol):
             if message.flags & wire.FLAG_STREAM:
                 future.set_result(self._stream(message))
                 return
-            serializer = self._serializer
-            if message.serializer_id != serializer.serializer_id:
-                serializer = BY_ID[message.serializer_id]  # the answer to a blob passed on
-            result = serializer.loads(message.payload)
+            result = self._load(message)
         except Exception as error:
-            bad = BadReply(f"the reply cannot be read: {error!r}")
-            bad.__cause__ = error
-            future.set_exception(bad)
+            future.set_exception(unreadable(error))
             return
         if not message.flags & wire.FLAG_EXCEPTION:
             future.set_result(result)
         else:
             future.set_exception(raised_there(result))
+
+    def _load(self, message: wire.Message) -> Any:
+        serializer = self._serializer
+        if message.serializer_id != serializer.serializer_id:
+            serializer = BY_ID[message.serializer_id]  # the answer to a blob passed on
+        return serializer.loads(message.payload)
+
+    def _take_late(self, message: wire.Message, late: Late | None) -> None:
+        if late is None or message.flags & (wire.FLAG_EXCEPTION | wire.FLAG_STREAM):
+            return
+        try:
+            late(self._load(message))
+        except Exception:
+            log.warning("a late reply could not be taken", exc_info=True)
 
     def _stream(self, message: wire.Message) -> Any:
         stream_id = message.annotations.get(wire.ANNOTATION_STREAM, b"")

@@ -17,12 +17,22 @@ _STOCK_REFUSALS: Final[tuple[tuple[str, type[errors.RmiError]], ...]] = (
 )
 
 
-def read_greeting(message: wire.Message) -> Any:
-    """Return what a server says in answer to the handshake.
+def accepted(message: wire.Message) -> dict[str, Any]:
+    """Return what a server says when it takes a connection.
 
     Raises:
-        Unavailable: it cannot be read.
+        RmiError: it refuses; the class tells why.
+        Unavailable: what it says cannot be read, or makes no sense.
     """
+    answer = _read(message)
+    if message.type == wire.MSG_CONNECTFAIL:
+        raise _refusal(message, str(answer))
+    if not isinstance(answer, dict):
+        raise errors.Unavailable("the answer to the handshake makes no sense")
+    return answer
+
+
+def _read(message: wire.Message) -> Any:
     serializer = BY_ID.get(message.serializer_id)
     try:
         if serializer is not None:
@@ -36,8 +46,7 @@ def read_greeting(message: wire.Message) -> Any:
     )
 
 
-def refusal(message: wire.Message, text: str) -> errors.RmiError:
-    """Return the error that a CONNECTFAIL message stands for."""
+def _refusal(message: wire.Message, text: str) -> errors.RmiError:
     code = message.annotations.get(wire.ANNOTATION_REFUSAL, b"").decode("ascii", "replace")
     cls = errors.error_class(code)
     if cls is None or not cls.definite:

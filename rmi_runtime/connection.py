@@ -61,7 +61,7 @@ class ServerConnection(asyncio.Protocol):
         self._parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._state = _NEW
         self._waiting: deque[wire.Message] = deque()
-        self._tasks: dict[asyncio.Task[None], bool] = {}  # task -> does the peer await its result
+        self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
         self._greeter: asyncio.Task[None] | None = None
         self._ask_at = math.inf  # when it has to be asked again who the caller is
         self._unknown: Exception | None = None  # why that is not known any more
@@ -250,7 +250,7 @@ class ServerConnection(asyncio.Protocol):
             self._tasks[task] = not oneway
             self._busy = not (self.pipelining or oneway)
 
-    def task_ended(self, task: asyncio.Task[None]) -> None:
+    def task_ended(self, task: asyncio.Future[Any]) -> None:
         """Called by the dispatcher: a call of this connection is over."""
         if self._tasks.pop(task) and not self.pipelining:
             self._busy = False

@@ -67,14 +67,15 @@ class Dispatcher:
         self._daemon = daemon
         self._limits = daemon.limits
         self._members = Members(daemon)
-        self.running: dict[asyncio.Task[None], tuple[Request, Any]] = {}
+        self.running: dict[asyncio.Future[Any], tuple[Request, Any]] = {}
 
     def invoke(
         self, connection: ServerConnection, message: wire.Message, *, refuse: bool = False
-    ) -> asyncio.Task[None] | None:
+    ) -> asyncio.Future[Any] | None:
         """Carry out one INVOKE message.
 
-        Plain methods are done, and answered, when this returns.
+        Plain methods are done, and answered, when this returns. A method that returns a future is
+        answered when that is done, without a task of its own.
 
         Args:
             connection: where it came from and where the reply goes.
@@ -82,7 +83,7 @@ class Dispatcher:
             refuse: answer ``Overloaded`` without doing anything.
 
         Returns:
-            The task that does the rest, or None if nothing is left to do.
+            The task or future that ends with the call, or None if nothing is left to do.
         """
         daemon = self._daemon
         daemon.calls += 1
@@ -105,6 +106,8 @@ class Dispatcher:
                 return self._start(request, self._batch(target, args))
             result = self._members.call(target, name, args, kwargs or {}, request)
             if type(result) not in _PLAIN:
+                if asyncio.isfuture(result):
+                    return self._follow(request, result)
                 if type(result) is CoroutineType or inspect.isawaitable(result):
                     return self._start(request, result)
                 if isinstance(result, (Iterator, AsyncIterator)):
@@ -184,20 +187,38 @@ class Dispatcher:
         self.running[task] = (request, result)
         return task
 
+    def _follow(self, request: Request, future: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
+        """Answer when *future* is done, without a task."""
+        if future in self.running or future.get_loop() is not self._daemon.loop:
+            return self._start(request, future)
+        if future.done():
+            self._answer(request, future)
+            return None
+        self.running[future] = (request, future)
+        future.add_done_callback(self._followed)
+        return future
+
+    def _followed(self, future: asyncio.Future[Any]) -> None:
+        request, _ = self.running.pop(future)
+        self._answer(request, future)
+        request.connection.task_ended(future)
+
+    def _answer(self, request: Request, future: asyncio.Future[Any]) -> None:
+        try:
+            self._reply_outcome(request, future.result())
+        except asyncio.CancelledError:
+            self._reply_error(request, _given_up())
+        except BaseException as error:
+            self._reply_error(request, error)
+
     async def _finish(self, request: Request, result: Any) -> None:
         try:
             if request.deadline is not None and time.monotonic() >= request.deadline:
                 _drop(result)
                 raise errors.DeadlinePassed("the caller's deadline passed before this was begun")
-            outcome = await result
-            if type(outcome) not in _PLAIN and isinstance(outcome, (Iterator, AsyncIterator)):
-                self._reply_stream(request, outcome)
-            else:
-                self._reply(request, outcome)
+            self._reply_outcome(request, await result)
         except asyncio.CancelledError:
-            self._reply_error(
-                request, errors.Interrupted("the work was given up before it was finished")
-            )
+            self._reply_error(request, _given_up())
         except BaseException as error:
             if isinstance(error, GeneratorExit) and not self._runs(request):
                 raise  # the loop is gone
@@ -212,7 +233,7 @@ class Dispatcher:
         task = asyncio.current_task(self._daemon.loop)
         return task is not None and self.running.get(task, (None,))[0] is request
 
-    def give_up(self, task: asyncio.Task[None]) -> None:
+    def give_up(self, task: asyncio.Future[Any]) -> None:
         """End a call that nobody waits for any more, or that there is no time left for."""
         request, result = self.running[task]
         request.deadline = None  # once is enough: its clean-up shall not be cancelled as well
@@ -232,6 +253,12 @@ class Dispatcher:
                 self.give_up(task)
 
     # -- replies
+
+    def _reply_outcome(self, request: Request, outcome: Any) -> None:
+        if type(outcome) not in _PLAIN and isinstance(outcome, (Iterator, AsyncIterator)):
+            self._reply_stream(request, outcome)
+        else:
+            self._reply(request, outcome)
 
     def _reply(self, request: Request, result: Any) -> None:
         flags = request.message.flags
@@ -305,8 +332,12 @@ class Dispatcher:
             self._send(request, flags, payload, annotations)
 
 
-def _begun(task: asyncio.Task[None]) -> bool:
-    coroutine = task.get_coro()
+def _given_up() -> errors.Interrupted:
+    return errors.Interrupted("the work was given up before it was finished")
+
+
+def _begun(task: asyncio.Future[Any]) -> bool:
+    coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
     return not inspect.iscoroutine(coroutine) or (
         inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
     )

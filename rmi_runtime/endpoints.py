@@ -19,6 +19,7 @@ from Pyro5.errors import DaemonError, PyroError
 
 from rmi_runtime import errors
 from rmi_runtime.balance import Balancer, Endpoint, Policy
+from rmi_runtime.client_call import Late
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.registry import NameServers
 
@@ -164,6 +165,7 @@ class Endpoints:
         timeout_s: float | None = None,
         repeatable: bool = False,
         prefer: str | None = None,
+        late: Late | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call a method of one of the services.
@@ -179,6 +181,8 @@ class Endpoints:
                 its own id): then it is tried elsewhere also when the first service may have done
                 it. Each try but the last gets half of the time that is left.
             prefer: name of the service to try first, if it takes calls; then the policy decides.
+            late: takes the result of a try if it comes when nobody waits for that any more, while
+                the connection stands.
             kwargs: keyword arguments.
 
         Returns:
@@ -205,7 +209,7 @@ class Endpoints:
                 raise self._given_up(last)
             try_s = left_s / 2 if repeatable and balancer.ready > 1 else left_s
             try:
-                return await self._call_at(endpoint, method, args, kwargs, try_s)
+                return await self._call_at(endpoint, method, args, kwargs, try_s, late)
             except (errors.RmiError, DaemonError) as error:
                 if not self._may_go_on(endpoint, error, began, repeatable):
                     raise
@@ -222,13 +226,14 @@ class Endpoints:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         timeout_s: float,
+        late: Late | None,
     ) -> Any:
         endpoint.inflight += 1
         try:
             proxy = self._proxies.get(endpoint)
             if proxy is None or not proxy._connected:
                 proxy = await self._connect(endpoint, timeout_s)
-            result = await proxy._call(method, args, kwargs, timeout_s=timeout_s)
+            result = await proxy._call(method, args, kwargs, timeout_s=timeout_s, late=late)
             endpoint.answered_at = time.monotonic()
             if endpoint.failures:
                 self._balancer.succeeded(endpoint)

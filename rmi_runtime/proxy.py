@@ -15,6 +15,7 @@ from Pyro5.core import DAEMON_NAME
 from Pyro5.serializers import SerializerBase
 
 from rmi_runtime import errors, serializers, wire
+from rmi_runtime.client_call import Late
 from rmi_runtime.client_connection import ClientConnection
 from rmi_runtime.proxy_names import direct_uri
 from rmi_runtime.proxy_results import Batch, Member, RemoteStream
@@ -82,6 +83,7 @@ class Proxy(ProxyState):
         annotations: Mapping[str, bytes] | None = None,
         correlation_id: bytes | None = None,
         answer: dict[str, bytes] | None = None,
+        late: Late | None = None,
     ) -> Awaitable[Any]:
         """Call a method by name. Await the result.
 
@@ -95,6 +97,7 @@ class Proxy(ProxyState):
             annotations: sent along instead of the proxy's own, 4-letter ids to bytes.
             correlation_id: 16 bytes, sent along instead of the proxy's own.
             answer: a dictionary that takes the annotations of the reply.
+            late: takes the result if it comes when nobody waits for it any more.
 
         Returns:
             An awaitable of the result, which ``asyncio.create_task`` takes as well. If the proxy is
@@ -115,7 +118,16 @@ class Proxy(ProxyState):
             or (running is not connection.home and running is not connection.loop)
         ):
             return self._call_connecting(
-                method, args, kwargs, wait_s, flags, object_id, annotations, correlation_id, answer
+                wait_s,
+                method,
+                args,
+                kwargs,
+                flags=flags,
+                object_id=object_id,
+                annotations=annotations,
+                correlation_id=correlation_id,
+                answer=answer,
+                late=late,
             )
         if method in self._oneway and object_id is None:
             flags |= wire.FLAG_ONEWAY
@@ -129,36 +141,17 @@ class Proxy(ProxyState):
             annotations or self._annotations,
             correlation_id or self._correlation_id,
             answer,
+            late,
         )
 
-    async def _call_connecting(
-        self,
-        method: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any] | None,
-        timeout_s: float,
-        flags: int,
-        object_id: str | None,
-        annotations: Mapping[str, bytes] | None,
-        correlation_id: bytes | None,
-        answer: dict[str, bytes] | None,
-    ) -> Any:
+    async def _call_connecting(self, timeout_s: float, *call: Any, **options: Any) -> Any:
+        """Connect, and make the call in what is left of the time."""
         began = asyncio.get_running_loop().time()
         connection = await self._bind(timeout_s)
         if connection.closed:
             raise errors.Unavailable(f"{self._uri} hung up before the call was sent")
         left_s = timeout_s - (asyncio.get_running_loop().time() - began)
-        return await self._call(
-            method,
-            args,
-            kwargs,
-            timeout_s=max(left_s, 0.001),
-            flags=flags,
-            object_id=object_id,
-            annotations=annotations,
-            correlation_id=correlation_id,
-            answer=answer,
-        )
+        return await self._call(*call, timeout_s=max(left_s, 0.001), **options)
 
     async def _set(self, name: str, value: Any) -> None:
         """Set a remote attribute (an exposed property with a setter)."""

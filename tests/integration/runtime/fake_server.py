@@ -48,9 +48,12 @@ class Peer:
         type_: int = wire.MSG_RESULT,
         seq: int | None = None,
         annotations: dict[str, bytes] | None = None,
+        flags: int = 0,
     ) -> None:
         """Answer a request."""
-        self.send_bytes(encoded(request, value, type_=type_, seq=seq, annotations=annotations))
+        self.send_bytes(
+            encoded(request, value, type_=type_, seq=seq, annotations=annotations, flags=flags)
+        )
 
     def send_bytes(self, data: bytes) -> None:
         """Send whatever."""
@@ -74,12 +77,13 @@ def encoded(
     type_: int = wire.MSG_RESULT,
     seq: int | None = None,
     annotations: dict[str, bytes] | None = None,
+    flags: int = 0,
 ) -> bytes:
     """Return an answer to a request as bytes."""
     serializer = BY_ID.get(request.serializer_id) or BY_NAME["serpent"]
     number = request.seq if seq is None else seq
     payload = serializer.dumps(value)
-    return wire.encode(type_, serializer.serializer_id, 0, number, payload, annotations)
+    return wire.encode(type_, serializer.serializer_id, flags, number, payload, annotations)
 
 
 def argument(message: wire.Message) -> Any:

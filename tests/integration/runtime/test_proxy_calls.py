@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Daemon, Proxy, client_connection, errors, expose, wire
-from rmi_runtime.client_connection import BadReply
+from rmi_runtime.client_call import BadReply
 from tests.integration.runtime.fake_server import (
     Peer,
     argument,
@@ -90,6 +90,32 @@ async def test_a_late_reply_goes_to_nobody_and_the_connection_lives_on() -> None
         assert not caught.value.definite
         assert await proxy.echo(2) == "in time"
         assert proxy._connection is connection
+
+
+@pytest.mark.parametrize("given_up", ["timed out", "cancelled"])
+async def test_a_result_nobody_waits_for_goes_to_who_asked_for_late_ones(given_up: str) -> None:
+    late: list[Any] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        calls = [await peer.read() for _ in range(4)]
+        peer.send(calls[0], "too late")
+        peer.send(calls[1], errors.to_wire(errors.Conflict("no")), flags=wire.FLAG_EXCEPTION)
+        peer.send(calls[2], "nobody asked for this one")
+        peer.send(calls[3], "in time")
+        await peer.closed()
+
+    async with fake_server(script) as uri, Proxy(uri) as proxy:
+        timeout_s = 0.05 if given_up == "timed out" else 30.0
+        wanted = [proxy._call("echo", (n,), timeout_s=timeout_s, late=late.append) for n in (1, 2)]
+        calls = [*map(asyncio.ensure_future, wanted)]
+        calls.append(asyncio.ensure_future(proxy._call("echo", (3,), timeout_s=timeout_s)))
+        if given_up == "cancelled":
+            for call in calls:
+                call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert await proxy._call("echo", (4,), late=late.append) == "in time"
+    assert late == ["too late"]
 
 
 async def test_deadlines_of_calls_in_flight_are_kept_each() -> None:

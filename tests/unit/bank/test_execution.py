@@ -49,7 +49,12 @@ class Data:
         self.now_s = 0.0
 
     async def call(
-        self, method: str, *args: Any, timeout_s: float | None = None, repeatable: bool = False
+        self,
+        method: str,
+        *args: Any,
+        timeout_s: float | None = None,
+        repeatable: bool = False,
+        late: Callable[[Any], None] | None = None,
     ) -> Any:
         assert timeout_s is None or timeout_s > 0
         self.calls.append(method)
@@ -211,11 +216,30 @@ class SlowData(Data):
 
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
         if method == "lock":
-            await self.let.wait()
+            return await self.lock_late(args, options["timeout_s"], options["late"])
         result = await super().call(method, *args, **options)
         if method == "unlock":
             self.unlocked.set()
         return result
+
+    async def lock_late(
+        self, args: tuple[Any, ...], timeout_s: float, late: Callable[[Any], None]
+    ) -> Any:
+        """Grant when the test lets it, and say so to *late* if nobody waits for it any more."""
+
+        async def granted() -> Any:
+            await self.let.wait()
+            return self.lock(*args)
+
+        asked = asyncio.ensure_future(granted())
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(asked)
+        except TimeoutError:
+            raise CallTimeout("too late") from None
+        finally:
+            if not asked.done():
+                asked.add_done_callback(lambda asked: late(asked.result()))
 
 
 async def test_a_lease_that_comes_after_the_deadline_is_given_back() -> None:

@@ -106,8 +106,7 @@ async def test_whoever_stopped_waiting_before_the_round_began_is_left_out(bench:
     rounds = Rounds(bench.run, round_max=10, queue_max=2)
     busy = [asyncio.ensure_future(rounds.submit(parcel(a), 1.0)) for a in (1,)]
     await turns()
-    gone = asyncio.ensure_future(rounds.submit(parcel(2), 1.0))
-    await asyncio.sleep(0)
+    gone = rounds.submit(parcel(2), 1.0)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     bench.open()
@@ -138,3 +137,21 @@ async def test_closing_in_a_hurry_tells_what_never_began_from_what_may_have_happ
     await rounds.aclose(timeout_s=0)
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(end) for end in ended] == [Interrupted, Interrupted, Draining, Draining]
+
+
+async def test_each_caller_gets_the_outcomes_in_the_form_it_wants(bench: Bench) -> None:
+    rounds = Rounds(bench.run, round_max=10, queue_max=100)
+    bench.open()
+
+    def fail(outcomes: list[Outcome]) -> None:
+        raise KeyError(len(outcomes))
+
+    ended = await asyncio.gather(
+        rounds.submit(parcel(1, 2), 1.0, len),
+        rounds.submit(parcel(3), 1.0, fail),
+        rounds.submit(parcel(4), 1.0),
+        return_exceptions=True,
+    )
+    assert ended[0] == 2
+    assert isinstance(ended[1], KeyError), "and what fails for one is nobody else's"
+    assert ended[2] == [Done(4, 0)]

@@ -124,21 +124,21 @@ def test_a_message_without_a_proper_annotation_is_refused(note: bytes | None) ->
 def test_a_received_blob_reads_its_data_only_when_asked(name: str) -> None:
     serializer = BY_NAME[name]
     sent = StockBlob("info", [1, {"a": "b"}])
-    payload, number, note = blob.encode_blob_call(sent, "object", "method", serializer)
+    payload, number, note = blob.encode_blob_call("object", "method", [sent], {}, serializer)
     message = wire.Message(
         wire.MSG_INVOKE, number, wire.FLAG_KEEP_SERIALIZED, 1, payload, {blob.ANNOTATION_BLOB: note}
     )
     object_id, method, (received,), kwargs = blob.read_blob_call(message, serializer, None)
     assert (object_id, method, kwargs, received.info) == ("object", "method", {}, "info")
     assert received.deserialized() == [1, {"a": "b"}]
-    again = blob.encode_blob_call(received, "other", "method", BY_NAME["msgpack"])
+    again = blob.encode_blob_call("other", "method", [received], {}, BY_NAME["msgpack"])
     assert again[:2] == (payload, number)
 
 
 def test_the_data_of_a_blob_is_bounded_when_it_is_read() -> None:
     serializer = BY_NAME["serpent"]
     payload, number, note = blob.encode_blob_call(
-        StockBlob("info", list(range(1000))), "object", "method", serializer
+        "object", "method", [StockBlob("info", list(range(1000)))], {}, serializer
     )
     message = wire.Message(wire.MSG_INVOKE, number, 0, 1, payload, {blob.ANNOTATION_BLOB: note})
     received = blob.read_blob_call(message, serializer, 100)[2][0]
@@ -150,4 +150,4 @@ def test_a_blob_in_marshal_is_not_passed_on() -> None:
     received = StockBlob("info", None)
     received._contains_blob, received._data = True, blob._Payload(b"", 2)
     with pytest.raises(SerializeError, match="serializer 2"):
-        blob.encode_blob_call(received, "object", "method", BY_NAME["msgpack"])
+        blob.encode_blob_call("object", "method", [received], {}, BY_NAME["msgpack"])
