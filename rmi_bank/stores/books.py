@@ -25,6 +25,7 @@ from rmi_bank.errors import AccountExists, BalanceLimit, InsufficientFunds, Unkn
 from rmi_bank.operations import BALANCE_END, CASH
 from rmi_bank.rules import Posting
 from rmi_bank.stores import Record
+from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.request_index import IndexRow, RequestIndex
 from rmi_runtime.errors import Conflict, InvalidRequest
 
@@ -92,9 +93,7 @@ class Books:
     """Balances, owners and chains of all accounts, in memory.
 
     Args:
-        balances: account -> minor units, cash included, as of *last_lines*.
-        last_lines: account -> its last line; accounts without lines may be missing.
-        owners: account -> client, for accounts somebody owns.
+        accounts: all of them, cash included, each as of its last line.
         commit_no: number of the last commit.
         folded_line: every line up to this one is in *balances*.
         index: the latest request ids.
@@ -102,29 +101,21 @@ class Books:
 
     def __init__(
         self,
-        balances: dict[int, int],
-        last_lines: dict[int, int],
-        owners: dict[int, int],
+        accounts: Accounts,
         *,
         commit_no: int = 0,
         folded_line: int = 0,
         index: RequestIndex | None = None,
     ) -> None:
-        self.balances = balances
-        self.owners = owners
+        self.accounts = accounts
         self.commit_no = commit_no
         self.line = folded_line
         self.index = index or RequestIndex()
-        self._last_lines = last_lines
         self._folded_line = folded_line
         self._touched: set[int] = set()  # accounts to fold in the next pass
         self._folding: list[int] = []  # those of the present pass, in order
         self._folded = 0  # how many of these are on disk
         self._pass_line = folded_line  # where the present pass began
-
-    def last_line(self, account: int) -> int:
-        """Return the last journal line of *account*, 0 if it has none."""
-        return self._last_lines.get(account, 0)
 
     def replay(self, lines: Iterable[tuple[int, int, int, int]]) -> None:
         """Take in what the journal has above the mark of the folding.
@@ -135,19 +126,20 @@ class Books:
         Raises:
             Conflict: the books do not balance: the store was damaged or edited.
         """
-        balances, last_lines = self.balances, self._last_lines
+        accounts = self.accounts
         for line, debit, credit, amount in lines:
             for account, change in ((debit, -amount), (credit, amount)):
-                if line > last_lines.get(account, 0):
-                    balances[account] += change
-                    last_lines[account] = line
+                if line > accounts.last_line(account):
+                    before = accounts.balance(account)
+                    if before is None:
+                        raise _damaged(
+                            f"line {line} moves money of account {account}, unknown here"
+                        )
+                    accounts.take({account: before + change}, {account: line})
             self._touched.update((debit, credit))
             self.line = line
-        if sum(balances.values()) != 0:
-            raise Conflict(
-                f"the books do not balance: all accounts together hold {sum(balances.values())}, "
-                "not 0; the store was damaged or edited, so restore a copy of it"
-            )
+        if (total := accounts.total()) != 0:
+            raise _damaged(f"all accounts together hold {total}, not 0")
 
     def check(
         self, record: Record, locked: Collection[int | str], settled: Collection[str] = ()
@@ -168,7 +160,7 @@ class Books:
         for account, _ in record.opened:
             if account not in locked:
                 raise _not_locked(account)
-            if account in self.balances or account in moved:
+            if account in self.accounts or account in moved:
                 raise AccountExists(f"account {account} has been opened already", account=account)
             moved[account] = 0
         outcomes = len(record.outcomes)
@@ -213,15 +205,18 @@ class Books:
                     record.cash += change
                 else:
                     before = balances.get(account)
-                    balances[account] = (
-                        self.balances[account] if before is None else before
-                    ) + change
+                    if before is None:
+                        before = self._balance(account)
+                    balances[account] = before + change
         record.balances = balances
 
     def _locked_balance(self, locked: Collection[int | str], account: int) -> int:
         if account not in locked:
             raise _not_locked(account)
-        balance = self.balances.get(account)
+        return self._balance(account)
+
+    def _balance(self, account: int) -> int:
+        balance = self.accounts.balance(account)
         if balance is None:
             raise UnknownAccount(f"account {account} has not been opened", account=account)
         return balance
@@ -243,12 +238,15 @@ class Books:
                 request_id=request_id,
             )
 
+    def _cash(self) -> int:
+        return self.accounts.balance(CASH) or 0
+
     def fitting(self, records: Sequence[Record]) -> int:
         """Return how many of *records*, from the first on, one transaction can take.
 
         It is limited by its size, and by what cash can hold; 0 if cash cannot take the first one.
         """
-        cash = self.balances[CASH]
+        cash = self._cash()
         lines = 0
         for place, record in enumerate(records):
             lines += len(record.postings)
@@ -266,7 +264,7 @@ class Books:
         """
         plan = Plan(line=self.line, commit_no=self.commit_no, folded_line=self._folded_line)
         number = self.index.last
-        cash = self.balances[CASH]
+        cash = cash_before = self._cash()
         for record in records:
             commit = plan.commit_no = plan.commit_no + 1
             plan.commits.append(commit)
@@ -278,7 +276,7 @@ class Books:
                 plan.outcomes.append((number, request_id, commit, operation, result))
             outcomes = range(number + 1 - len(record.outcomes), number + 1)
             self._plan_lines(plan, record.postings, commit, at_us, outcomes)
-        if cash != self.balances[CASH]:
+        if cash != cash_before:
             plan.balances[CASH] = cash
         plan.index = self.index.plan(len(plan.outcomes))
         plan.indexed_outcome = self.index.mark()
@@ -294,12 +292,19 @@ class Books:
         outcomes: Sequence[int],
     ) -> None:
         """Plan the journal lines of one commit, and where the chains of its accounts end then."""
-        ends, ends_before, journal = plan.last_lines, self._last_lines, plan.journal
-        line = plan.line
+        ends, journal, line = plan.last_lines, plan.journal, plan.line
+        before, before_sparse = self.accounts.dense_lines, self.accounts.sparse_lines
+        size = len(before)
         for debit, credit, amount, cause in postings:
             line += 1
-            before_debit = ends[debit] if debit in ends else ends_before.get(debit, 0)
-            before_credit = ends[credit] if credit in ends else ends_before.get(credit, 0)
+            if debit in ends:
+                before_debit = ends[debit]
+            else:
+                before_debit = before[debit] if debit < size else before_sparse.get(debit, 0)
+            if credit in ends:
+                before_credit = ends[credit]
+            else:
+                before_credit = before[credit] if credit < size else before_sparse.get(credit, 0)
             ends[debit] = ends[credit] = line
             outcome = outcomes[cause] if cause >= 0 else None
             journal.append(
@@ -317,18 +322,21 @@ class Books:
             return
         # Twice as many as there are new lines: a pass ends before the next one is due.
         most = max(_FOLD_LEAST, 2 * len(plan.journal))
-        for account in self._folding[self._folded : self._folded + most]:
-            balance = plan.balances.get(account, self.balances[account])
-            last_line = plan.last_lines.get(account, self._last_lines.get(account, 0))
-            plan.folds.append((account, balance, last_line))
+        accounts = self._folding[self._folded : self._folded + most]
+        new, lines, last_line = plan.balances, plan.last_lines, self.accounts.last_line
+        for account, balance in zip(accounts, self.accounts.balances(accounts), strict=True):
+            # An account that was touched is open, so it has a balance.
+            now: int = new.get(account, balance)  # type: ignore[assignment]
+            line = lines[account] if account in lines else last_line(account)
+            plan.folds.append((account, now, line))
         if self._folded + len(plan.folds) == len(self._folding):
             plan.folded_line = self._pass_line
 
     def apply(self, plan: Plan) -> None:
         """Take in a plan that is on disk."""
-        self.balances.update(plan.balances)
-        self._last_lines.update(plan.last_lines)
-        self.owners.update((a, owner) for a, owner in plan.opened if owner is not None)
+        for account, owner in plan.opened:
+            self.accounts.open(account, owner)
+        self.accounts.take(plan.balances, plan.last_lines)
         self.line = plan.line
         self.commit_no = plan.commit_no
         self.index.apply([(request_id, number) for number, request_id, *_ in plan.outcomes])
@@ -341,6 +349,12 @@ class Books:
         if due and not self._folding:
             self._folding, self._touched = sorted(self._touched), set()
             self._pass_line = self.line
+
+
+def _damaged(what: str) -> Conflict:
+    return Conflict(
+        f"the books do not balance: {what}; the store was damaged or edited, so restore a copy"
+    )
 
 
 def _not_locked(key: int | str) -> InvalidRequest:

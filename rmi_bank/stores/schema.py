@@ -145,9 +145,9 @@ def insert_rows(
 
 ACCOUNTS = """
 SELECT json_group_array(account), json_group_array(balance), json_group_array(last_line),
-    json_group_array(owner) FROM accounts
+    json_group_array(owner) FROM (SELECT * FROM accounts ORDER BY account)
 """
-"""All accounts, one JSON array per column, in the same order."""
+"""All accounts by number, one JSON array per column."""
 
 INDEXED = """
 SELECT outcome FROM json_each(?) CROSS JOIN request_ids ON request_id = value

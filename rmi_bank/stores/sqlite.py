@@ -27,6 +27,7 @@ import msgspec
 from rmi_bank.errors import BalanceLimit, StoreFull
 from rmi_bank.rules import Known
 from rmi_bank.stores import Line, NewToken, Record, Token, schema, transactions
+from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import Books, Plan
 from rmi_runtime import Coalescer, SqliteThread, StoreFiles, StoreGone, open_reader
 from rmi_runtime.errors import Conflict, Interrupted, RmiError, Unavailable
@@ -81,7 +82,7 @@ class SqliteLedger:
         self._files = StoreFiles(path, uri=uri)
         self._uri = uri
         self._clock_us = clock_us
-        self._books = Books({0: 0}, {}, {})
+        self._books = Books(Accounts())
         self._writer = self._thread()
         self._pages = self._thread()  # reads that are too long for the event loop
         self._reader: sqlite3.Connection | None = None
@@ -148,11 +149,11 @@ class SqliteLedger:
 
     def balances(self, accounts: Iterable[int]) -> list[int | None]:
         """Return the balances on disk, None for accounts never opened."""
-        return list(map(self._books.balances.get, accounts))
+        return self._books.accounts.balances(accounts)
 
     def owners(self, accounts: Iterable[int]) -> list[int | None]:
         """Return the client that owns each account, None for nobody."""
-        return list(map(self._books.owners.get, accounts))
+        return self._books.accounts.owners(accounts)
 
     def known(self, request_ids: Sequence[str]) -> dict[str, Known]:
         """Return what is stored for those of *request_ids* that are known.
@@ -193,7 +194,7 @@ class SqliteLedger:
 
     async def statement(self, account: int, after: int, limit: int) -> list[Line]:
         """Return at most *limit* journal lines of *account* above line *after*, in order."""
-        last = self._books.last_line(account)
+        last = self._books.accounts.last_line(account)
         return await self._pages.run(transactions.statement, account, after, limit, last)
 
     async def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
@@ -258,7 +259,7 @@ class SqliteLedger:
         return {
             "commit": self._books.commit_no,
             "lines": self._books.line,
-            "accounts": len(self._books.balances) - 1,
+            "accounts": max(0, len(self._books.accounts) - 1),
             "transactions": self.transactions,
             "epoch": self.epoch,
         }

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from rmi_bank.stores import Line, NewToken, Token, schema
+from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import MARK_EVERY, Books, Plan
 from rmi_bank.stores.request_index import RequestIndex
 from rmi_runtime.errors import Conflict
@@ -22,14 +23,12 @@ def load(connection: sqlite3.Connection) -> tuple[int, Books]:
         "SELECT epoch, commit_no, folded_line, indexed_outcome FROM state"
     ).fetchone()
     epoch, commit_no, folded_line, indexed_outcome = state
-    # Columns as JSON arrays: half the time of a million rows, and the numbers of the accounts are
-    # the same objects in all three dictionaries.
-    columns = map(_decode, connection.execute(schema.ACCOUNTS).fetchone())
-    accounts, balances, last_lines, owners = columns
+    # Columns as JSON arrays: half the time of a million rows.
+    numbers, balances, last_lines, owners = map(
+        _decode, connection.execute(schema.ACCOUNTS).fetchone()
+    )
     books = Books(
-        dict(zip(accounts, balances, strict=True)),
-        {account: line for account, line in zip(accounts, last_lines, strict=True) if line},
-        {a: owner for a, owner in zip(accounts, owners, strict=True) if owner is not None},
+        Accounts.of(numbers, balances, last_lines, owners),
         commit_no=commit_no,
         folded_line=folded_line,
         index=RequestIndex(connection.execute(schema.RECENT, (indexed_outcome,)), indexed_outcome),
@@ -50,7 +49,8 @@ def insert(connection: sqlite3.Connection, plan: Plan) -> None:
         (schema.MARKS, plan.marks),
         (schema.FOLD, plan.folds),
     ):
-        schema.insert_rows(connection, statements, rows)
+        if rows:
+            schema.insert_rows(connection, statements, rows)
     connection.execute(schema.STATE, (plan.commit_no, plan.folded_line, plan.indexed_outcome))
 
 

@@ -167,6 +167,6 @@ class BankCluster:
 
     def check_books(self) -> None:
         """Assert that all accounts, cash included, sum to nothing."""
-        books = self.ledger._books
-        assert sum(books.balances.values()) == 0
-        assert all(balance >= 0 for account, balance in books.balances.items() if account)
+        accounts = self.ledger._books.accounts
+        assert accounts.total() == 0
+        assert all((accounts.balance(account) or 0) >= 0 for account in accounts if account)

@@ -252,7 +252,7 @@ async def test_the_view_of_balances_is_right_in_the_middle_of_the_folding(
 
 
 async def test_cash_has_a_floor_that_no_group_of_commits_passes(ledger: SqliteLedger) -> None:
-    ledger._books.balances[CASH] = -(BALANCE_END - 2 * AMOUNT_MAX - 1)
+    ledger._books.accounts.take({CASH: -(BALANCE_END - 2 * AMOUNT_MAX - 1)}, {})
     ended = await asyncio.gather(
         *(ledger.commit(Record([Posting(CASH, account, AMOUNT_MAX)])) for account in (1, 2, 3)),
         ledger.commit(transfer(4, 5, 1)),
