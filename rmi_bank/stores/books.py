@@ -6,10 +6,11 @@ a few accounts along with each transaction, neighbours together. So a transfer b
 out of a million costs no more pages than one between two out of ten, and a start reads the accounts
 table and only the end of the journal.
 
-Each account's row holds its balance as of its ``last_line``. A *pass* writes all accounts touched
-before it began; when it is through, every journal line up to its beginning is in the table, and the
-mark ``folded_line`` moves up to there. A start replays the lines above that mark, skipping on each
-account those up to its ``last_line``: folding may stop anywhere, at any moment.
+Each account's row holds its balance as of its ``last_line``. A *pass* (:mod:`.folding`) writes all
+accounts touched before it began; when it is through, every journal line up to its beginning is in
+the table, and the mark ``folded_line`` moves up to there. A start replays the lines above that
+mark, skipping on each account those up to its ``last_line``: folding may stop anywhere, at any
+moment.
 
 Each line names the line before it on each of its accounts, which makes a chain per account; about
 every :data:`MARK_EVERY`-th entry of a chain is noted in the marks table. Together they page through
@@ -26,23 +27,17 @@ from rmi_bank.operations import BALANCE_END, CASH
 from rmi_bank.rules import Posting
 from rmi_bank.stores import Record
 from rmi_bank.stores.accounts import Accounts
+from rmi_bank.stores.folding import NO_STEP, Folding, Step
 from rmi_bank.stores.request_index import IndexRow, RequestIndex
 from rmi_runtime.errors import Conflict, InvalidRequest
 
 MARK_EVERY = 64
 """One journal entry in this many, on the average, has a mark."""
 
-FOLD_ACCOUNTS = 25_000
-"""A pass begins when this many accounts have been touched..."""
-
-FOLD_LINES = 50_000
-"""...or this many lines written since the last."""
-
 GROUP_LINES_MAX = 16_384
 """Most journal lines in one transaction, unless a single commit has more."""
 
 _MARKED_BELOW = 2**32 // MARK_EVERY
-_FOLD_LEAST = 64  # accounts folded with a transaction, at least, while a pass is on
 _LINE_STEP, _ACCOUNT_STEP, _HASHED = 0x9E3779B1, 0x85EBCA6B, 0xFFFF_FFFF
 
 JournalRow = tuple[int, int, int, int, int, int, int | None, int, int]
@@ -66,6 +61,7 @@ class Plan:
         opened: (account, owner).
         marks: (account, line).
         folds: (account, balance, last line).
+        fold_step: how far the folding has come with them.
         balances: account -> balance after.
         last_lines: account -> last line after.
         line: last line after.
@@ -81,6 +77,7 @@ class Plan:
     opened: list[tuple[int, int | None]] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
     folds: list[tuple[int, int, int]] = field(default_factory=list)
+    fold_step: Step = NO_STEP
     balances: dict[int, int] = field(default_factory=dict)
     last_lines: dict[int, int] = field(default_factory=dict)
     line: int = 0
@@ -111,11 +108,7 @@ class Books:
         self.commit_no = commit_no
         self.line = folded_line
         self.index = index or RequestIndex()
-        self._folded_line = folded_line
-        self._touched: set[int] = set()  # accounts to fold in the next pass
-        self._folding: list[int] = []  # those of the present pass, in order
-        self._folded = 0  # how many of these are on disk
-        self._pass_line = folded_line  # where the present pass began
+        self._folding = Folding(accounts, folded_line)
 
     def replay(self, lines: Iterable[tuple[int, int, int, int]]) -> None:
         """Take in what the journal has above the mark of the folding.
@@ -127,17 +120,21 @@ class Books:
             Conflict: the books do not balance: the store was damaged or edited.
         """
         accounts = self.accounts
+        balances: dict[int, int] = {}
+        last_lines: dict[int, int] = {}
         for line, debit, credit, amount in lines:
             for account, change in ((debit, -amount), (credit, amount)):
-                if line > accounts.last_line(account):
+                if account in balances:
+                    balances[account] += change
+                    last_lines[account] = line
+                elif line > accounts.last_line(account):
                     before = accounts.balance(account)
                     if before is None:
-                        raise _damaged(
-                            f"line {line} moves money of account {account}, unknown here"
-                        )
-                    accounts.take({account: before + change}, {account: line})
-            self._touched.update((debit, credit))
+                        raise _damaged(f"line {line} is of account {account}, which is unknown")
+                    balances[account], last_lines[account] = before + change, line
             self.line = line
+        accounts.take(balances, last_lines)
+        self._folding.touch(last_lines)
         if (total := accounts.total()) != 0:
             raise _damaged(f"all accounts together hold {total}, not 0")
 
@@ -262,7 +259,7 @@ class Books:
             records: which :meth:`check` let pass, and no two touching the same account but cash.
             at_us: the time to write into the journal.
         """
-        plan = Plan(line=self.line, commit_no=self.commit_no, folded_line=self._folded_line)
+        plan = Plan(line=self.line, commit_no=self.commit_no)
         number = self.index.last
         cash = cash_before = self._cash()
         for record in records:
@@ -318,19 +315,15 @@ class Books:
         plan.line = line
 
     def _plan_folds(self, plan: Plan) -> None:
-        if not self._folding:
-            return
-        # Twice as many as there are new lines: a pass ends before the next one is due.
-        most = max(_FOLD_LEAST, 2 * len(plan.journal))
-        accounts = self._folding[self._folded : self._folded + most]
+        step = plan.fold_step = self._folding.plan(len(plan.journal))
+        plan.folded_line = self._folding.mark(step)
         new, lines, last_line = plan.balances, plan.last_lines, self.accounts.last_line
-        for account, balance in zip(accounts, self.accounts.balances(accounts), strict=True):
+        balances = self.accounts.balances(step.accounts)
+        for account, balance in zip(step.accounts, balances, strict=True):
             # An account that was touched is open, so it has a balance.
             now: int = new.get(account, balance)  # type: ignore[assignment]
             line = lines[account] if account in lines else last_line(account)
             plan.folds.append((account, now, line))
-        if self._folded + len(plan.folds) == len(self._folding):
-            plan.folded_line = self._pass_line
 
     def apply(self, plan: Plan) -> None:
         """Take in a plan that is on disk."""
@@ -340,15 +333,7 @@ class Books:
         self.line = plan.line
         self.commit_no = plan.commit_no
         self.index.apply([(request_id, number) for number, request_id, *_ in plan.outcomes])
-        self._folded += len(plan.folds)
-        self._folded_line = plan.folded_line
-        if self._folded == len(self._folding):
-            self._folding, self._folded = [], 0
-        self._touched.update(plan.last_lines)
-        due = len(self._touched) >= FOLD_ACCOUNTS or self.line - self._pass_line >= FOLD_LINES
-        if due and not self._folding:
-            self._folding, self._touched = sorted(self._touched), set()
-            self._pass_line = self.line
+        self._folding.apply(plan.fold_step, plan.last_lines, self.line)
 
 
 def _damaged(what: str) -> Conflict:

@@ -18,8 +18,7 @@ import pytest
 from rmi_bank.errors import AccountExists, BalanceLimit, StoreFull
 from rmi_bank.operations import AMOUNT_MAX, BALANCE_END, CASH
 from rmi_bank.rules import Known, NewOutcome, Posting
-from rmi_bank.stores import NewToken, Record
-from rmi_bank.stores import books as books_module
+from rmi_bank.stores import NewToken, Record, folding
 from rmi_bank.stores.sqlite import SqliteLedger
 from rmi_runtime.errors import Conflict, Interrupted, Unavailable
 
@@ -236,8 +235,8 @@ async def test_an_account_without_lines_has_an_empty_statement(ledger: SqliteLed
 async def test_the_view_of_balances_is_right_in_the_middle_of_the_folding(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("FOLD_ACCOUNTS", 8), ("FOLD_LINES", 30), ("_FOLD_LEAST", 1)):
-        monkeypatch.setattr(books_module, name, value)
+    for name, value in (("FOLD_LINES", 30), ("_FOLD_LEAST", 1)):
+        monkeypatch.setattr(folding, name, value)
     rng = random.Random(7)
     folded = set()
     async with opened(path) as ledger:

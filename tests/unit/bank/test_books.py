@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,7 @@ from hypothesis import strategies as st
 from rmi_bank.errors import AccountExists, BalanceLimit, InsufficientFunds, UnknownAccount
 from rmi_bank.operations import AMOUNT_MAX, BALANCE_END, CASH
 from rmi_bank.rules import NewOutcome, Posting
-from rmi_bank.stores import Record
-from rmi_bank.stores import books as books_module
+from rmi_bank.stores import Record, folding
 from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import MARK_EVERY, Books, Plan, is_marked
 from rmi_runtime.errors import Conflict, InvalidRequest
@@ -97,50 +97,59 @@ TRANSFERS = st.lists(
 )
 
 
-@given(TRANSFERS)
-@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("far_apart", [(), (1, 4, 7, 11), range(1, 12)])
+@given(groups=TRANSFERS)
+@settings(max_examples=100, deadline=None)
 def test_a_start_at_any_moment_of_the_folding_finds_the_same_books(
-    groups: list[list[tuple[int, int, int]]],
+    far_apart: Collection[int], groups: list[list[tuple[int, int, int]]]
 ) -> None:
+    def number(account: int) -> int:
+        return account * 1_000_003 if account in far_apart else account
+
+    accounts = [number(account) for account in range(1, 12)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(books_module, "FOLD_ACCOUNTS", 5)
-        patch.setattr(books_module, "FOLD_LINES", 12)
-        patch.setattr(books_module, "_FOLD_LEAST", 1)
+        patch.setattr(folding, "FOLD_LINES", 12)
+        patch.setattr(folding, "_FOLD_LEAST", 1)
+        patch.setattr(folding, "_FOLD_PER_LINE", 1)
         disk, books = Disk(), new_books({CASH: 0})
         groups = [[], *groups]
-        for number, group in enumerate(groups):
-            record = opened(*range(1, 12), balance=10**6) if number == 0 else Record()
-            record.postings = [*record.postings, *(Posting(*transfer) for transfer in group)]
-            plan = planned(books, [record], number)
+        for at_us, group in enumerate(groups):
+            record = opened(*accounts, balance=10**6) if at_us == 0 else Record()
+            transfers = [Posting(number(a), number(b), amount) for a, b, amount in group]
+            record.postings = [*record.postings, *transfers]
+            plan = planned(books, [record], at_us)
             disk.write(plan)
             books.apply(plan)
             again = disk.load()
             assert held(again) == held(books)
             assert again.line == books.line == len(disk.journal)
-            assert all(
-                again.accounts.last_line(a) == books.accounts.last_line(a) for a in range(1, 12)
-            )
-            assert sum(held(books).values()) == 0
+            for account in accounts:
+                line = books.accounts.last_line(account)
+                assert again.accounts.last_line(account) == line
+            assert sum(balance or 0 for balance in held(books).values()) == 0
         assert disk.state[1] <= books.line
 
 
+@pytest.mark.parametrize("step", [1, 10**6], ids=["near", "far apart"])
 def test_folding_goes_on_for_ever_so_that_a_start_never_reads_much(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(books_module, "FOLD_ACCOUNTS", 50)
-    monkeypatch.setattr(books_module, "FOLD_LINES", 100)
+    monkeypatch.setattr(folding, "FOLD_LINES", 100)
     disk, books = Disk(), new_books({CASH: 0})
-    accounts = range(1, 2001)
+    accounts = range(step, 2001 * step, step)
     first = planned(books, [opened(*accounts)], 0)
     disk.write(first)
     books.apply(first)
     for number in range(3000):
-        source = 1 + number * 7919 % 2000
-        plan = planned(books, [Record([Posting(source, 1 + source % 2000, 1)])], number)
+        source = number * 7919 % 2000
+        posting = Posting(accounts[source], accounts[(source + 1) % 2000], 1)
+        plan = planned(books, [Record([posting])], number)
         disk.write(plan)
         books.apply(plan)
         if number > 2000:
             assert books.line - disk.state[1] < 600
+        if number % 500 == 0:
+            assert held(disk.load()) == held(books)
     assert held(disk.load()) == held(books)
 
 
@@ -244,3 +253,21 @@ def test_about_one_entry_in_64_is_marked_on_every_account() -> None:
         marked = [line for line in range(1, 64_001) if is_marked(account, line)]
         assert 800 < len(marked) < 1200
         assert max(b - a for a, b in pairwise(marked)) < 20 * MARK_EVERY
+
+
+@pytest.mark.parametrize("step", [1, 10**6], ids=["near", "far apart"])
+def test_only_what_was_touched_since_is_written_again(
+    monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(folding, "FOLD_LINES", 100)
+    accounts = range(step, 201 * step, step)
+    books = fresh(*accounts)
+    written: list[int] = []
+    for number in range(1000):
+        plan = planned(
+            books, [Record([Posting(accounts[number % 3], accounts[(number + 1) % 3], 1)])], number
+        )
+        books.apply(plan)
+        if number > 500:
+            written += [fold[0] for fold in plan.folds]
+    assert {*accounts[:3]} <= {*written} <= {CASH, *accounts[:3]}
