@@ -18,12 +18,12 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
-from rmi_runtime.endings import Endings
+from rmi_runtime.endings import Ending
+from rmi_runtime.faults import Held, is_fault
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.turns import BURST, BURST_BYTES
 
@@ -35,7 +35,7 @@ log = sparse_logger(__name__)
 _NEW, _GREETING, _OPEN, _CLOSED = range(4)
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection(Ending, Held, asyncio.Protocol):
     """The server's end of one connection.
 
     Attributes:
@@ -49,6 +49,7 @@ class ServerConnection(asyncio.Protocol):
     """
 
     def __init__(self, daemon: Daemon, number: int) -> None:
+        super().__init__()
         self.id = number
         self.identity: Identity = ANONYMOUS
         self.peer: object = None
@@ -74,7 +75,6 @@ class ServerConnection(asyncio.Protocol):
         self._out_bytes = 0
         self._corked = False
         self._flush_scheduled = False
-        self._endings = Endings()
 
     # -- life-cycle
 
@@ -86,6 +86,7 @@ class ServerConnection(asyncio.Protocol):
         if not self._daemon.admit(self):
             self._state = _CLOSED
             self._transport.abort()
+        self.hold_newcomer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended, for whichever reason."""
@@ -101,20 +102,6 @@ class ServerConnection(asyncio.Protocol):
                     self._daemon.dispatcher.give_up(task)
         self._endings.happen()
         self.instances.clear()
-
-    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have *callback* called when this connection ends.
-
-        Returns:
-            A function that takes the callback back. If the connection has ended already, the
-            callback is called at once.
-        """
-        return self._endings.add(callback)
-
-    @property
-    def tracked_resources(self) -> set[Any]:
-        """Objects that are closed when the connection ends (Pyro5's resource tracking)."""
-        return self._endings.resources
 
     def close(self) -> None:
         """Send what waits, then close."""
@@ -183,7 +170,7 @@ class ServerConnection(asyncio.Protocol):
             self._take(waiting.popleft())
             if time.monotonic() > until or self._out_bytes > BURST_BYTES:
                 break
-        if self._parser.error is not None and not (waiting or self._tasks):
+        if self._parser.error is not None and not (waiting or self._tasks or self._held):
             self._refuse_bytes(self._parser.error)  # after the answers to what came before
         self._corked = False
         if self._out:
@@ -193,7 +180,9 @@ class ServerConnection(asyncio.Protocol):
         self._choose_whether_to_listen()
 
     def _may_go_on(self) -> bool:
-        return self._state in (_OPEN, _NEW) and not (self._busy or self._crowded or self._full)
+        return self._state in (_OPEN, _NEW) and not (
+            self._busy or self._crowded or self._full or self._held
+        )
 
     def _go_on_soon(self) -> None:
         if not self._going_on and self._state != _CLOSED:
@@ -264,6 +253,7 @@ class ServerConnection(asyncio.Protocol):
             return
         log.info("connection %d from %s closed: %s", self.id, self.peer, error)
         self._daemon.count_refusal()
+        self.fault()
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -332,6 +322,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _reject(self, message: wire.Message, error: BaseException) -> None:
         self._daemon.count_refusal()
+        if is_fault(error):
+            self.fault()
         log.info("connection %d from %s rejected: %s", self.id, self.peer, error)
         self.send(handshake.encode_refusal(message, error))
         self._hang_up()

@@ -62,10 +62,11 @@ class Call:
         connection: the connection it came through; None in :func:`call_as`.
         message: the request as received.
         deadline: ``time.monotonic()`` after which nobody waits any more, or None.
+        begun: whether the method has begun: until then, what goes wrong is the caller's doing.
         response_annotations: fill this to send annotations back.
     """
 
-    __slots__ = ("connection", "deadline", "identity", "message", "response_annotations")
+    __slots__ = ("begun", "connection", "deadline", "identity", "message", "response_annotations")
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Call:
         self.connection = connection
         self.message = message
         self.deadline = deadline
+        self.begun = False
         self.response_annotations: dict[str, bytes] = {}
 
     @property

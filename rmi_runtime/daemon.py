@@ -23,6 +23,7 @@ from rmi_runtime.connection import ServerConnection
 from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.dispatch import Dispatcher
+from rmi_runtime.faults import FaultMeter
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.listening import bind
 from rmi_runtime.objects import ObjectTable
@@ -95,13 +96,8 @@ class Daemon:
         self.threads, self.compress, self.tracebacks = threads, compress, tracebacks
         self.draining = False
         self.calls = self.errors = self.overloads = self.refusals = 0
-        self.streams = StreamTable(
-            self.limits.streams_max,
-            self.limits.connection_streams_max,
-            self.limits.stream_lifetime_s,
-            self.limits.stream_linger_s,
-            time.monotonic,
-        )
+        self.faults = FaultMeter(self.limits.faults_per_s, self.limits.faults_burst)
+        self.streams = StreamTable(self.limits, time.monotonic)
         self._ssl, self._authenticate, self._unixsocket = ssl, authenticate, unixsocket
         self._socket, self.location = bind(host, port, unixsocket)
         self.daemon_object = DaemonObject(self)

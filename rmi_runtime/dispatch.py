@@ -17,6 +17,7 @@ from Pyro5.errors import SerializeError
 from rmi_runtime import errors, wire
 from rmi_runtime.context import Call, current
 from rmi_runtime.failures import as_batch_result, dump_error
+from rmi_runtime.faults import is_fault
 from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
 from rmi_runtime.sparse_log import sparse_logger
@@ -52,6 +53,7 @@ class Request(Call):
         self.connection = connection
         self.message = message
         self.deadline = None
+        self.begun = False
         self.response_annotations = {}
         self.serializer: Serializer = _DEFAULT
 
@@ -302,6 +304,8 @@ class Dispatcher:
         )
 
     def _reply_error(self, request: Request, error: BaseException) -> None:
+        if not request.begun and is_fault(error):
+            request.connection.fault()
         self._daemon.errors += not isinstance(error, (StopIteration, StopAsyncIteration))
         if isinstance(error, CarriedStop):
             error = StopIteration(*error.args)

@@ -50,5 +50,26 @@ class Endings:
                 log.exception("something failed that is done at the end of a connection")
 
 
+class Ending:
+    """What has an end that others may want to hear of: a base class of connections."""
+
+    def __init__(self) -> None:
+        self._endings = Endings()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have *callback* called when this connection ends.
+
+        Returns:
+            A function that takes the callback back. If the connection has ended already, the
+            callback is called at once.
+        """
+        return self._endings.add(callback)
+
+    @property
+    def tracked_resources(self) -> set[Any]:
+        """Objects that are closed when the connection ends (Pyro5's resource tracking)."""
+        return self._endings.resources
+
+
 def _close(resource: Any) -> None:
     resource.close()

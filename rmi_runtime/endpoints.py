@@ -113,7 +113,7 @@ class Endpoints:
         self._probe_now = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._trouble_at = -math.inf
-        self._blind = False
+        self._blind: Exception | None = None  # why nothing is known, or no more than before
         self._closed = True
 
     async def __aenter__(self) -> Endpoints:
@@ -292,9 +292,9 @@ class Endpoints:
     def _given_up(self, last: BaseException | None) -> BaseException:
         if isinstance(last, errors.Indefinite):
             return last
+        why = last or self._blind or "none is known"
         error = errors.Unavailable(
-            f"no service {self.prefix}* took the call in time ({last or 'none is known'}); "
-            "see 'rmi status'"
+            f"no service {self.prefix}* took the call in time ({why}); see 'rmi status'"
         )
         error.__cause__ = last
         return error
@@ -351,11 +351,11 @@ class Endpoints:
         try:
             listing = await self._name_servers.list(self.prefix)
         except (errors.RmiError, PyroError) as error:
-            if not self._blind:
+            if self._blind is None:
                 log.warning("%s*: keeping what is known; %s", self.prefix, error)
-            self._blind = True
+            self._blind = error
             return
-        self._blind = False
+        self._blind = None
         for endpoint in self._balancer.update(listing):
             self._hang_up(endpoint)
         self._wake()

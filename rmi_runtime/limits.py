@@ -29,6 +29,10 @@ class DaemonLimits:
         message_s: a message whose rest has not come by then closes its connection.
         write_buffer_bytes_max: replies a client has not read; above it, it is not listened to.
         unread_bytes_max: the same; above it, its connection is closed.
+        faults_per_s: faulty requests that one caller (a client, or the strangers at one address)
+            may make in a second; beyond ``faults_burst`` it is held back, see
+            :mod:`rmi_runtime.faults`. Infinity holds nobody back.
+        faults_burst: see ``faults_per_s``.
     """
 
     connections_max: int = 20_000
@@ -49,3 +53,5 @@ class DaemonLimits:
     message_s: float = 60.0
     write_buffer_bytes_max: int = 1024 * 1024
     unread_bytes_max: int = 256 * 1024 * 1024
+    faults_per_s: float = 100.0
+    faults_burst: int = 200

@@ -60,13 +60,15 @@ class Members:
         """
         if name[:1] == "_":
             if name == "__getattr__" and len(args) == 1:
-                for accessor in _accessors(target, args[0], "fget"):
-                    _check(target, accessor, call, args[0])
-                return self._use_property(_get_exposed_property_value, (target, args[0]), call)
+                accessors = _accessors(target, args[0], "fget")
+                return self._use_property(
+                    accessors, _get_exposed_property_value, target, args, call
+                )
             if name == "__setattr__" and len(args) == 2:
-                for accessor in _accessors(target, args[0], "fget", "fset"):
-                    _check(target, accessor, call, args[0])
-                return self._use_property(_set_exposed_property_value, (target, *args), call)
+                accessors = _accessors(target, args[0], "fget", "fset")
+                return self._use_property(
+                    accessors, _set_exposed_property_value, target, args, call
+                )
             if is_private_attribute(name):
                 raise AttributeError(f"attempt to access private attribute '{name}'")
         found = getattr(type(target), name, None)
@@ -86,10 +88,21 @@ class Members:
             return self.on_thread(method, args, kwargs, call)
         return _call_plainly(method, args, kwargs, call)
 
-    def _use_property(self, use: Callable[..., Any], args: Sequence[Any], call: Call) -> Any:
+    def _use_property(
+        self,
+        accessors: Sequence[Any],
+        use: Callable[..., Any],
+        target: Any,
+        args: Sequence[Any],
+        call: Call,
+    ) -> Any:
+        for accessor in accessors:
+            _check(target, accessor, call, args[0])
+        if not getattr(accessors[-1], "_pyroExposed", False):
+            return use(target, *args)  # it raises: this one may not be used
         if self._daemon.threads:
-            return self.on_thread(use, args, {}, call)
-        return _call_plainly(use, args, {}, call)
+            return self.on_thread(use, (target, *args), {}, call)
+        return _call_plainly(use, (target, *args), {}, call)
 
     def _may_block(self, target: Any, name: str, method: Any) -> bool:
         if target is self._daemon.daemon_object:  # which runs code of others for streams only
@@ -151,9 +164,12 @@ def _call_plainly(
     context["serializer_id"] = message.serializer_id
     context["annotations"] = message.annotations or {}
     context["response_annotations"] = call.response_annotations
+    call.begun = True
     try:
         result = method(*args, **kwargs)
-    except Exception:
+    except Exception as error:
+        if type(error) is TypeError and _raised_here(error):
+            call.begun = False  # the arguments do not fit
         if getattr(method, "_pyroCallback", False):
             log.warning("a callback failed", exc_info=True)
         raise
@@ -161,6 +177,11 @@ def _call_plainly(
     if type(result) is CoroutineType and getattr(method, "_pyroCallback", False):
         return _log_failure(result)
     return result
+
+
+def _raised_here(error: Exception) -> bool:
+    """Tell whether *error* was raised by calling a function, and not inside it."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 async def _log_failure(callback: Coroutine[Any, Any, Any]) -> Any:

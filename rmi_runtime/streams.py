@@ -12,6 +12,7 @@ from typing import Any
 from Pyro5.errors import PyroError
 
 from rmi_runtime.errors import Overloaded
+from rmi_runtime.limits import DaemonLimits
 
 Items = Iterator[Any] | AsyncIterator[Any]
 
@@ -37,26 +38,17 @@ class StreamTable:
     read on.
 
     Args:
-        streams_max: how many may be open at once.
-        owner_streams_max: how many of them one connection may have.
-        lifetime_s: seconds a stream may live, 0 for ever.
-        linger_s: seconds a stream outlives its connection.
+        limits: how many may be open at once, in all and for one connection, how long a stream may
+            live, and how long it outlives its connection.
         clock: returns seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        streams_max: int,
-        owner_streams_max: int,
-        lifetime_s: float,
-        linger_s: float,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, limits: DaemonLimits, clock: Callable[[], float]) -> None:
         self._streams: dict[str, _Stream] = {}
-        self._streams_max = streams_max
-        self._owner_streams_max = owner_streams_max
-        self._lifetime_s = lifetime_s
-        self._linger_s = linger_s
+        self._streams_max = limits.streams_max
+        self._owner_streams_max = limits.connection_streams_max
+        self._lifetime_s = limits.stream_lifetime_s
+        self._linger_s = limits.stream_linger_s
         self._clock = clock
         self._closing: set[asyncio.Task[None]] = set()
 

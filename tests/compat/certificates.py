@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import functools
 import ipaddress
+import os
+import shutil
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -60,6 +63,7 @@ class Certificates:
 def certificates(name: str = "ca") -> Certificates:
     """Make the certificates; once per process and name."""
     directory = Path(tempfile.mkdtemp(prefix="compat-tls-"))
+    atexit.register(_remove, directory, os.getpid())
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _certificate(name, ca_key, name, ca_key, is_ca=True)
     files = {"ca": _written(directory / "ca.pem", _pem(ca))}
@@ -75,6 +79,11 @@ def certificates(name: str = "ca") -> Certificates:
             ),
         )
     return Certificates(**files)
+
+
+def _remove(directory: Path, maker: int) -> None:
+    if os.getpid() == maker:  # and not a process it has forked
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _certificate(

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from rmi_runtime import errors
+from rmi_runtime import Endpoints, NameServers, errors
 from tests.integration.runtime.equal_services import Services, asked, names
+from tests.ports import free_ports
 from tests.support import eventually
 
 
@@ -117,3 +118,14 @@ async def test_a_black_hole_delays_a_call_by_its_connect_limit_only(services: Se
         assert set(await asked(endpoints)) == {"x.2"}
         assert time.monotonic() - begun < 15
         assert endpoints.view()[0].set_aside
+
+
+async def test_it_is_said_that_no_name_server_could_be_asked() -> None:
+    port = free_ports()
+    async with (
+        NameServers([f"127.0.0.1:{port}"]) as nobody,
+        Endpoints(nobody, "x.", timeout_s=0.3) as endpoints,
+    ):
+        with pytest.raises(errors.Unavailable, match=f"127.0.0.1:{port}") as caught:
+            await endpoints.call("echo", 1)
+        assert caught.value.definite

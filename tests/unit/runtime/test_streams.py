@@ -10,6 +10,7 @@ import pytest
 from Pyro5.errors import PyroError
 
 from rmi_runtime import errors
+from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.streams import StreamTable
 from tests.support import Clock
 
@@ -30,10 +31,9 @@ class Items(Iterator[int]):
 
 
 def _table(clock: Clock, **bounds: Any) -> StreamTable:
-    given = {
-        "streams_max": 10, "owner_streams_max": 5, "lifetime_s": 0.0, "linger_s": 30.0, **bounds
-    }  # fmt: skip
-    return StreamTable(**given, clock=clock)
+    return StreamTable(
+        DaemonLimits(**{"streams_max": 10, "connection_streams_max": 5, **bounds}), clock
+    )
 
 
 def test_items_come_in_order_and_the_end_forgets_the_stream(clock: Clock) -> None:
@@ -61,7 +61,7 @@ def test_an_iterator_that_fails_is_forgotten(clock: Clock) -> None:
 
 
 def test_streams_are_bounded_in_all_and_for_each_owner(clock: Clock) -> None:
-    table = _table(clock, streams_max=3, owner_streams_max=2)
+    table = _table(clock, streams_max=3, connection_streams_max=2)
     kept = [table.open("one", Items()) for _ in range(2)]
     with pytest.raises(errors.Overloaded, match="on this connection"):
         table.open("one", Items())
@@ -81,7 +81,7 @@ def test_a_closed_stream_closes_its_items_and_closing_twice_is_no_error(clock: C
 
 
 def test_a_stream_outlives_its_connection_for_a_while(clock: Clock) -> None:
-    table, items = _table(clock, linger_s=30.0), Items()
+    table, items = _table(clock, stream_linger_s=30.0), Items()
     stream = table.open("gone", items)
     table.orphan("gone")
     clock.now_s += 29
@@ -98,7 +98,7 @@ def test_a_stream_outlives_its_connection_for_a_while(clock: Clock) -> None:
 
 
 def test_without_lingering_a_stream_ends_with_its_connection(clock: Clock) -> None:
-    table, items = _table(clock, linger_s=0.0), Items()
+    table, items = _table(clock, stream_linger_s=0.0), Items()
     table.open("gone", items)
     table.open("stays", Items())
     table.orphan("gone")
@@ -107,7 +107,7 @@ def test_without_lingering_a_stream_ends_with_its_connection(clock: Clock) -> No
 
 
 def test_the_life_time_ends_a_stream_that_is_read(clock: Clock) -> None:
-    table, items = _table(clock, lifetime_s=10.0), Items()
+    table, items = _table(clock, stream_lifetime_s=10.0), Items()
     stream = table.open("owner", items)
     clock.now_s += 9
     table.sweep()
