@@ -91,6 +91,8 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended, for whichever reason."""
         self._state = _CLOSED
+        if exc is not None or self._full or self._parser.partial:
+            self.fault()  # it ended in the middle of a message, or left replies unread
         self._waiting.clear()
         self._out.clear()
         self._daemon.dismiss(self)

@@ -1,10 +1,10 @@
 """Faulty requests: how many a caller may make before it is held back.
 
-A *fault* is bytes that are no message, a refused handshake, or a request that was refused before
-any method began. Whoever makes more of them than a person with a bug would is served on, but waits:
-an attacker gets no more of the processor than a few hundred faults a second are worth, and the
-calls of others keep their time. Strangers are told apart by their addresses, clients by their
-numbers. Services are trusted.
+A *fault* is bytes that are no message, a refused handshake, a request that was refused before any
+method began, or a connection that ends in the middle of a message, or with replies unread. Whoever
+makes more of them than a person with a bug would is served on, but waits: an attacker gets no more
+of the processor than fifty faults a second are worth, and the calls of others keep their time.
+Strangers are told apart by their addresses, clients by their numbers. Services are trusted.
 
 The bound is a leaky bucket in its form with a *theoretical arrival time* (the generic cell rate
 algorithm of ITU-T I.371): one number for each caller, and no timer.

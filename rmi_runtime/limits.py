@@ -53,5 +53,5 @@ class DaemonLimits:
     message_s: float = 60.0
     write_buffer_bytes_max: int = 1024 * 1024
     unread_bytes_max: int = 256 * 1024 * 1024
-    faults_per_s: float = 100.0
-    faults_burst: int = 200
+    faults_per_s: float = 50.0
+    faults_burst: int = 100

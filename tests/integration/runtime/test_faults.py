@@ -12,6 +12,7 @@ import pytest
 from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, expose
 from rmi_runtime.context import ANONYMOUS, SERVICE
 from tests.attacks import RawClient, call
+from tests.support import eventually
 
 BURST = 20
 FAULTS = 30
@@ -27,6 +28,10 @@ class Target:
     def echo(self, value: Any) -> Any:
         """Return *value*."""
         return value
+
+    def repeat(self, text: str, times: int) -> str:
+        """Return a long text."""
+        return text * times
 
     def fail(self) -> None:
         """Raise."""
@@ -99,6 +104,26 @@ async def test_new_connections_of_the_same_address_wait_as_well(daemon: Daemon) 
                 assert client.receive() is None
 
     assert await took_s(lambda: asyncio.to_thread(strike)) >= LEAST_S
+
+
+@pytest.mark.parametrize("half", ["of a message", "of the replies read"])
+async def test_a_connection_that_ends_half_way_is_a_fault(daemon: Daemon, half: str) -> None:
+    address = ("127.0.0.1", int(daemon.location.rpartition(":")[2]))
+
+    def strike() -> None:
+        with RawClient(address) as client:
+            if half == "of a message":
+                client.send(call("echo", 1)[:-1])
+            else:
+                for seq in range(100):
+                    client.send(call("repeat", "x" * 1000, 1000, seq=seq))
+
+    async def strikes() -> None:
+        for _ in range(FAULTS):
+            await asyncio.to_thread(strike)
+            await eventually(lambda: not daemon._connections)
+
+    assert await took_s(strikes) >= LEAST_S
 
 
 async def test_a_refused_handshake_is_a_fault(daemon: Daemon) -> None:
