@@ -11,7 +11,8 @@
 # Override on the command line: make run STORE=hazelcast ARGS="--http 127.0.0.1:8000"
 STORE ?= sqlite
 ARGS ?=
-JOBS ?= auto
+# One more than there are cores, up to four: many tests wait for processes.
+JOBS ?= $(shell [ "$$(nproc 2>/dev/null || echo 2)" -gt 2 ] && echo 4 || echo 3)
 SEED ?= 1
 MINUTES ?= 8
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

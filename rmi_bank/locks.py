@@ -233,15 +233,16 @@ class LockTable:
     def expire(self, now_s: float) -> Changes:
         """End what has run out of time at *now_s*."""
         changes = Changes()
-        over: list[Ticket] = []
+        over: dict[int, Ticket] = {}
         while self._ends and self._ends[0][0] <= now_s:
             ticket = self._ending(heapq.heappop(self._ends))
-            if ticket is None:
+            # Its wait and its lease may end at the same moment: then it is met twice.
+            if ticket is None or ticket.serial in over:
                 continue
             waiting = ticket.state is State.WAITING
             (changes.timed_out if waiting else changes.expired).append(ticket)
-            over.append(ticket)
-        changes.granted = self._end(over, now_s)
+            over[ticket.serial] = ticket
+        changes.granted = self._end(list(over.values()), now_s)
         return changes
 
     def next_end_s(self) -> float | None:

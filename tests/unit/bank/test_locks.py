@@ -121,6 +121,18 @@ def test_a_waiter_gives_up_at_its_time_and_lets_those_behind_it_pass() -> None:
     assert changes.granted == [behind]
 
 
+def test_a_lease_may_end_at_the_moment_at_which_its_wait_would_have_ended() -> None:
+    table = make_table()
+    ask(table, "a", 1)
+    second = table.request("b", [1], now_s=0.0, wait_s=2 * LEASE_S)
+    third = table.request("c", [1], now_s=0.0, wait_s=5 * LEASE_S)
+    assert table.expire(LEASE_S).granted == [second]
+    assert second.ends_at_s == 2 * LEASE_S
+    changes = table.expire(2 * LEASE_S)
+    assert (changes.expired, changes.granted) == ([second], [third])
+    assert len(table) == 1
+
+
 def test_a_lost_connection_frees_all_it_held_and_waited_for() -> None:
     table = make_table()
     ask(table, "a", 1)
