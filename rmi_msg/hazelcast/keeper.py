@@ -59,8 +59,7 @@ def main() -> int:
         preexec_fn=_end_with_parent,  # noqa: PLW1509
     ) as jvm:
         note = json.loads(options.note) | {"keeper": os.getpid(), "member": jvm.pid}
-        os.ftruncate(member_fd, 0)
-        os.pwrite(member_fd, json.dumps(note).encode(), 0)
+        _write_over(member_fd, json.dumps(note).encode())
         stopper = _Stopper(jvm)
         signal.signal(signal.SIGTERM, stopper.on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -71,6 +70,12 @@ def main() -> int:
         status = jvm.wait()
     print(f"the member ended with status {status}", file=sys.stderr, flush=True)
     return status if status >= 0 else 128 - status
+
+
+def _write_over(fd: int, text: bytes) -> None:
+    """Replace what a file says so that whoever reads it meanwhile finds JSON at any moment."""
+    os.pwrite(fd, text.ljust(os.fstat(fd).st_size), 0)
+    os.ftruncate(fd, len(text))
 
 
 class _Stopper:

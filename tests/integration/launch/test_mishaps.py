@@ -83,6 +83,7 @@ def test_a_variable_that_pyro_does_not_know_is_wrong_use() -> None:
 
 INTERRUPTED_WHILE_IT_LOADS = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == "click":

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,26 @@ async def test_running_members_are_found_by_their_files(kept: Kept, tmp_path: Pa
     kept.process.kill()
     await kept.ended()
     assert find_members(settings) == ((), "rmi")
+
+
+def test_whoever_reads_a_note_while_it_is_written_over_finds_json(tmp_path: Path) -> None:
+    path = tmp_path / "member-1.lock"
+    notes = [json.dumps({"member": 1}), json.dumps({"member": 2, "address": "a" * 2000})]
+    path.write_text(notes[0], encoding="utf-8")
+    over = threading.Event()
+
+    def write() -> None:
+        fd = os.open(path, os.O_RDWR)
+        for turn in range(3000):
+            keeper._write_over(fd, notes[turn % 2].encode())
+        os.close(fd)
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    read = set()
+    while not over.is_set():
+        read.add(path.read_text(encoding="utf-8").rstrip())
+    writer.join()
+    assert read <= set(notes)
+    assert path.read_text(encoding="utf-8") == notes[1]
