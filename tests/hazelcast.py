@@ -96,8 +96,15 @@ class Members:
     def note(self, number: int) -> dict[str, int]:
         """Return what the member file says: the processes ``keeper`` and ``member``."""
         path = self.data_dir / "hazelcast" / f"member-{number}.lock"
-        note: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-        return note
+        for tries_left in range(100, -1, -1):
+            try:
+                note: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:  # it is being written
+                if not tries_left:
+                    raise
+            else:
+                return note
+        raise AssertionError("not reached")
 
     def signal(self, number: signal.Signals, *members: int) -> None:
         """Send a signal to the JVMs of *members*, one directly after the other."""

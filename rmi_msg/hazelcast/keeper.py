@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _write_over(fd: int, text: bytes) -> None:
-    """Replace what a file says so that whoever reads it meanwhile finds JSON at any moment."""
+    """Replace what a file says, without a moment in which it says nothing."""
     os.pwrite(fd, text.ljust(os.fstat(fd).st_size), 0)
     os.ftruncate(fd, len(text))
 
