@@ -12,6 +12,7 @@ from benchmarks.postgres import find_programs, postgres, prepare_pgbench
 from benchmarks.run import ACCOUNTS, CONNECTIONS, Run, peer_on_postgres
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+HALF_CONNECTIONS, HALF_TRIES = 256, 3
 SIZES = (10**3, 10**4, 10**5, 10**6)
 LINES = (10**4, 10**5, 10**6, 10**7)
 HOPS = ("gateway", "bank.business", "bank.data", "store")
@@ -23,7 +24,8 @@ def measure_curves(run: Run) -> dict[str, Any]:
     run.say("measuring concurrency, and where the time goes")
     with our_system(run.directory / "curves", accounts=ACCOUNTS) as ours:
         _load(ours, 64, run.seconds)
-        figures["concurrency"] = {"ours": _by_concurrency(run, ours)}
+        points = _by_concurrency(run, ours)
+        figures["concurrency"] = {"ours": points, "half": _at_half(run, ours, points)}
         figures["hops"] = {str(n): hops(ours, n, run.seconds) for n in (1, CONNECTIONS)}
     if find_programs() is not None:
         with postgres(run.directory / "postgres-curves") as url:
@@ -40,11 +42,29 @@ def measure_curves(run: Run) -> dict[str, Any]:
     return figures
 
 
+def _at_half(run: Run, system: System, top: list[dict[str, float]]) -> dict[str, float]:
+    """Measure at half the highest rate of *top*, with many connections that pause in between."""
+    half_per_s = max(point["per_s"] for point in top) / 2
+    pause_ms = 1.0
+    for _ in range(HALF_TRIES):  # each comes closer to it
+        load = _load(system, HALF_CONNECTIONS, 1, pause_ms=round(pause_ms))
+        more_s = HALF_CONNECTIONS / half_per_s - HALF_CONNECTIONS / load.per_s
+        pause_ms = max(1.0, pause_ms + more_s * 1000)
+    load = _load(system, HALF_CONNECTIONS, 2 * run.seconds, pause_ms=round(pause_ms))
+    return _point(HALF_CONNECTIONS, load)
+
+
 def _by_concurrency(run: Run, system: System) -> list[dict[str, float]]:
     return [_point(n, _load(system, n, run.seconds)) for n in CONCURRENCIES]
 
 
-def _load(system: System, connections: int, seconds: float, accounts: int = ACCOUNTS) -> Load:
+def _load(
+    system: System,
+    connections: int,
+    seconds: float,
+    accounts: int = ACCOUNTS,
+    pause_ms: int = 0,
+) -> Load:
     return wrk(
         system.url,
         "transfers",
@@ -52,6 +72,7 @@ def _load(system: System, connections: int, seconds: float, accounts: int = ACCO
         connections=connections,
         seconds=seconds,
         accounts=accounts,
+        pause_ms=pause_ms,
     )
 
 

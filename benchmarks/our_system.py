@@ -158,6 +158,7 @@ def wrk(
     connections: int = 128,
     seconds: float = 5.0,
     accounts: int = 10_000,
+    pause_ms: int = 0,
 ) -> Load:
     """Load an HTTP server.
 
@@ -168,12 +169,14 @@ def wrk(
         connections: how many, each with one request at a time.
         seconds: for how long.
         accounts: numbered from 1, to choose from.
+        pause_ms: average pause of a connection between two requests.
 
     Raises:
         RuntimeError: ``wrk`` failed, or no request succeeded.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
     command += ["-s", str(SCRIPT), url, "--", kind, token, str(accounts)]
+    command.append(str(pause_ms))
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"^RESULT (.*)$", said.stdout, re.MULTILINE)
     if not found:

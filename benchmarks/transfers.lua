@@ -1,11 +1,16 @@
 -- wrk's side of the HTTP benchmarks: one request after the other on each connection.
--- Arguments after "--": KIND TOKEN ACCOUNTS. KIND is transfers, messages, empty or replayed.
+-- Arguments after "--": KIND TOKEN ACCOUNTS PAUSE_MS. KIND is transfers, messages, empty or
+-- replayed; each connection pauses between its requests, PAUSE_MS on the average.
 -- Every change carries an Idempotency-Key of its own, as a careful client's does.
 
 function init(args)
   local kind, token, accounts = args[1], args[2], tonumber(args[3])
   local path = kind == "messages" and "/messages" or "/bank/transfers"
   local get = kind == "empty"
+  local pause_ms = tonumber(args[4])
+  if pause_ms > 0 then
+    delay = function() return math.random(0, 2 * pause_ms) end
+  end
   math.randomseed(os.time() * 1000 + tonumber(tostring({}):sub(8, 14), 16) % 1000003)
   local run = string.format("%08x", math.random(0, 0x7fffffff))
   head = get and "GET /healthz HTTP/1.1\r\nHost: bank\r\n" or
