@@ -108,9 +108,19 @@ class LockDesk:
             self._let_in(self._table.release(ticket, now_s=self._clock()))
 
     def drop_owner(self, owner: Hashable) -> None:
-        """End all that an owner has or waits for, but for what is being committed."""
-        if self._table is not None:
-            self._let_in(self._table.drop_owner(owner, now_s=self._clock()))
+        """End all that an owner has or waits for, but for what is being committed.
+
+        Who waits is cancelled: a stock client's calls are not given up when it hangs up, and the
+        turn of a ticket that is over would never come.
+        """
+        table = self._table
+        if table is None:
+            return
+        waiting = [self._waiting.pop(serial, None) for serial in table.serials(owner)]
+        self._let_in(table.drop_owner(owner, now_s=self._clock()))
+        for future in waiting:
+            if future is not None:
+                future.cancel()
 
     def _open_table(self) -> LockTable:
         if self._table is None:

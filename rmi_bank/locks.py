@@ -221,6 +221,10 @@ class LockTable:
             return []
         return self._end([ticket], now_s)
 
+    def serials(self, owner: Hashable) -> list[int]:
+        """Return the serials of all tickets of an owner, in order of arrival."""
+        return list(self._owners.get(owner, ()))
+
     def drop_owner(self, owner: Hashable, *, now_s: float) -> list[Ticket]:
         """End all tickets of an owner that is gone, except those being committed.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import Pyro5.api
+import Pyro5.errors
 import pytest
 
 from rmi_bank.errors import InsufficientFunds, LockTimeout, StaleLease, UnknownAccount
@@ -18,8 +20,8 @@ from rmi_runtime.errors import (
     RmiError,
     Unauthenticated,
 )
-from tests.integration.bank.cluster import BankCluster
-from tests.support import Clock
+from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
+from tests.support import Clock, eventually
 
 
 async def test_lock_tells_the_state_and_commit_changes_it(bank: BankCluster, one: Proxy) -> None:
@@ -148,6 +150,25 @@ async def test_a_lost_connection_frees_what_it_had_and_what_it_waited_for(
     with pytest.raises(Indefinite):
         await doomed
     await one.unlock(mine["lease"])
+
+
+async def test_a_stock_client_that_hangs_up_does_not_wait_for_ever(
+    bank: BankCluster, one: Proxy
+) -> None:
+    first = await one.lock(1, [1])
+    part = bank.parts["bank.data"]
+
+    def hang_up() -> None:
+        with Pyro5.api.Proxy(part.uri) as stock:
+            stock._pyroHandshake, stock._pyroTimeout = SERVICE_HANDSHAKE, 0.1
+            with pytest.raises(Pyro5.errors.TimeoutError):
+                stock.lock(2, [1], [], 60.0)
+
+    running = part.daemon.dispatcher.running
+    await asyncio.to_thread(hang_up)
+    await bank.has_tickets(1)
+    await eventually(lambda: not running)
+    await one.unlock(first["lease"])
 
 
 async def test_a_caller_that_stops_waiting_holds_nobody_up(
