@@ -133,7 +133,10 @@ class Books:
                         raise _damaged(f"line {line} is of account {account}, which is unknown")
                     balances[account], last_lines[account] = before + change, line
             self.line = line
-        accounts.take(balances, last_lines)
+        try:
+            accounts.take(balances, last_lines)
+        except OverflowError:
+            raise _damaged("an account holds more than 64 bits can tell") from None
         self._folding.touch(last_lines)
         if (total := accounts.total()) != 0:
             raise _damaged(f"all accounts together hold {total}, not 0")

@@ -248,6 +248,11 @@ def test_books_that_do_not_balance_are_not_opened() -> None:
         new_books({CASH: -100, 1: 101}).replay([])
 
 
+def test_a_journal_that_makes_more_than_64_bits_of_a_balance_is_refused() -> None:
+    with pytest.raises(Conflict, match="do not balance"):
+        new_books({CASH: -100, 1: 100}).replay([(1, CASH, 1, 2**63 - 1)])
+
+
 def test_about_one_entry_in_64_is_marked_on_every_account() -> None:
     for account in (1, 2, 10**6, 2**53):
         marked = [line for line in range(1, 64_001) if is_marked(account, line)]
