@@ -98,7 +98,9 @@ class Members:
     ) -> Any:
         for accessor in accessors:
             _check(target, accessor, call, args[0])
-        if not getattr(accessors[-1], "_pyroExposed", False):
+        # As stock: a setter may be used if its getter is exposed, or if it is and there is none.
+        marked = next((one for one in accessors if one is not None), None)
+        if accessors[-1] is None or not getattr(marked, "_pyroExposed", False):
             return use(target, *args)  # it raises: this one may not be used
         if self._daemon.threads:
             return self.on_thread(use, (target, *args), {}, call)

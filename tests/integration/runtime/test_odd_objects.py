@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from Pyro5.api import current_context
 
 from rmi_runtime import Daemon, Proxy, allow, current_call, errors, expose
 
@@ -102,3 +104,38 @@ async def test_who_may_set_a_property_is_said_at_its_setter(daemon: Daemon) -> N
         with pytest.raises(errors.Unauthenticated):
             await proxy._set("shown", 5)
         assert await proxy.shown == 1
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+async def test_a_setter_behind_an_exposed_getter_runs_like_any_method(threads: int) -> None:
+    where: list[object] = []
+
+    class Idiomatic:
+        @expose
+        @property
+        def value(self) -> int:
+            return 1
+
+        @value.setter
+        def value(self, value: str) -> None:
+            where.append(current_context.annotations.get("WORD"))
+            where.append(threading.current_thread() is threading.main_thread())
+            raise TypeError(value)
+
+        @property
+        def hidden(self) -> int:
+            return 1
+
+        @hidden.setter
+        @expose
+        def hidden(self, value: int) -> None:
+            where.append("never")
+
+    async with Daemon(threads=threads) as daemon, Proxy(daemon.register(Idiomatic())) as proxy:
+        with pytest.raises(TypeError, match="its own"):
+            await proxy._call("__setattr__", ("value", "its own"), annotations={"WORD": b"yes"})
+        assert where == [b"yes", not threads]
+        assert not daemon.faults._due, "what it raises is no fault"
+        with pytest.raises(AttributeError):
+            await proxy._call("__setattr__", ("hidden", 2))
+        assert where == [b"yes", not threads]
