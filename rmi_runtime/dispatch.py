@@ -201,9 +201,13 @@ class Dispatcher:
         return future
 
     def _followed(self, future: asyncio.Future[Any]) -> None:
-        request, _ = self.running.pop(future)
-        self._answer(request, future)
-        request.connection.task_ended(future)
+        request, _ = self.running.pop(future, (None, None))
+        if request is None:
+            return  # a task that was given up before it was begun: it has been answered for
+        try:
+            self._answer(request, future)
+        finally:
+            request.connection.task_ended(future)
 
     def _answer(self, request: Request, future: asyncio.Future[Any]) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Daemon, Proxy, errors, expose, oneway
+from tests.attacks import RawClient, call
 from tests.support import eventually
 
 
@@ -145,3 +146,48 @@ async def test_draining_waits_for_it(served: Served) -> None:
     promises.made[0].set_result("finished")
     assert await draining
     assert await call == "finished"
+
+
+async def test_a_reply_that_cannot_be_made_does_not_hold_up_the_next_call() -> None:
+    class Moody(Daemon):
+        moody = False
+
+        def annotations(self) -> dict[str, bytes]:
+            if self.moody:
+                raise ValueError("not now")
+            return {}
+
+    promises = Promises()
+    async with Moody() as daemon:
+        daemon.register(promises, "target")
+        address = ("127.0.0.1", int(daemon.location.rpartition(":")[2]))
+        with await asyncio.to_thread(RawClient, address) as client:
+            client.send(call("make") + call("echo", 5, seq=2))
+            await eventually(lambda: promises.made)
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda *_: setattr(daemon, "moody", False))
+            daemon.moody = True
+            promises.made[0].set_result(1)
+            answer = await asyncio.to_thread(client.receive)
+            assert answer is not None
+            assert answer.seq == 2
+
+
+async def test_a_task_that_is_given_up_before_it_begins_is_answered_once(served: Served) -> None:
+    daemon, _, _ = served
+    wrong: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: wrong.append(what))
+    closing: list[asyncio.Future[None]] = []
+
+    @expose
+    class Last:
+        def leave(self) -> asyncio.Future[Any]:
+            """Return a task that begins when the daemon is closed already."""
+            closing.append(asyncio.ensure_future(daemon.close()))
+            return asyncio.ensure_future(asyncio.sleep(60))
+
+    async with Proxy(daemon.register(Last())) as proxy:
+        with pytest.raises(errors.Draining):
+            await proxy.leave()
+        await closing[0]
+    assert not wrong
