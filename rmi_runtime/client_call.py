@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Generator
 from typing import Any
 
 from rmi_runtime import errors
 from rmi_runtime.streams import CarriedStop
+
+log = logging.getLogger(__name__)
 
 Late = Callable[[Any], None]
 """Takes the result of a call that nobody waits for any more."""
@@ -15,6 +18,14 @@ Late = Callable[[Any], None]
 Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None, Late | None]
 """A call in flight: the future of its result, its deadline, where the reply's annotations go, and
 who takes the result if nobody waits for it any more."""
+
+
+def take_late(late: Late, result: Any) -> None:
+    """Hand over a result that nobody waits for any more; what that raises is logged."""
+    try:
+        late(result)
+    except Exception:
+        log.warning("a late reply could not be taken", exc_info=True)
 
 
 class BadReply(errors.Indefinite):
@@ -75,3 +86,29 @@ class SentCall(asyncio.Future[Any]):
     def close(self) -> None:
         """Give up waiting, as a coroutine that is closed."""
         self.cancel()
+
+
+class WantedCall(SentCall):
+    """A call whose result somebody takes if whoever awaits it is cancelled as it comes.
+
+    Between the reply and the next step of the task that awaits it, that task may be cancelled: then
+    the call is done, and nobody gets its result.
+
+    Args:
+        late: takes it; what it raises is logged.
+        loop: where the call was sent.
+    """
+
+    __slots__ = ("_late",)
+
+    def __init__(self, late: Late, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._late = late
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            return (yield from super().__await__())
+        except asyncio.CancelledError:
+            if self.done() and not self.cancelled() and self.exception() is None:
+                take_late(self._late, self.result())
+            raise

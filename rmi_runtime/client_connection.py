@@ -13,7 +13,7 @@ from Pyro5.client import SerializedBlob
 
 from rmi_runtime import errors, wire
 from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
-from rmi_runtime.client_call import Late, Pending, SentCall, raised_there, unreadable
+from rmi_runtime.client_call import Late, Pending, SentCall, WantedCall, raised_there, unreadable
 from rmi_runtime.client_handshake import accepted, peer_address
 from rmi_runtime.forked import drop_descriptor, never_free
 from rmi_runtime.serializers import BY_ID, Serializer
@@ -244,7 +244,7 @@ class ClientConnection(asyncio.Protocol):
         what = (wire.MSG_INVOKE, serializer_id, flags, seq, payload)
         data = self._encode(what, annotations, correlation_id, timeout_s)
         self._seq = seq
-        future = SentCall(loop=self.loop)
+        future = SentCall(loop=self.loop) if late is None else WantedCall(late, loop=self.loop)
         self._send(data)
         if flags & wire.FLAG_ONEWAY:
             future.set_result(None)

@@ -118,6 +118,24 @@ async def test_a_result_nobody_waits_for_goes_to_who_asked_for_late_ones(given_u
     assert late == ["too late"]
 
 
+async def test_a_result_is_not_lost_when_its_task_is_cancelled_as_it_comes() -> None:
+    late: list[Any] = []
+
+    async def wait(call: Any) -> Any:
+        return await call
+
+    async with fake_server(echo) as uri, Proxy(uri) as proxy:
+        call = proxy._call("echo", (1,), late=late.append)
+        waiting: list[asyncio.Task[Any]] = []
+        asyncio.ensure_future(call).add_done_callback(lambda _: waiting[0].cancel())
+        waiting.append(asyncio.create_task(wait(call)))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+        assert late == [1]
+        assert await proxy._call("echo", (2,), late=late.append) == 2
+    assert late == [1]
+
+
 async def test_deadlines_of_calls_in_flight_are_kept_each() -> None:
     async with fake_server(silent) as uri, Proxy(uri) as proxy:
         long = asyncio.ensure_future(proxy._call("echo", (1,), timeout_s=30))
