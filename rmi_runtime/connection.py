@@ -309,6 +309,8 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
             self._reject(message, error)
             return
         self._know(identity, time.monotonic())
+        if identity.kind == "client":  # it may have made its faults on another connection
+            self.hold_newcomer()
         asked = message.annotations.get(wire.ANNOTATION_PIPELINING)
         self.pipelining = asked == wire.PIPELINING_VERSION
         annotations = dict(self._daemon.annotations())

@@ -105,7 +105,7 @@ class Dispatcher:
                 return self._start(request, made)
             target = daemon.objects.target(object_id, connection.instances)
             if message.flags & wire.FLAG_BATCH:
-                return self._start(request, self._batch(target, args))
+                return self._start(request, self._batch(request, target, args))
             result = self._members.call(target, name, args, kwargs or {}, request)
             if type(result) not in _PLAIN:
                 if asyncio.isfuture(result):
@@ -156,12 +156,13 @@ class Dispatcher:
         """Make the object on a thread, where its class may block, then call it."""
         made = (object_id, request.connection.instances)
         target = await self._members.on_thread(self._daemon.objects.target, made, {}, request)
+        request.begun = False  # its class has been used, the method is still to come
         if request.message.flags & wire.FLAG_BATCH:
-            return await self._batch(target, args)
+            return await self._batch(request, target, args)
         result = self._members.call(target, name, args, kwargs, request)
         return await result if inspect.isawaitable(result) else result
 
-    async def _batch(self, target: Any, calls: Sequence[Any]) -> list[Any]:
+    async def _batch(self, request: Request, target: Any, calls: Sequence[Any]) -> list[Any]:
         """Do the calls of a batch one after the other; the first that fails ends it."""
         if len(calls) > self._limits.batch_max:
             raise errors.InvalidRequest(
@@ -173,10 +174,12 @@ class Dispatcher:
             if number % BATCH_TURN == 0:
                 await asyncio.sleep(0)  # lets the other connections have their turn
             try:
-                result = self._members.call(target, name, args, kwargs or {}, current.get())
+                result = self._members.call(target, name, args, kwargs or {}, request)
                 if inspect.isawaitable(result):
                     result = await result
             except Exception as error:
+                if not request.begun and is_fault(error):
+                    request.connection.fault()
                 results.append(as_batch_result(error))
                 break
             results.append(result)

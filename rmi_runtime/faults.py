@@ -69,7 +69,7 @@ class Held:
             self._hold(self._daemon.faults.note(caller, time.monotonic()))
 
     def hold_newcomer(self) -> None:
-        """Let a new connection wait for what others from the same address did wrong."""
+        """Let a new connection wait for what its caller did wrong on others."""
         self._hold(self._daemon.faults.wait_s(caller_of(self), time.monotonic()))
 
     def _hold(self, wait_s: float) -> None:

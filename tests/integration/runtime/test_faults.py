@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, expose
+from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, behavior, expose, wire
 from rmi_runtime.context import ANONYMOUS, SERVICE
 from tests.attacks import RawClient, call
 from tests.support import eventually
@@ -189,3 +189,37 @@ async def test_whoever_hangs_up_while_it_waits_is_forgotten(daemon: Daemon) -> N
     await asyncio.to_thread(strike)
     async with Proxy(uri(daemon), handshake=3) as proxy:
         assert await proxy.echo(1) == 1
+
+
+async def test_a_client_does_not_escape_by_connecting_anew(daemon: Daemon) -> None:
+    async def strike() -> None:
+        for _ in range(FAULTS):
+            async with Proxy(uri(daemon), handshake=1) as proxy:
+                with pytest.raises(AttributeError):
+                    await proxy._call("_private")
+
+    assert await took_s(strike) >= LEAST_S
+
+
+async def test_faults_in_batches_count(daemon: Daemon) -> None:
+    async with Proxy(uri(daemon)) as proxy:
+
+        async def strike() -> None:
+            for _ in range(FAULTS):
+                calls = [("_private", (), {}), ("echo", (1,), {})]
+                assert len(await proxy._call("<batch>", calls, flags=wire.FLAG_BATCH)) == 1
+
+        assert await took_s(strike) >= LEAST_S
+
+
+async def test_faults_count_where_objects_are_made_on_threads() -> None:
+    @expose
+    @behavior(instance_mode="percall")
+    class Fresh:
+        """Made for each call."""
+
+    async with (
+        Daemon(limits=LIMITS, threads=1) as daemon,
+        Proxy(daemon.register(Fresh)) as proxy,
+    ):
+        assert await took_s(lambda: faulty(proxy)) >= LEAST_S
