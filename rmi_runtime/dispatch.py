@@ -108,7 +108,7 @@ class Dispatcher:
                 return self._start(request, self._batch(request, target, args))
             result = self._members.call(target, name, args, kwargs or {}, request)
             if type(result) not in _PLAIN:
-                if asyncio.isfuture(result):
+                if isinstance(result, asyncio.Future):
                     return self._follow(request, result)
                 if type(result) is CoroutineType or inspect.isawaitable(result):
                     return self._start(request, result)

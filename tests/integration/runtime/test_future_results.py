@@ -191,3 +191,20 @@ async def test_a_task_that_is_given_up_before_it_begins_is_answered_once(served:
             await proxy.leave()
         await closing[0]
     assert not wrong
+
+
+async def test_what_is_only_awaited_like_a_future_is_awaited(served: Served) -> None:
+    class Likeness:
+        """Passes for a future (``asyncio.isfuture``), and has no more than awaiting needs."""
+
+        _asyncio_future_blocking = False
+
+        def __await__(self) -> Iterator[Any]:
+            yield
+            return "awaited"
+
+    assert asyncio.isfuture(Likeness())
+    daemon, promises, proxy = served
+    promises.made.append(Likeness())  # type: ignore[arg-type]
+    assert await proxy.last() == "awaited"
+    assert daemon.stats()["inflight"] == 0
