@@ -2,9 +2,10 @@
 
 A *fault* is bytes that are no message, a refused handshake, a request that was refused before any
 method began, or a connection that ends in the middle of a message, or with replies unread. Whoever
-makes more of them than a person with a bug would is served on, but waits: an attacker gets no more
-of the processor than fifty faults a second are worth, and the calls of others keep their time.
-Strangers are told apart by their addresses, clients by their numbers. Services are trusted.
+makes more of them than a person with a bug would is served on, but waits, so that the calls of
+others keep their time: fifty a second, or one for each of its connections in five seconds, or in a
+quarter of one if it connects anew for each. Strangers are told apart by their addresses, clients by
+their numbers. Services are trusted, once they are known.
 
 The bound is a leaky bucket in its form with a *theoretical arrival time* (the generic cell rate
 algorithm of ITU-T I.371): one number for each caller, and no timer.
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
     from rmi_runtime.daemon import Daemon
 
-HOLD_S_MAX: Final = 0.25
-"""Longest that a connection is held for one fault, in seconds: somebody else at the same address
-can still connect."""
+HOLD_S_MAX: Final = 5.0
+"""Longest that a connection is held for a fault of its own, in seconds."""
+
+NEWCOMER_HOLD_S_MAX: Final = 0.25
+"""Longest that a new connection is held, in seconds: it may be somebody else at that address."""
 
 CALLERS_MAX: Final = 4_096
 """Callers whose faults are remembered: the latest ones."""
@@ -41,7 +44,10 @@ _THEIRS: Final = (
 
 def is_fault(error: BaseException) -> bool:
     """Tell whether *error*, raised before a method began, is the caller's fault."""
-    return not isinstance(error, errors.RmiError) or isinstance(error, _THEIRS)
+    if isinstance(error, errors.RmiError):
+        return isinstance(error, _THEIRS)
+    # An authenticator that cannot reach what it asks is nobody's fault.
+    return not isinstance(error, OSError) or isinstance(error, PermissionError)
 
 
 def caller_of(connection: Any) -> Hashable | None:
@@ -50,7 +56,7 @@ def caller_of(connection: Any) -> Hashable | None:
     if identity.kind == "service":
         return None
     if identity.kind == "client":
-        return int(identity.client or 0)
+        return "client", identity.client
     peer = connection.peer
     return str(peer[0]) if isinstance(peer, tuple) and peer else "here"
 
@@ -70,7 +76,8 @@ class Held:
 
     def hold_newcomer(self) -> None:
         """Let a new connection wait for what its caller did wrong on others."""
-        self._hold(self._daemon.faults.wait_s(caller_of(self), time.monotonic()))
+        wait_s = self._daemon.faults.wait_s(caller_of(self), time.monotonic())
+        self._hold(min(wait_s, NEWCOMER_HOLD_S_MAX))
 
     def _hold(self, wait_s: float) -> None:
         if wait_s > 0:
@@ -93,9 +100,14 @@ class FaultMeter:
         per_s: faults that one caller may make in a second, for as long as it likes; infinity counts
             none.
         burst: faults beyond that before it has to wait.
+
+    Raises:
+        ValueError: *per_s* is not more than 0.
     """
 
     def __init__(self, per_s: float, burst: int) -> None:
+        if not per_s > 0:
+            raise ValueError(f"faults_per_s must be more than 0, not {per_s}; infinity counts none")
         self._step_s = 1 / per_s
         self._ahead_s = burst / per_s
         self._due: OrderedDict[Hashable, float] = OrderedDict()  # when as many would be in order
@@ -108,7 +120,8 @@ class FaultMeter:
             now_s: by a clock that never goes back.
 
         Returns:
-            For how many seconds its next request has to wait, 0 to :data:`HOLD_S_MAX`.
+            For how many seconds its next request on the same connection has to wait, 0 to
+            :data:`HOLD_S_MAX`.
         """
         due = max(self._due.pop(caller, -math.inf), now_s) + self._step_s
         # No further ahead than the longest wait: who stops is in order again soon.

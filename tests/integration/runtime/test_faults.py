@@ -158,7 +158,7 @@ async def test_one_client_does_not_wait_for_another_and_a_service_for_nobody(
         Proxy(uri(daemon), handshake="service") as service,
     ):
         assert await took_s(lambda: faulty(one)) >= LEAST_S
-        assert daemon.faults.wait_s(2, time.monotonic()) == 0.0
+        assert daemon.faults.wait_s(("client", 2), time.monotonic()) == 0.0
         await faulty(service)
         assert service._connected
         (held,) = [c for c in daemon._connections if c.identity == SERVICE]
