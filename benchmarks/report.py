@@ -128,7 +128,12 @@ def _concurrency(found: dict[str, Any]) -> Iterator[str]:
         yield f"| {point['connections']} | {' | '.join(cells)} |"
     top = max(point["per_s"] for point in found["ours"])
     half = found["half"]
+    busy = next(point for point in found["ours"] if point["per_s"] >= top / 2)
     yield ""
+    yield (
+        f"Half the top load is passed with {busy['connections']} connections without pauses: "
+        f"{busy['per_s']:,.0f}/s at p99 {busy['p99_ms']:.1f} ms."
+    )
     yield (
         f"At half the top load ({half['per_s']:,.0f}/s of {top:,.0f}/s, from {half['connections']} "
         "connections that pause between their requests, as users do): "
