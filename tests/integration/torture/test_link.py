@@ -177,7 +177,7 @@ async def test_a_large_text_comes_through_delay_and_loss_whole_and_in_order(
     faults = [LinkFault(slow, active, kind) for kind in ("delay", "loss")]
     for fault in faults:
         await fault.begin("link")
-    await round_trip_s(echo, os.urandom(20_000))
+    await round_trip_s(echo, os.urandom(6_000))
     for fault in faults:
         await fault.heal()
     await round_trip_s(echo, os.urandom(1_000_000))
