@@ -20,10 +20,10 @@ Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None, Late | None
 who takes the result if nobody waits for it any more."""
 
 
-def take_late(late: Late, result: Any) -> None:
-    """Hand over a result that nobody waits for any more; what that raises is logged."""
+def take_late(late: Late, read: Callable[[], Any]) -> None:
+    """Read a result that nobody waits for and hand it over; what that raises is logged."""
     try:
-        late(result)
+        late(read())
     except Exception:
         log.warning("a late reply could not be taken", exc_info=True)
 
@@ -110,5 +110,5 @@ class WantedCall(SentCall):
             return (yield from super().__await__())
         except asyncio.CancelledError:
             if self.done() and not self.cancelled() and self.exception() is None:
-                take_late(self._late, self.result())
+                take_late(self._late, self.result)
             raise

@@ -7,13 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 from Pyro5.client import SerializedBlob
 
-from rmi_runtime import errors, wire
+from rmi_runtime import client_call, errors, wire
 from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
-from rmi_runtime.client_call import Late, Pending, SentCall, WantedCall, raised_there, unreadable
+from rmi_runtime.client_call import Late, Pending, SentCall, WantedCall
 from rmi_runtime.client_handshake import accepted, peer_address
 from rmi_runtime.forked import drop_descriptor, never_free
 from rmi_runtime.serializers import BY_ID, Serializer
@@ -372,12 +373,12 @@ class ClientConnection(asyncio.Protocol):
                 return
             result = self._load(message)
         except Exception as error:
-            future.set_exception(unreadable(error))
+            future.set_exception(client_call.unreadable(error))
             return
         if not message.flags & wire.FLAG_EXCEPTION:
             future.set_result(result)
         else:
-            future.set_exception(raised_there(result))
+            future.set_exception(client_call.raised_there(result))
 
     def _load(self, message: wire.Message) -> Any:
         serializer = self._serializer
@@ -386,12 +387,8 @@ class ClientConnection(asyncio.Protocol):
         return serializer.loads(message.payload)
 
     def _take_late(self, message: wire.Message, late: Late | None) -> None:
-        if late is None or message.flags & (wire.FLAG_EXCEPTION | wire.FLAG_STREAM):
-            return
-        try:
-            late(self._load(message))
-        except Exception:
-            log.warning("a late reply could not be taken", exc_info=True)
+        if late is not None and not message.flags & (wire.FLAG_EXCEPTION | wire.FLAG_STREAM):
+            client_call.take_late(late, partial(self._load, message))
 
     def _stream(self, message: wire.Message) -> Any:
         stream_id = message.annotations.get(wire.ANNOTATION_STREAM, b"")

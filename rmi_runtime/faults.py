@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import abstractmethod
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,9 +89,9 @@ class Held:
         self._held -= 1
         self._go_on_soon()
 
+    @abstractmethod
     def _go_on_soon(self) -> None:
         """Carry out what waits, unless the connection has ended."""
-        raise NotImplementedError
 
 
 class FaultMeter:

@@ -158,23 +158,11 @@ class Accounts:
 
     def balances(self, accounts: Iterable[int]) -> list[int | None]:
         """Return :meth:`balance` of each."""
-        dense, size, others = self.dense, len(self.dense), self.sparse
-        found: list[int | None] = [
-            dense[account] if account < size else others.get(account) for account in accounts
-        ]
-        if NONE in found:
-            found = [None if balance == NONE else balance for balance in found]
-        return found
+        return _found(accounts, self.dense, self.sparse, NONE)
 
     def owners(self, accounts: Iterable[int]) -> list[int | None]:
         """Return the client that owns each account; None for nobody."""
-        dense, size, others = self._dense_owners, len(self._dense_owners), self._sparse_owners
-        found: list[int | None] = [
-            dense[account] if account < size else others.get(account) for account in accounts
-        ]
-        if NOBODY in found:
-            found = [None if owner == NOBODY else owner for owner in found]
-        return found
+        return _found(accounts, self._dense_owners, self._sparse_owners, NOBODY)
 
     def last_line(self, account: int) -> int:
         """Return the last journal line of *account*, 0 if it has none."""
@@ -185,3 +173,16 @@ class Accounts:
     def total(self) -> int:
         """Return what all accounts together hold."""
         return sum(balance for balance in self.dense if balance != NONE) + sum(self.sparse.values())
+
+
+def _found(
+    accounts: Iterable[int], dense: array[int], sparse: dict[int, int], nothing: int
+) -> list[int | None]:
+    """Return the value of each account, None where *nothing* stands for it."""
+    size = len(dense)
+    found: list[int | None] = [
+        dense[account] if account < size else sparse.get(account) for account in accounts
+    ]
+    if nothing in found:
+        found = [None if value == nothing else value for value in found]
+    return found
