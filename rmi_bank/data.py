@@ -32,6 +32,7 @@ from rmi_bank.locks import State, Ticket
 from rmi_bank.oplines import COMMIT, GETLOCK, UNLOCK, DataEntry, data_lines
 from rmi_bank.request_ids import new_request_id
 from rmi_bank.stores import Ledger, Record
+from rmi_bank.stores.schema import LOG_PAGES_MAX
 from rmi_bank.stores.sqlite import SqliteLedger
 from rmi_bank.token_desk import TokenDesk
 from rmi_bank.values import (
@@ -376,7 +377,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
         stop: set it to stop. None: SIGTERM and SIGINT stop it.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    ledger = SqliteLedger(Path(settings.data_dir) / FILE_NAME)
+    ledger = SqliteLedger(Path(settings.data_dir) / FILE_NAME, log_pages=LOG_PAGES_MAX)
 
     async def identify(token_hash: str) -> Identity | None:
         """Let admins call the data object themselves."""

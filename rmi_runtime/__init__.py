@@ -50,7 +50,7 @@ from rmi_runtime.service import (
 )
 from rmi_runtime.setting_rules import is_loopback, split_address
 from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
-from rmi_runtime.sqlite import SqliteThread, open_reader
+from rmi_runtime.sqlite import SqliteThread, lengthen_log, open_reader
 from rmi_runtime.store_files import StoreFiles, StoreGone, StoreLost, write_private
 from rmi_runtime.sync_proxy import SyncProxy
 from rmi_runtime.tls import TlsContexts, client_context, load_tls, server_context
@@ -107,6 +107,7 @@ __all__ = [
     "expose",
     "hash_token",
     "is_loopback",
+    "lengthen_log",
     "load_or_create_cluster_key",
     "load_settings",
     "load_tls",

@@ -89,7 +89,7 @@ class StoreFiles:
         self.marker = self.path.with_suffix(".id")
         self._log = self.path.with_name(f"{self.path.name}-wal")
         self._expected: Mark | None = None
-        self._opened: dict[Path, tuple[int, int]] = {}
+        self._opened: dict[str, tuple[int, int]] = {}
 
     def refuse_lost(self) -> None:
         """Refuse to let SQLite make a new file where a store was. Does not open it.
@@ -159,14 +159,14 @@ class StoreFiles:
             connection.execute("COMMIT")
             settle = True
         if settle:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_STAMP)
         mark = Mark(*connection.execute(_MARK).fetchone())
         connection.execute("COMMIT")
         write_private(self.marker, f"{mark.id} {mark.stamp}\n")
         self._expected = mark
-        self._opened = {path: _which(path.stat()) for path in (self.path, self._log)}
+        self._opened = {str(path): _which(path.stat()) for path in (self.path, self._log)}
 
     def missing(self) -> str | None:
         """Say what is wrong if the opened files are not there under their names any more.
@@ -178,7 +178,7 @@ class StoreFiles:
         """
         for path, opened in self._opened.items():
             try:
-                gone = _which(path.stat()) != opened
+                gone = _which(os.stat(path)) != opened
             except OSError:
                 gone = True
             if gone:

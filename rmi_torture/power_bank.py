@@ -24,6 +24,7 @@ from rmi_torture.vfs import Vfs
 FILE_NAME = "bank.sqlite"
 ACCOUNTS = 4
 OPENING = 1000
+LOG_PAGES = 8
 
 
 @dataclass
@@ -73,7 +74,8 @@ async def record(directory: Path, seed: int, groups: int = 12) -> Recording:
     try:
         for half in range(2):
             uri = f"file:{directory / FILE_NAME}?vfs=rmi-recording"
-            async with open_data(SqliteLedger(uri, uri=True)) as data:
+            log_pages = LOG_PAGES * half  # a log that grows, then one that is long already
+            async with open_data(SqliteLedger(uri, uri=True, log_pages=log_pages)) as data:
                 if not half:
                     for account in range(1, ACCOUNTS + 1):
                         await data.open_account(account, OPENING, None, f"open-{account}")

@@ -26,6 +26,7 @@ from rmi_torture.vfs import Vfs
 SERVICES = ("msg.messages.1", "msg.messages.2")
 LEASE_S = 60.0
 CLAIM_MAX = 5
+LOG_PAGES = 8
 PAGE = 1000
 KINDS = (
     *("unreadable", "lost", "half", "invented", "not consumed", "doubled"),
@@ -90,8 +91,8 @@ def text_of(id_: str) -> str:
     return f"text of {id_}"
 
 
-def _open(directory: Path) -> Any:
-    return part("rmi_msg.stores:open_stores")(Settings(data_dir=directory, store="sqlite"))
+def _open(directory: Path, log_pages: int = 0) -> Any:
+    return part("rmi_msg.stores.sqlite:open_stores")(Settings(data_dir=directory), log_pages)
 
 
 async def record(directory: Path, seed: int, groups: int = 12) -> Recording:
@@ -108,7 +109,8 @@ async def record(directory: Path, seed: int, groups: int = 12) -> Recording:
     vfs = Vfs("rmi-recording-messages", recording.disk, default=True)
     try:
         for half in range(2):
-            async with _open(directory) as stores:
+            log_pages = LOG_PAGES * half  # a log that grows, then one that is long already
+            async with _open(directory, log_pages) as stores:
                 for group in range(groups // 2):
                     await _post(stores, recording, rng, f"{half}.{group}")
                     for _ in range(rng.randint(0, 2)):

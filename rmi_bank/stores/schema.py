@@ -22,8 +22,8 @@ FORMAT = 2
 CACHE_KIB = 65536
 """Pages SQLite keeps in memory."""
 
-LOG_PAGES_MAX = 8192
-"""Pages in the write-ahead log before they go to the file itself, 32 MiB of them. Many commits
+LOG_PAGES_MAX = 4096
+"""Pages in the write-ahead log before they go to the file itself, 16 MiB of them. Many commits
 touch a page before it is written there once, and the sync that this takes is rare."""
 
 

@@ -29,7 +29,7 @@ from rmi_bank.rules import Known
 from rmi_bank.stores import Line, NewToken, Record, Token, schema, transactions
 from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import Books, Plan
-from rmi_runtime import Coalescer, SqliteThread, StoreFiles, StoreGone, open_reader
+from rmi_runtime import Coalescer, SqliteThread, StoreFiles, StoreGone, lengthen_log, open_reader
 from rmi_runtime.errors import Conflict, Interrupted, RmiError, Unavailable
 
 T = TypeVar("T")
@@ -65,6 +65,8 @@ class SqliteLedger:
         path: the file, or an SQLite URI (which may name another VFS) if *uri* is true.
         uri: read *path* as a URI.
         clock_us: time of day, in microseconds since 1970 (UTC).
+        log_pages: make the log as long as this when it is opened, which makes commits faster (see
+            :func:`rmi_runtime.lengthen_log`), and starting a little slower; 0: let it grow.
 
     Attributes:
         epoch: number of this opening; higher than all before.
@@ -73,7 +75,12 @@ class SqliteLedger:
     """
 
     def __init__(
-        self, path: str | Path, *, uri: bool = False, clock_us: Callable[[], int] = now_us
+        self,
+        path: str | Path,
+        *,
+        uri: bool = False,
+        clock_us: Callable[[], int] = now_us,
+        log_pages: int = 0,
     ) -> None:
         self.epoch = 0
         self.broken = False
@@ -82,6 +89,7 @@ class SqliteLedger:
         self._files = StoreFiles(path, uri=uri)
         self._uri = uri
         self._clock_us = clock_us
+        self._log_pages = log_pages
         self._books = Books(Accounts())
         self._writer = self._thread()
         self._pages = self._thread()  # reads that are too long for the event loop
@@ -120,6 +128,8 @@ class SqliteLedger:
     def _set_up(self, connection: sqlite3.Connection) -> None:
         self._files.admit(connection)
         schema.set_up(connection)
+        if self._log_pages:
+            lengthen_log(connection, self._log_pages)
         self._files.stamp(connection)
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 from rmi_msg.stores import sqlite_tables as tables
-from rmi_runtime import Settings, SqliteThread, StoreFiles, StoreGone, errors
+from rmi_runtime import Settings, SqliteThread, StoreFiles, StoreGone, errors, lengthen_log
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,12 +71,15 @@ class SqliteDatabase:
 
     Args:
         path: the file; it is made if missing, its directory must exist.
+        log_pages: make the log as long as this when it is opened (see
+            :func:`rmi_runtime.lengthen_log`); 0: let it grow.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, log_pages: int = 0) -> None:
         self._name = path.name
         self._turn = WriteTurn(path.with_name(f"{path.name}.turn"))
         self._files = StoreFiles(path)
+        self._log_pages = log_pages
         self._writer = SqliteThread(path, self._set_up_writer)
         self._reader = SqliteThread(path, _set_up_reader)
 
@@ -168,6 +171,8 @@ class SqliteDatabase:
         connection.execute("BEGIN IMMEDIATE")
         tables.create(connection)
         connection.execute("COMMIT")
+        if self._log_pages:
+            lengthen_log(connection, self._log_pages)
         self._files.stamp(connection)
 
     def _unavailable(self, what: str, error: sqlite3.Error) -> errors.Unavailable:
@@ -291,17 +296,20 @@ class SqliteConsumedStore:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+async def open_stores(
+    settings: Settings, log_pages: int = _CHECKPOINT_PAGES
+) -> AsyncIterator[Stores]:
     """Open ``DATA_DIR/messages.sqlite``.
 
     Args:
         settings: of which ``data_dir`` is used; the directory is made if missing.
+        log_pages: see :class:`SqliteDatabase`.
 
     Yields:
         The three interfaces to it.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = SqliteDatabase(settings.data_dir / FILE_NAME)
+    database = SqliteDatabase(settings.data_dir / FILE_NAME, log_pages=log_pages)
     try:
         await database.open()
         yield Stores(

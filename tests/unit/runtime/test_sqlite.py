@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rmi_runtime import SqliteThread, errors, open_reader
+from rmi_runtime import SqliteThread, errors, lengthen_log, open_reader
 from tests.support import eventually
 
 
@@ -206,3 +206,81 @@ async def test_a_file_that_is_no_database_is_named_with_what_to_do(tmp_path: Pat
     path.write_bytes(b"no database " * 1000)
     with pytest.raises(errors.Conflict, match=r"bank\.sqlite is damaged, .*good copy"):
         await SqliteThread(path, _set_up).start()
+
+
+PAGES = 64
+
+
+def _log_bytes(path: Path) -> int:
+    return path.with_name(f"{path.name}-wal").stat().st_size
+
+
+async def test_commits_write_over_a_lengthened_log_and_do_not_make_it_longer(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "numbers.sqlite"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    cached = await store.run(_value, "cache_size")
+    await store.run(lengthen_log, PAGES)
+    long_bytes = _log_bytes(path)
+    assert long_bytes >= PAGES * 4096
+    for number in range(PAGES // 2):
+        await store.run(_add, number)
+    assert _log_bytes(path) == long_bytes
+    assert await store.run(_all) == list(range(PAGES // 2))
+    assert await store.run(_value, "cache_size") == cached
+    tables = await store.run(lambda it: it.execute("SELECT name FROM sqlite_master").fetchall())
+    assert ("filling",) not in tables
+    await store.close()
+
+
+async def test_what_was_committed_into_a_lengthened_log_is_found_after_a_crash(
+    tmp_path: Path,
+) -> None:
+    path, left = tmp_path / "numbers.sqlite", tmp_path / "left.sqlite"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    await store.run(_add, 1)
+    await store.run(lengthen_log, PAGES)
+    await store.run(_add, 2)
+    for end in ("", "-wal"):  # as a killed process leaves them
+        left.with_name(f"left.sqlite{end}").write_bytes(
+            path.with_name(f"{path.name}{end}").read_bytes()
+        )
+    await store.close()
+    again = SqliteThread(left)
+    await again.start()
+    assert await again.run(_all) == [1, 2]
+    await again.close()
+
+
+async def test_a_log_that_is_long_enough_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.sqlite"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    await store.run(lengthen_log, PAGES)
+    before = path.with_name(f"{path.name}-wal").read_bytes()
+    await store.run(lengthen_log, PAGES // 2)
+    assert path.with_name(f"{path.name}-wal").read_bytes() == before
+    await store.close()
+
+
+async def test_a_log_that_finds_no_room_stays_short_and_the_store_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "numbers.sqlite"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    await store.run(lambda connection: connection.execute("PRAGMA max_page_count = 8"))
+    await store.run(lengthen_log, PAGES)
+    assert _log_bytes(path) < PAGES * 4096
+    assert "was not lengthened" in caplog.text
+    await store.run(_add, 1)
+    assert await store.run(_all) == [1]
+    await store.close()
+
+
+def _value(connection: sqlite3.Connection, setting: str) -> int:
+    value: int = connection.execute(f"PRAGMA {setting}").fetchone()[0]
+    return value
