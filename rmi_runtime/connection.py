@@ -86,7 +86,8 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         if not self._daemon.admit(self):
             self._state = _CLOSED
             self._transport.abort()
-        self.hold_newcomer()
+        if transport.get_extra_info("ssl_object") is None:  # else it waited before the handshake
+            self.hold_newcomer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended, for whichever reason."""

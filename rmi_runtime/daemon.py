@@ -130,6 +130,7 @@ class Daemon:
             handshake_s=self.limits.handshake_s,
             backlog=BACKLOG,
             on_refused=self.count_refusal,
+            faults=self.faults,
         )
         self._housekeeper = asyncio.create_task(self._keep_house())
 

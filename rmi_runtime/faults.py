@@ -1,11 +1,11 @@
 """Faulty requests: how many a caller may make before it is held back.
 
-A *fault* is bytes that are no message, a refused handshake, a request that was refused before any
-method began, or a connection that ends in the middle of a message, or with replies unread. Whoever
-makes more of them than a person with a bug would is served on, but waits, so that the calls of
-others keep their time: fifty a second, or one for each of its connections in five seconds, or in a
-quarter of one if it connects anew for each. Strangers are told apart by their addresses, clients by
-their numbers. Services are trusted, once they are known.
+A *fault* is bytes that are no message, a refused handshake (of TLS, too), a request that was
+refused before any method began, or a connection that ends in the middle of a message, or with
+replies unread. Whoever makes more of them than a person with a bug would is served on, but waits,
+so that the calls of others keep their time: fifty a second, or one for each of its connections in
+five seconds, or in a quarter of one if it connects anew for each. Strangers are told apart by their
+addresses, clients by their numbers. Services are trusted, once they are known.
 
 The bound is a leaky bucket in its form with a *theoretical arrival time* (the generic cell rate
 algorithm of ITU-T I.371): one number for each caller, and no timer.
@@ -58,7 +58,11 @@ def caller_of(connection: Any) -> Hashable | None:
         return None
     if identity.kind == "client":
         return "client", identity.client
-    peer = connection.peer
+    return address_of(connection.peer)
+
+
+def address_of(peer: object) -> Hashable:
+    """Return who a stranger is, of whom there is only what the socket tells."""
     return str(peer[0]) if isinstance(peer, tuple) and peer else "here"
 
 
@@ -77,8 +81,7 @@ class Held:
 
     def hold_newcomer(self) -> None:
         """Let a new connection wait for what its caller did wrong on others."""
-        wait_s = self._daemon.faults.wait_s(caller_of(self), time.monotonic())
-        self._hold(min(wait_s, NEWCOMER_HOLD_S_MAX))
+        self._hold(self._daemon.faults.newcomer_wait_s(caller_of(self), time.monotonic()))
 
     def _hold(self, wait_s: float) -> None:
         if wait_s > 0:
@@ -136,3 +139,7 @@ class FaultMeter:
         if caller not in self._due:
             return 0.0
         return min(max(0.0, self._due[caller] - now_s - self._ahead_s), HOLD_S_MAX)
+
+    def newcomer_wait_s(self, caller: Hashable, now_s: float) -> float:
+        """Return for how many seconds a new connection has to wait now; it may be another's."""
+        return min(self.wait_s(caller, now_s), NEWCOMER_HOLD_S_MAX)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Final, Protocol
 
+from rmi_runtime.faults import FaultMeter, address_of
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.tls import SHUTDOWN_S
 
@@ -47,6 +49,7 @@ async def listen_on(
     handshake_s: float,
     backlog: int,
     on_refused: Callable[[], None] = lambda: None,
+    faults: FaultMeter | None = None,
 ) -> Listener:
     """Take connections from a socket, with TLS or without.
 
@@ -57,11 +60,16 @@ async def listen_on(
         handshake_s: how long a TLS handshake may take.
         backlog: connections that the system keeps ready.
         on_refused: called for each connection whose TLS handshake failed.
+        faults: counts them, and lets those wait who make many.
     """
     loop = asyncio.get_running_loop()
     if context is not None:
         return TlsListener(
-            sock, inside, context, handshake_s=handshake_s, backlog=backlog, on_refused=on_refused
+            *(sock, inside, context),
+            handshake_s=handshake_s,
+            backlog=backlog,
+            on_refused=on_refused,
+            faults=faults,
         )
     create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
     server: Listener = await create(inside, sock=sock, backlog=backlog)
@@ -79,6 +87,8 @@ class TlsListener:
         backlog: connections that the system keeps ready.
         waiting_max: most handshakes under way.
         on_refused: called for each connection whose handshake failed.
+        faults: counts them, and lets those wait who make many: a handshake is the most expensive
+            thing that a stranger can ask for.
     """
 
     def __init__(
@@ -91,6 +101,7 @@ class TlsListener:
         backlog: int,
         waiting_max: int = WAITING_MAX,
         on_refused: Callable[[], None] = lambda: None,
+        faults: FaultMeter | None = None,
     ) -> None:
         self._sock = sock
         self._inside = inside
@@ -98,6 +109,7 @@ class TlsListener:
         self._handshake_s = handshake_s
         self._waiting_max = waiting_max
         self._on_refused = on_refused
+        self._faults = faults
         self._waiting: dict[asyncio.Task[None], None] = {}  # in the order of their coming
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -133,7 +145,7 @@ class TlsListener:
     def _accept(self) -> None:
         for _ in range(ACCEPT_BURST):
             try:
-                connection, _ = self._sock.accept()
+                connection, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -142,13 +154,13 @@ class TlsListener:
                 self._loop.remove_reader(self._sock)
                 self._pause = self._loop.call_later(PAUSE_S, self._listen)
                 return
-            self._receive(connection)
+            self._receive(connection, peer)
 
-    def _receive(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket, peer: object) -> None:
         connection.setblocking(False)
         if len(self._waiting) >= self._waiting_max:
             self._make_room()
-        task = self._loop.create_task(self._shake_hands(connection))
+        task = self._loop.create_task(self._shake_hands(connection, peer))
         self._waiting[task] = None
         task.add_done_callback(partial(self._ended, connection))
 
@@ -164,8 +176,9 @@ class TlsListener:
             del self._waiting[longest]
             longest.cancel()
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, peer: object) -> None:
         try:
+            await self._wait_for_faults(connection, address_of(peer))
             await self._loop.connect_accepted_socket(
                 self._inside,
                 connection,
@@ -176,5 +189,20 @@ class TlsListener:
         except OSError as error:
             log.info("a connection closed without a TLS handshake: %s", error)
             self._on_refused()
+            if self._faults is not None:
+                self._faults.note(address_of(peer), time.monotonic())
         except asyncio.CancelledError:  # it made way, or the listener closes
             self._on_refused()
+
+    async def _wait_for_faults(self, connection: socket.socket, caller: Hashable) -> None:
+        """Let a newcomer wait for what its caller did wrong before."""
+        if self._faults is None:
+            return
+        wait_s = self._faults.newcomer_wait_s(caller, time.monotonic())
+        if wait_s <= 0:
+            return
+        try:
+            await asyncio.sleep(wait_s)
+        except BaseException:
+            connection.close()  # the loop does not have it yet
+            raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from Pyro5.server import expose
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, client_context, server_context, tls_listener
 from rmi_runtime.certificates import create_authority, create_certificate
+from rmi_runtime.faults import NEWCOMER_HOLD_S_MAX
 from tests.processes import descriptors
 from tests.support import eventually
 
@@ -128,6 +130,41 @@ async def test_a_handshake_has_its_time(certs: Path, crowd: list[socket.socket])
         await eventually(lambda: waiting(daemon) == 1)
         await eventually(lambda: waiting(daemon) == 0)
         assert daemon.stats()["refusals"] == 1
+
+
+async def fail_to_shake_hands(daemon: Daemon) -> None:
+    before = daemon.stats()["refusals"]
+    with connect(daemon) as sock:
+        sock.send(b"GET / HTTP/1.1\r\n\r\n")
+        await eventually(lambda: daemon.stats()["refusals"] > before)
+
+
+async def test_whoever_fails_often_waits_before_the_next_handshake(certs: Path) -> None:
+    limits = DaemonLimits(faults_per_s=1.0, faults_burst=2)
+    async with serving(certs, limits) as daemon:
+        for _ in range(limits.faults_burst + 1):
+            await fail_to_shake_hands(daemon)
+        began_s = time.monotonic()
+        assert await call(daemon, certs) == "here"
+        assert time.monotonic() - began_s >= NEWCOMER_HOLD_S_MAX
+
+
+async def test_handshakes_that_fail_now_and_then_cost_no_wait(certs: Path) -> None:
+    async with serving(certs) as daemon:
+        await fail_to_shake_hands(daemon)
+        assert daemon.faults.newcomer_wait_s("127.0.0.1", time.monotonic()) == 0
+        assert await call(daemon, certs) == "here"
+
+
+async def test_whoever_makes_way_while_it_waits_is_hung_up_on(certs: Path) -> None:
+    async with serving(certs, DaemonLimits(faults_per_s=0.001, faults_burst=1)) as daemon:
+        for _ in range(2):
+            await fail_to_shake_hands(daemon)
+        sock = connect(daemon)
+        await eventually(lambda: waiting(daemon) == 1)
+    loop = asyncio.get_running_loop()
+    assert await asyncio.wait_for(loop.sock_recv(sock, 1), 5) == b""
+    sock.close()
 
 
 async def test_closing_cuts_off_those_who_shake_hands(
