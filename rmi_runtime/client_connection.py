@@ -203,7 +203,7 @@ class ClientConnection(asyncio.Protocol):
         answer: dict[str, bytes] | None = None,
         late: Late | None = None,
     ) -> SentCall:
-        """Send a call; it leaves with all others of this turn of the loop.
+        """Send a call, at once if it is the only one, or with all others of this turn of the loop.
 
         Args:
             object_id: the object to call.
@@ -246,7 +246,7 @@ class ClientConnection(asyncio.Protocol):
         data = self._encode(what, annotations, correlation_id, timeout_s)
         self._seq = seq
         future = SentCall(loop=self.loop) if late is None else WantedCall(late, loop=self.loop)
-        self._send(data)
+        self._send(data, at_once=not (self._pending or flags & wire.FLAG_ONEWAY))
         if flags & wire.FLAG_ONEWAY:
             future.set_result(None)
             return future
@@ -278,9 +278,12 @@ class ClientConnection(asyncio.Protocol):
             return wire.encode(*what, annotations, correlation_id, compress=compress, patience=wait)
         return wire.encode_plain(*what, wait)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, *, at_once: bool = False) -> None:
+        """Send a message now, or with all others of this turn of the loop."""
         self._out.append(data)
-        if not self._flush_scheduled:
+        if at_once:
+            self._flush()
+        elif not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
 

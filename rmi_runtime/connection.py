@@ -362,6 +362,9 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         if self._out_bytes > self._limits.write_buffer_bytes_max:
             self._flush()
         elif not (self._corked or self._flush_scheduled):
+            if len(self._tasks) < 2:  # no other reply can come in this turn
+                self._flush()
+                return
             self._flush_scheduled = True
             self._daemon.loop.call_soon(self._flush_now)
 
