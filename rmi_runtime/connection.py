@@ -155,7 +155,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
 
     def _burst(self) -> int:
         # What follows a handshake is not read before that is done, and then with other bounds.
-        return BURST if self._state == _OPEN else 1
+        return self._daemon.turns.burst(self.id) if self._state == _OPEN else 1
 
     def _go_on(self) -> None:
         """Carry out what waits, as far as it may be now, and no more than a burst of it."""

@@ -8,6 +8,9 @@ from typing import Final
 BURST: Final = 64
 """Most messages of one connection that are carried out in one turn of the loop."""
 
+SHARED_BURST: Final = 16
+"""The same while connections take turns: reading messages takes time, before any is carried out."""
+
 BURST_BYTES: Final = 65_536
 """Replies that end a turn, in bytes: handing them to the system takes its time, too."""
 
@@ -38,6 +41,11 @@ class Turns:
         if connection != self._last:
             self._last = connection
             self._shared_until_s = time.monotonic() + SHARING_S
+
+    def burst(self, connection: int) -> int:
+        """Return how many messages a connection may have read in one turn."""
+        alone = connection == self._last and time.monotonic() >= self._shared_until_s
+        return BURST if alone else SHARED_BURST
 
     def begin(self, connection: int) -> float:
         """Begin a connection's turn.

@@ -52,3 +52,16 @@ def test_a_turn_is_shorter_while_connections_take_turns(monkeypatch: pytest.Monk
     assert length(1) == length(2) == pytest.approx(turns.SHARED_S)
     now[0] += turns.SHARING_S
     assert length(2) == pytest.approx(turns.ALONE_S)
+
+
+def test_less_is_read_at_once_while_connections_take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
+    shared = turns.Turns()
+    shared.note(1)
+    assert shared.burst(1) == turns.SHARED_BURST
+    now[0] += turns.SHARING_S
+    assert shared.burst(1) == turns.BURST
+    assert shared.burst(2) == turns.SHARED_BURST < turns.BURST
