@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import queue
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 10.0
 STATEMENTS_CACHED = 256
+
+ROOM_LEAST = 8
+"""How many times a log's full length must be free on the disk for it to be taken at once."""
 
 _PAGES_KEPT = 16  # in memory while the log is lengthened: all others go into it
 
@@ -80,7 +84,7 @@ def open_reader(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def lengthen_log(connection: sqlite3.Connection, pages: int) -> None:
-    """Give the write-ahead log its full length, unless it has it.
+    """Give the write-ahead log its full length, unless it has it, or the disk has little room.
 
     A commit that makes the file longer waits for the file system's journal too; one that writes
     over what is there does not, and takes a third of the time (ext4). The pages are those of a
@@ -97,6 +101,8 @@ def lengthen_log(connection: sqlite3.Connection, pages: int) -> None:
     log_path = Path(f"{path}-wal")
     if log_path.exists() and log_path.stat().st_size >= pages * page_bytes:
         return
+    if shutil.disk_usage(log_path.parent).free < ROOM_LEAST * pages * page_bytes:
+        return  # others need it more
     (cached,) = connection.execute("PRAGMA cache_size").fetchone()
     connection.execute(f"PRAGMA cache_size = {_PAGES_KEPT}")
     try:
@@ -104,8 +110,11 @@ def lengthen_log(connection: sqlite3.Connection, pages: int) -> None:
         connection.execute("CREATE TABLE filling (content)")
         filling = (pages + _PAGES_KEPT) * page_bytes
         connection.execute("INSERT INTO filling VALUES (zeroblob(?))", (filling,))
-    except sqlite3.OperationalError as error:  # the disk is full, most likely: go on without
+    except sqlite3.OperationalError as error:  # the disk is full after all: give back what it took
         log.warning("the log of %s was not lengthened: %s", path, error)
+        _roll_back(connection)
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         _roll_back(connection)
         connection.execute(f"PRAGMA cache_size = {cached}")

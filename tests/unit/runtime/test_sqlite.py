@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rmi_runtime import SqliteThread, errors, lengthen_log, open_reader
+from rmi_runtime.sqlite import ROOM_LEAST
 from tests.support import eventually
 
 
@@ -272,12 +274,30 @@ async def test_a_log_that_finds_no_room_stays_short_and_the_store_works(
     path = tmp_path / "numbers.sqlite"
     store = SqliteThread(path, _set_up)
     await store.start()
-    await store.run(lambda connection: connection.execute("PRAGMA max_page_count = 8"))
+    await store.run(_value, "max_page_count = 8")
     await store.run(lengthen_log, PAGES)
-    assert _log_bytes(path) < PAGES * 4096
+    assert _log_bytes(path) == 0, "it gives back what it took"
     assert "was not lengthened" in caplog.text
     await store.run(_add, 1)
     assert await store.run(_all) == [1]
+    await store.close()
+
+
+async def test_a_log_leaves_the_room_to_others_where_there_is_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "numbers.sqlite"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    before = _log_bytes(path)
+    free = ROOM_LEAST * PAGES * 4096
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda where: usage._replace(free=free - 1))
+    await store.run(lengthen_log, PAGES)
+    assert _log_bytes(path) == before
+    monkeypatch.setattr(shutil, "disk_usage", lambda where: usage._replace(free=free))
+    await store.run(lengthen_log, PAGES)
+    assert _log_bytes(path) > before
     await store.close()
 
 
