@@ -316,8 +316,8 @@ class Dispatcher:
         self._daemon.errors += not isinstance(error, (StopIteration, StopAsyncIteration))
         if isinstance(error, CarriedStop):
             error = StopIteration(*error.args)
-        elif not isinstance(error, (Exception, GeneratorExit)):
-            # What ends a process stays here; the caller learns of it, and the daemon serves on.
+        elif not isinstance(error, Exception):
+            # What ends a process or a coroutine stays here; the caller learns of it.
             log.warning("a remote method raised %r", error)
             error = pyro_errors.PyroError(f"the method raised {type(error).__name__}: {error}")
         if request.message.flags & wire.FLAG_ONEWAY:

@@ -78,7 +78,7 @@ class RemoteStream(AsyncIterator[Any]):
             return await self._proxy._call(
                 "get_next_stream_item", (self._stream_id,), object_id=DAEMON_NAME
             )
-        except (StopAsyncIteration, GeneratorExit):
+        except StopAsyncIteration:
             self._proxy = None
             raise StopAsyncIteration from None
 

@@ -98,8 +98,8 @@ def _exception_class(name: str) -> type[BaseException] | None:
         found = struct.error
     if not isinstance(found, type) or not issubclass(found, BaseException):
         return None
-    # What would end the process that receives it is not raised there.
-    return found if issubclass(found, (Exception, GeneratorExit)) else None
+    # What would end the process or the coroutine that receives it is not raised there.
+    return found if issubclass(found, Exception) else None
 
 
 def exception_from_dict(data: Mapping[str, Any]) -> BaseException:

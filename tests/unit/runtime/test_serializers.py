@@ -217,7 +217,7 @@ def _exception(cls: str, *args: Any, **attributes: Any) -> dict[str, Any]:
         ("Pyro5.errors.NamingError", Pyro5.errors.NamingError),
         ("sqlite3.IntegrityError", sqlite3.IntegrityError),
         ("struct.error", struct.error),
-        ("builtins.GeneratorExit", GeneratorExit),
+        ("builtins.GeneratorExit", RemoteError),
         ("builtins.SystemExit", RemoteError),
         ("builtins.KeyboardInterrupt", RemoteError),
         ("builtins.BaseException", RemoteError),
