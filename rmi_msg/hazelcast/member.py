@@ -28,7 +28,7 @@ from typing import Any, Final
 from rmi_msg.hazelcast import keeper
 from rmi_msg.hazelcast.addresses import member_address, member_addresses
 from rmi_msg.hazelcast.install import find_java, hazelcast_dir, is_installed, lib_dir
-from rmi_msg.hazelcast.member_config import member_config
+from rmi_msg.hazelcast.member_config import java_options, member_config
 from rmi_runtime import Settings, errors
 from rmi_runtime.printed import keep_end
 
@@ -174,10 +174,13 @@ class Member:
         self._start()
 
     def _start(self) -> None:
-        self._config.write_text(
-            member_config(self.address, self._members, self._settings.hazelcast_cluster),
-            encoding="utf-8",
+        text = member_config(
+            self.address,
+            self._members,
+            self._settings.hazelcast_cluster,
+            processors=_processors(),
         )
+        self._config.write_text(text, encoding="utf-8")
         keep_end(self.log_path, LOG_SIZE_BYTES_MAX)
         # -I: only the standard library, and nothing from this directory or the environment.
         command = [sys.executable, "-I", keeper.__file__]
@@ -197,13 +200,9 @@ class Member:
         log.info("member %s is starting and looks for %s", self.address, ", ".join(self._members))
 
     def _java_command(self) -> list[str]:
-        heap = f"{self._settings.hazelcast_heap_mib}m"
         return [
             find_java(),
-            f"-Xms{heap}",
-            f"-Xmx{heap}",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-XX:+UseSerialGC",
+            *java_options(self._settings.hazelcast_heap_mib, processors=_processors()),
             f"-Dhazelcast.config={self._config}",
             # What Hazelcast asks for; without it, it warns and runs a little slower.
             *("--add-modules", "java.se"),
@@ -288,6 +287,11 @@ def find_members(settings: Settings) -> tuple[tuple[str, ...], str]:
             found.append(str(note.get("address")))
             cluster = str(note.get("cluster", cluster))
     return tuple(found), cluster
+
+
+def _processors() -> int:
+    """Return how many processors this process may use, and so its member."""
+    return len(os.sched_getaffinity(0))
 
 
 def _opened(flag: str, what: str) -> tuple[str, str]:

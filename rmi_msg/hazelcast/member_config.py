@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 from rmi_runtime import split_address
 
@@ -79,8 +80,17 @@ hazelcast:
     hazelcast.wait.seconds.before.join: "0"
 """
 
+_SMALL = """\
+    # Few processors: three threads to read from the network, and three to write to it, would mostly
+    # take turns with each other.
+    hazelcast.io.thread.count: "1"
+"""
 
-def member_config(address: str, members: Sequence[str], cluster: str) -> str:
+FEW_PROCESSORS: Final = 4
+"""So many, or fewer, are few for some members, loggers and all that uses them."""
+
+
+def member_config(address: str, members: Sequence[str], cluster: str, *, processors: int) -> str:
     """Return the YAML for one member.
 
     There is no smallest number of members to go on with: a cluster that lost two of three serves
@@ -90,14 +100,36 @@ def member_config(address: str, members: Sequence[str], cluster: str) -> str:
         address: ``host:port`` that it listens on, and nowhere else.
         members: ``host:port`` of all members, this one too.
         cluster: name of the cluster.
+        processors: how many the member's machine has.
 
     Returns:
         The text of the file.
     """
     host, port = split_address(address)
-    return _TEMPLATE.format(
+    text = _TEMPLATE.format(
         cluster=json.dumps(cluster),
         port=port,
         host=json.dumps(host),
         members=json.dumps(list(members)),
     )
+    return text + _SMALL if processors <= FEW_PROCESSORS else text
+
+
+def java_options(heap_mib: int, *, processors: int) -> list[str]:
+    """Return how a member's JVM is to run.
+
+    Args:
+        heap_mib: of its heap.
+        processors: how many its machine has.
+    """
+    options = [
+        f"-Xms{heap_mib}m",
+        f"-Xmx{heap_mib}m",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:+UseSerialGC",
+    ]
+    if processors <= FEW_PROCESSORS:
+        # The quick compiler alone: the thorough one takes a processor for the first minute, which
+        # is then missed, and gains little for what members do here.
+        options.append("-XX:TieredStopAtLevel=1")
+    return options

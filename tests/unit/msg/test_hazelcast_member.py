@@ -27,7 +27,7 @@ from rmi_msg.hazelcast.install import (
     java_version,
 )
 from rmi_msg.hazelcast.member import LOG_SIZE_BYTES_MAX, Member, MemberFailed, find_members
-from rmi_msg.hazelcast.member_config import member_config
+from rmi_msg.hazelcast.member_config import FEW_PROCESSORS, java_options, member_config
 from rmi_runtime import Settings
 from tests.support import eventually
 
@@ -46,7 +46,8 @@ def test_named_members_are_the_only_ones() -> None:
 
 def test_the_configuration_is_yaml_that_keeps_to_one_address() -> None:
     yaml = pytest.importorskip("yaml")
-    text = member_config("127.0.0.1:6001", ["127.0.0.1:6001", "127.0.0.1:6002"], "rmi")
+    members = ["127.0.0.1:6001", "127.0.0.1:6002"]
+    text = member_config("127.0.0.1:6001", members, "rmi", processors=8)
     root = yaml.safe_load(text)["hazelcast"]
     assert root["cluster-name"] == "rmi"
     assert root["network"]["port"] == {"port": 6001, "auto-increment": False}
@@ -61,6 +62,19 @@ def test_the_configuration_is_yaml_that_keeps_to_one_address() -> None:
     }
     assert root["properties"]["hazelcast.socket.bind.any"] == "false"
     assert root["properties"]["hazelcast.shutdownhook.policy"] == "GRACEFUL"
+    assert "hazelcast.io.thread.count" not in root["properties"]
+
+
+def test_on_a_small_machine_members_leave_the_processors_to_others() -> None:
+    yaml = pytest.importorskip("yaml")
+    text = member_config("127.0.0.1:6001", ["127.0.0.1:6001"], "rmi", processors=FEW_PROCESSORS)
+    properties = yaml.safe_load(text)["hazelcast"]["properties"]
+    assert properties["hazelcast.io.thread.count"] == "1"
+    assert properties["hazelcast.wait.seconds.before.join"] == "0", "all others are there too"
+    quick = "-XX:TieredStopAtLevel=1"
+    assert quick in java_options(256, processors=FEW_PROCESSORS)
+    assert quick not in java_options(256, processors=FEW_PROCESSORS + 1)
+    assert {"-Xms300m", "-Xmx300m"} < set(java_options(300, processors=8))
 
 
 # --- what is missing ----------------------------------------------------------------------------
