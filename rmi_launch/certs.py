@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from rmi_launch.options import with_settings
-from rmi_launch.tables import new_table, show
+from rmi_launch.tables import new_table, plain, show
 from rmi_launch.up_view import shown
 from rmi_runtime import Loaded, load_or_create_cluster_key
 from rmi_runtime.certificates import (
@@ -97,7 +97,8 @@ def show_(loaded: Loaded, as_json: bool) -> None:
         state = f"[{colour}]{row['state']}[/]"
         until, days = row["not_after"][:10], str(row["days_left"])
         fingerprint = f"{each.fingerprint[:16]}…"
-        table.add_row(each.certificate.name, names, state, until, days, row["key"], fingerprint)
+        file, key = plain(each.certificate.name), plain(row["key"])
+        table.add_row(file, plain(names), state, until, days, key, fingerprint)
     show(table)
 
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from rmi_launch.options import with_settings
-from rmi_launch.tables import new_table, show
+from rmi_launch.tables import new_table, plain, show
 from rmi_runtime import Loaded
 from rmi_runtime.settings import FIELDS, rule_of
 
@@ -41,7 +42,7 @@ def config(loaded: Loaded, as_json: bool) -> None:
         style = "dim" if source == "default" else "green"
         value = str(row["value"]).lower() if isinstance(row["value"], bool) else _shown(row)
         meaning = f"{rule.doc} ({rule.unit})" if rule.unit else rule.doc
-        table.add_row(name, value, f"[{style}]{source}[/]", f"[dim]{meaning}[/]")
+        table.add_row(name, plain(value), Text(source, style), f"[dim]{meaning}[/]")
     show(table)
 
 

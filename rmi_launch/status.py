@@ -21,7 +21,7 @@ from rmi_launch.failures import NotRunning
 from rmi_launch.options import REACH_SETTINGS, with_settings
 from rmi_launch.plan import GATEWAY, is_gateway
 from rmi_launch.system import System, find_system
-from rmi_launch.tables import new_table, show
+from rmi_launch.tables import new_table, plain, show
 from rmi_msg.cluster_state import STORE, common_state
 from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import Forbidden, RmiError, Unauthenticated
@@ -210,8 +210,8 @@ def status_table(rows: list[ServiceStatus]) -> Table:
     for row in rows:
         colour = _COLOURS.get(row.state, "red")
         table.add_row(
-            row.name,
-            row.address,
+            plain(row.name),
+            plain(row.address),
             _cell(row.pid),
             f"[{colour}]{row.state}[/]",
             duration(row.uptime_s),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.segment import Segments
 from rich.table import Table
+from rich.text import Text
 
 
 def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -18,6 +19,11 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     return table
+
+
+def plain(value: object) -> Text:
+    """Return *value* as a cell that shows it as it is: ``[fd00::1]:9090`` is no markup."""
+    return Text(str(value))
 
 
 def show(table: Table, console: Console | None = None) -> None:

@@ -80,9 +80,13 @@ def up(loaded: Loaded) -> None:
 
 def _absolute(settings: Settings) -> Settings:
     """Return *settings* with paths that mean the same from everywhere."""
-    paths: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
-    for name, path in tls_paths(settings).items():
-        paths[name] = str(Path(path).absolute())
+    try:
+        paths: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
+        for name, path in tls_paths(settings).items():
+            paths[name] = str(Path(path).absolute())
+    except FileNotFoundError as error:
+        error.add_note("the current directory")
+        raise
     return dataclasses.replace(settings, **paths)
 
 

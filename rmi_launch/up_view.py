@@ -14,17 +14,18 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from rmi_launch.failures import forget_stdout
 from rmi_launch.supervisor import Service, State
-from rmi_launch.tables import new_table, show
+from rmi_launch.tables import new_table, plain, show
 from rmi_runtime import Settings
 
 
@@ -53,7 +54,8 @@ def make_view(began: float) -> UpView:
     Args:
         began: when the command began (``time.monotonic()``).
     """
-    return TerminalView(Console(), began) if sys.stdout.isatty() else PlainView(began)
+    view = TerminalView(Console(), began) if sys.stdout.isatty() else PlainView(began)
+    return UnheardView(view)
 
 
 def places(settings: Settings) -> list[tuple[str, str]]:
@@ -117,13 +119,63 @@ def gateway_url(settings: Settings) -> str:
 
 def shown(path: Path) -> str:
     """Return *path* as people like to read it: relative if it is below the current directory."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the current directory has been deleted
+        return str(path)
     return str(path) if relative.startswith("..") else relative
 
 
 def pid_of(service: Service) -> str:
     """Return the service's process id as text, or nothing."""
     return str(service.process.pid or "") if service.process else ""
+
+
+class UnheardView:
+    """Passes all on to *view*, and goes on in silence once nothing can be printed any more.
+
+    Whoever read has gone (``rmi up | head``), the terminal was closed, the disk under the output is
+    full: no service may go unwatched, and no stop be cut short, because of that.
+
+    Args:
+        view: prints.
+    """
+
+    def __init__(self, view: UpView) -> None:
+        self._view = view
+
+    def starting(self, count: int, settings: Settings) -> None:
+        """*count* services are being started."""
+        with _unheard():
+            self._view.starting(count, settings)
+
+    def changed(self, service: Service) -> None:
+        """*service* has a new state."""
+        with _unheard():
+            self._view.changed(service)
+
+    def ready(self, settings: Settings, services: Sequence[Service]) -> None:
+        """Everything is ready, at the addresses in *settings*."""
+        with _unheard():
+            self._view.ready(settings, services)
+
+    def stopping(self) -> None:
+        """Everything is being stopped."""
+        with _unheard():
+            self._view.stopping()
+
+    def stopped(self) -> None:
+        """Nothing runs any more."""
+        with _unheard():
+            self._view.stopped()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        forget_stdout()
 
 
 class PlainView:
@@ -134,11 +186,7 @@ class PlainView:
         self._quiet = False
 
     def _say(self, line: str = "") -> None:
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            # rmi up | head: whoever read has gone, and the system runs on.
-            forget_stdout()
+        print(line, flush=True)
 
     def starting(self, count: int, settings: Settings) -> None:
         """Say what begins."""
@@ -227,7 +275,8 @@ class TerminalView:
 
     def _line(self, colour: str, service: Service, text: str) -> None:
         clock = time.strftime("%H:%M:%S")
-        self._console.print(f"[dim]{clock}[/] [{colour}]{service.name}[/] {text}", highlight=False)
+        line = Text.assemble((clock, "dim"), " ", (service.name, colour), f" {text}")
+        self._console.print(line, highlight=False)
 
     def ready(self, settings: Settings, services: Sequence[Service]) -> None:
         """Show where everything is, the services, and lines to try."""
@@ -238,11 +287,11 @@ class TerminalView:
         here.add_column(no_wrap=True)
         here.add_column(no_wrap=True)
         for what, where in places(settings):
-            here.add_row(f"  [dim]{what}[/]", where)
+            here.add_row(f"  [dim]{what}[/]", plain(where))
         table = new_table("  name", "address", "pid", "state", right=("pid",))
         for service in services:
             state = f"[green]{service.state.value}[/]"
-            table.add_row(f"  {service.name}", service.address, pid_of(service), state)
+            table.add_row(f"  {service.name}", plain(service.address), pid_of(service), state)
         self._console.print()
         show(here, self._console)
         self._console.print()

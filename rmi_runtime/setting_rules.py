@@ -96,13 +96,14 @@ def is_unspecified(host: str) -> bool:
 def normal_address(text: str) -> str:
     """Return *text* in the form that :func:`split_address` reads, or raise ValueError."""
     host, port = split_address(text)
+    host = normal_host(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def normal_host(text: str) -> str:
     """Return *text* as a host without brackets, or raise ValueError."""
     host = text.strip().removeprefix("[").removesuffix("]")
-    if not host or any(c.isspace() or c == "/" for c in host):
+    if not host or not host.isprintable() or any(c.isspace() or c == "/" for c in host):
         raise ValueError(f"{text!r} is not a host name or address, as in 127.0.0.1")
     return host
 
@@ -156,15 +157,25 @@ def _typed(given: object, default: object, *, from_text: bool) -> object:
         case float():
             return _as_float(given, from_text=from_text)
         case Path():
-            if isinstance(given, str | Path) and str(given).strip():
-                return Path(given).expanduser()
-            raise ValueError(f"{given!r} is not a path")
+            return _as_path(given)
         case tuple():
             return _as_words(given)
         case _:
             if isinstance(given, str):
                 return given
             raise ValueError(f"{given!r} is not a text")
+
+
+def _as_path(given: object) -> Path:
+    if not isinstance(given, str | Path) or not str(given).strip() or "\0" in str(given):
+        raise ValueError(f"{given!r} is not a path")
+    try:
+        str(given).encode()
+        return Path(given).expanduser()
+    except UnicodeEncodeError:  # SQLite cannot open what lies there
+        raise ValueError(f"{given!r} is not UTF-8 text") from None
+    except RuntimeError:
+        raise ValueError(f"{given!r}: nobody's home directory is called so") from None
 
 
 def _as_bool(given: object, *, from_text: bool) -> bool:
@@ -191,7 +202,10 @@ def _as_int(given: object, *, from_text: bool) -> int:
 def _as_float(given: object, *, from_text: bool) -> float:
     number = math.nan
     if isinstance(given, int | float) and not isinstance(given, bool):
-        number = float(given)
+        try:
+            number = float(given)
+        except OverflowError:
+            number = math.inf
     elif from_text and isinstance(given, str):
         try:
             number = float(given)
@@ -224,4 +238,4 @@ def _check_bounds(value: float, rule: Rule) -> None:
     too_high = rule.high is not None and value > rule.high
     if too_low or too_high:
         unit = f" {rule.unit}" if rule.unit else ""
-        raise ValueError(f"{value} is not between {rule.low:g} and {rule.high:g}{unit}")
+        raise ValueError(f"{value} is not between {rule.low:.15g} and {rule.high:.15g}{unit}")

@@ -336,7 +336,7 @@ def _read_toml(path: Path | None) -> Mapping[str, object]:
         why = error.strerror or str(error)
     except UnicodeDecodeError:
         why = "it is not UTF-8 text"
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a ValueError also for a number too long
         why = f"it is not TOML: {error}"
     raise SettingsError(f"settings file {path} cannot be read: {why}", field="", source=str(path))
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,14 @@ def rmi(*args: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def up(data_dir: Path, *args: str) -> Iterator[Up]:
+def up(
+    data_dir: Path, *args: str, before: Sequence[str] = (), cwd: Path | None = None
+) -> Iterator[Up]:
     """Start ``rmi up``, and leave nothing of it behind."""
-    command = [*RMI, "up", "--http", "127.0.0.1:0", "--ns", "127.0.0.1:0"]
+    command = [*before, *RMI, "up", "--http", "127.0.0.1:0", "--ns", "127.0.0.1:0"]
     command += ["--data-dir", str(data_dir), *SMALL, *args]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
     ) as process:
         try:
             yield Up(process, data_dir)

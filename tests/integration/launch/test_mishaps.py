@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.launch.running import RMI, rmi, up
+from tests.integration.launch.running import RMI, Up, rmi, up
 from tests.support import sync_eventually
 
 UP = [*RMI, "up", "--demo", "--http", "127.0.0.1:0", "--ns", "127.0.0.1:0"]
@@ -110,6 +110,48 @@ def test_it_runs_without_stdin_stdout_and_stderr(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_services_are_started_again_when_nothing_can_be_printed_any_more(tmp_path: Path) -> None:
+    system = Up(None, tmp_path)  # type: ignore[arg-type]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen([*UP, "--data-dir", str(tmp_path)], stdout=full)
+    try:
+        sync_eventually((tmp_path / "running.json").exists)
+        killed = system.service("bank.business.1")["pid"]
+        os.kill(killed, signal.SIGKILL)
+
+        def back() -> bool:
+            service = system.service("bank.business.1")
+            return service["state"] == "ready" and service["pid"] != killed
+
+        sync_eventually(back)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert not (tmp_path / "running.json").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_deleted_current_directory_is_named_and_no_matter_if_none_is_needed(
+    tmp_path: Path,
+) -> None:
+    gone = ["/bin/sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh"]
+    done = ended([*gone, *UP], cwd=tmp_path)
+    assert done.returncode == 1
+    assert "rmi: the current directory: No such file or directory" in done.stdout
+    with up(tmp_path / "data", before=gone, cwd=tmp_path) as system:
+        system.until("ready:")
+        system.process.send_signal(signal.SIGINT)
+        assert system.process.wait(30) == 0
+
+
+def test_what_the_encoding_of_stdout_lacks_is_told_all_the_same() -> None:
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = ended([*RMI, "config", "--data-dir", "d\xe4ta"], env=env)
+    assert done.returncode == 0, done.stdout
+    assert r"d\xe4ta" in done.stdout
 
 
 @pytest.mark.parametrize(

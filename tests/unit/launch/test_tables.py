@@ -6,9 +6,13 @@ import io
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
-from rmi_launch.status import duration
+from rmi_launch.commands import rmi
+from rmi_launch.plan import ServiceSpec
+from rmi_launch.status import ServiceStatus, duration, status_table
+from rmi_launch.supervisor import Service, State
 from rmi_launch.tables import new_table, show
 from rmi_launch.up_view import TerminalView
 from rmi_runtime import Settings
@@ -60,3 +64,36 @@ def test_what_rmi_up_shows_on_a_narrow_terminal_is_whole_too(tmp_path: Path) -> 
     console = Console(file=printed, force_terminal=True, width=20)
     TerminalView(console, began=0.0).ready(Settings(data_dir=tmp_path), [])
     assert f"http://{Settings().http}/openapi.json" in printed.getvalue()
+
+
+BRACKETS = "[/]b[red]:warning:"
+
+
+def test_an_address_in_brackets_is_shown_and_not_taken_for_markup(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show(status_table([ServiceStatus("gateway", "[fd00::1]:8080", "ready")]))
+    assert "[fd00::1]:8080" in capsys.readouterr().out
+
+
+def test_config_shows_a_value_as_it_is() -> None:
+    result = CliRunner().invoke(rmi, ["config", "--data-dir", BRACKETS, "--http", "[::1]:1"])
+    assert result.exit_code == 0
+    assert f" {BRACKETS} " in result.output
+
+
+async def test_what_rmi_up_shows_of_paths_addresses_and_reasons_is_no_markup(
+    tmp_path: Path,
+) -> None:
+    printed = io.StringIO()
+    view = TerminalView(Console(file=printed, force_terminal=True, width=300), began=0.0)
+    settings = Settings(data_dir=tmp_path / BRACKETS, http="[fd00::1]:8080", insecure=True)
+    spec = ServiceSpec("msg.logger.1", "module:function")
+    service = Service(spec, state=State.READY, address="[fd00::1]:1")
+    view.ready(settings, [service])
+    service.state, service.why = State.DEAD, f"{BRACKETS}: Is a directory"
+    view.changed(service)
+    lines = printed.getvalue().splitlines()
+    assert any(BRACKETS in line and "data" in line for line in lines)
+    assert any("[fd00::1]:1 " in line for line in lines)
+    assert f"{BRACKETS}: Is a directory" in lines[-1]

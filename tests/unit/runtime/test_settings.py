@@ -250,3 +250,33 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_loopback_is_recognised() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.9.9.9", "::1", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ('data_dir = "~nobody.of.that.name/x"', "home directory"),
+        ('data_dir = "a\\u0000b"', "is not a path"),
+        ('http = "a b:80"\ninsecure = true', "is not a host name"),
+        ('http = "a\\u001b[31m:80"\ninsecure = true', "is not a host name"),
+        (f"lock_wait_s = 1{'0' * 400}", "is not a number"),
+        (f"business = 1{'0' * 5000}", "cannot be read: it is not TOML"),
+        (f"business = {'[' * 5000}", "cannot be read: it is not TOML"),
+    ],
+)
+def test_whatever_a_file_says_is_answered_in_words(given: str, words: str) -> None:
+    toml(given)
+    with pytest.raises(SettingsError, match=words):
+        load_settings(env={})
+
+
+def test_a_path_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        load_settings(env={"RMI_DATA_DIR": "a\udcffb"})
+
+
+def test_bounds_are_told_to_the_last_digit() -> None:
+    with pytest.raises(SettingsError, match="0 is not between 1 and 1048576 MiB"):
+        load_settings(env={"RMI_LOG_SIZE_MIB_MAX": "0"})
+    with pytest.raises(SettingsError, match=r"0.0 is not between 0.01 and 60 s"):
+        load_settings(env={"RMI_LOCK_WAIT_S": "0"})
