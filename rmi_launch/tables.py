@@ -22,8 +22,12 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def plain(value: object) -> Text:
-    """Return *value* as a cell that shows it as it is: ``[fd00::1]:9090`` is no markup."""
-    return Text(str(value))
+    """Return *value* as a cell that shows it as it is.
+
+    ``[fd00::1]:9090`` is no markup, and what could steer a terminal is spelled out.
+    """
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    return Text("".join(shown))
 
 
 def show(table: Table, console: Console | None = None) -> None:

@@ -50,7 +50,8 @@ def make_app(routes: Iterable[Route], *, on_answered: OnAnswered | None = None) 
         routes: what it serves.
         on_answered: told of each answer.
     """
-    middleware = [_Meter(on_answered)] if on_answered else []
+    middleware: list[Any] = [_Meter(on_answered)] if on_answered else []
+    middleware.append(_Paths())
     app = App(middleware=middleware)
     app.add_error_handler(Exception, _answer_error)
     routes = list(routes)
@@ -101,6 +102,19 @@ class _Refusals:
             raise falcon.HTTPRouteNotFound
         resp.status = 204
         resp.set_header("Allow", ", ".join(self._methods))
+
+
+class _Paths:
+    """Middleware that takes a path as it is.
+
+    The router passes over slashes at the beginning, so that ``//bank/deposits`` would get past
+    whatever guards ``/bank`` on the way here.
+    """
+
+    async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Refuse a path with nothing between its first slashes."""
+        if req.path.startswith("//"):
+            raise falcon.HTTPRouteNotFound
 
 
 class _Meter:

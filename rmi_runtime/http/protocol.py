@@ -380,8 +380,10 @@ class HttpProtocol(FlowProtocol):
             self.refuse(problem)
 
     def _write_problem(self, problem: HttpProblem) -> None:
-        last_lines = CLOSE_LINE + self.server.common_head
-        self.transport.write(problem_answer(problem).written(last_lines))
+        written = problem_answer(problem).written(CLOSE_LINE + self.server.common_head)
+        if self._target and self._parser.get_method() == b"HEAD":
+            written = written[: written.index(b"\r\n\r\n") + 4]
+        self.transport.write(written)
         self.server.on_refused(problem.status)
 
     def _close_gently(self) -> None:

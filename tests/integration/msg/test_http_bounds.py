@@ -86,6 +86,16 @@ async def test_a_head_over_the_bounds_is_431(request_bytes: bytes) -> None:
         await still_serves(place)
 
 
+async def test_a_head_request_is_refused_without_a_body() -> None:
+    async with serving() as place:
+        connection = await place.connect()
+        await connection.send(head("HEAD", "/", f"X: {'x' * 40_000}"))
+        refusal = await connection.rest()
+        assert refusal.startswith(b"HTTP/1.1 431 ")
+        assert refusal.endswith(b"\r\n\r\n")
+        assert b"content-length: 0" not in refusal
+
+
 async def test_a_target_over_the_bound_is_414() -> None:
     async with serving() as place:
         answer = await place.ask(head("GET", "/" + "a" * 9000))

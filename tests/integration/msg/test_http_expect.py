@@ -42,6 +42,7 @@ REFUSED = {
     "coded": ("POST", "/messages", 415, JSON, "Content-Encoding: gzip"),
     "no such path": ("POST", "/nowhere", 404, JSON),
     "no such account": ("POST", "/bank/accounts/x", 404, JSON, TELLER),
+    "two slashes": ("POST", "//bank/deposits", 404, JSON, TELLER),
     "encoded slash": ("POST", "/bank%2Fdeposits", 404, JSON, TELLER),
     "a dot is a dot": ("POST", "/openapixjson", 404, JSON),
     "method": ("PUT", "/bank/deposits", 405, JSON, TELLER),

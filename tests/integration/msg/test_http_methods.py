@@ -85,7 +85,11 @@ async def test_nobody_is_connected_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("method", "target"),
-    [("GET", "*"), ("PURGE", "/nowhere"), ("OPTIONS", "/nowhere"), ("GET", "/bank%2Faccounts/1")],
+    [
+        *(("GET", "*"), ("PURGE", "/nowhere"), ("OPTIONS", "/nowhere")),
+        *(("GET", "/bank%2Faccounts/1"), ("GET", "//"), ("GET", "//healthz")),
+        ("GET", "http://bank//healthz"),
+    ],
 )
 async def test_what_is_nowhere_is_404(method: str, target: str) -> None:
     assert (await asked(method, target)).status == 404

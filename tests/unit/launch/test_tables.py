@@ -76,13 +76,18 @@ def test_an_address_in_brackets_is_shown_and_not_taken_for_markup(
     assert "[fd00::1]:8080" in capsys.readouterr().out
 
 
+def test_a_name_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show(status_table([ServiceStatus("a\x1b[2J\nb", "127.0.0.1:1", "ready")]))
+    assert r"a\x1b[2J\nb" in capsys.readouterr().out
+
+
 def test_config_shows_a_value_as_it_is() -> None:
     result = CliRunner().invoke(rmi, ["config", "--data-dir", BRACKETS, "--http", "[::1]:1"])
     assert result.exit_code == 0
     assert f" {BRACKETS} " in result.output
 
 
-async def test_what_rmi_up_shows_of_paths_addresses_and_reasons_is_no_markup(
+async def test_what_rmi_up_shows_of_paths_and_addresses_is_no_markup(
     tmp_path: Path,
 ) -> None:
     printed = io.StringIO()
