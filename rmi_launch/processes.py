@@ -37,7 +37,7 @@ class ServiceProcess:
     Attributes:
         pid: process id, None until the zygote has told it.
         ready: what the service said when it was ready; cancelled if it ends before.
-        not_started: what prevented it from being started at all, or an empty text.
+        not_started: what prevented it from being started, unless its output says it.
         exited: its exit status; negative: the number of the signal that ended it.
     """
 
@@ -71,8 +71,13 @@ class ServiceProcess:
             return
         self._said = (self._said + data)[:READY_SIZE_BYTES_MAX]
         line, newline, _ = self._said.partition(b"\n")
-        if newline and not self.ready.done():
-            self.ready.set_result(json.loads(line))
+        if not newline or self.ready.done():
+            return
+        said = json.loads(line)
+        if "failed" in said:
+            self.not_started = str(said["failed"])
+        else:
+            self.ready.set_result(said)
 
     def _close_pipe(self) -> None:
         if self._pipe_open:
@@ -82,6 +87,9 @@ class ServiceProcess:
 
     def end(self, status: int) -> None:
         """Take note that the process has ended."""
+        if self._pipe_open:
+            with contextlib.suppress(BlockingIOError):
+                self._on_pipe()  # its last words may have come together with this
         self._close_pipe()
         self.ready.cancel()
         if not self.exited.done():

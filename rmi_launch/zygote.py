@@ -49,6 +49,7 @@ from rmi_runtime import Settings
 from rmi_runtime.errors import RmiError
 
 REQUEST_SIZE_BYTES_MAX = 64 * 1024
+WORDS_CHARS_MAX = 500  # six bytes each at most: a pipe takes them at once
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 ServiceFunction = Callable[..., Coroutine[Any, Any, None]]
@@ -188,6 +189,7 @@ def _run_child(
 ) -> NoReturn:
     """Be the service that *request* asks for, and leave without returning to the zygote."""
     status = 1
+    words = ""
     try:
         leave_zygote()
         # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then
@@ -206,18 +208,29 @@ def _run_child(
             runner.run(_serve(service, lifeline_fd))
         status = 0
     except RmiError as error:
-        print(f"{request['name']}: {error.message}", file=sys.stderr)
+        words = error.message
     except (OSError, sqlite3.Error) as error:
-        print(f"{request['name']}: {said(error)}", file=sys.stderr)
+        words = said(error)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
+            _tell_why(request["name"], words, ready_fd)
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _tell_why(name: str, words: str, ready_fd: int) -> None:
+    """Print why a service ends; tell the supervisor if that cannot be written (a full disk)."""
+    if not words:
+        return
+    try:
+        print(f"{name}: {words}", file=sys.stderr, flush=True)
+    except OSError:
+        os.write(ready_fd, json.dumps({"failed": words[:WORDS_CHARS_MAX]}).encode() + b"\n")
 
 
 def log_to_stderr(level: str) -> None:

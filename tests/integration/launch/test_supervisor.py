@@ -157,6 +157,14 @@ async def test_a_service_that_fails_to_restart_is_tried_again_and_again(make: Ma
     await eventually(lambda: service.restarts == 3 and service.state is State.READY)
 
 
+async def test_why_a_service_does_not_start_is_told_though_it_cannot_be_written(
+    make: Make,
+) -> None:
+    supervisor = make([tiny("mute")])
+    with pytest.raises(StartFailed, match=r"mute did not start: ledger: No space left .*; free "):
+        await supervisor.start()
+
+
 async def test_a_service_whose_output_cannot_be_opened_is_tried_again_until_it_can(
     make: Make, settings: Settings
 ) -> None:

@@ -6,6 +6,7 @@ They tell what they do in ``DATA_DIR/events``, a line each.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -51,6 +52,12 @@ async def run_dies(settings: Settings) -> None:
     """Dies before it is ready."""
     print("the tiny service is about to die", file=sys.stderr)
     raise RuntimeError("broken on purpose")
+
+
+async def run_mute(settings: Settings) -> None:
+    """Dies of a full disk, on which its output is too."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ledger")
 
 
 async def run_silent(settings: Settings) -> None:
