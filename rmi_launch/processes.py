@@ -27,6 +27,9 @@ from rmi_runtime import Settings
 
 READY_SIZE_BYTES_MAX = 64 * 1024
 ZYGOTE = "zygote"
+END_WAIT_S = 2.0
+"""How much longer than the services' grace the zygote may take to end."""
+
 UNKNOWN_STATUS = 255
 """Exit status of a process whose end nobody could observe."""
 
@@ -115,10 +118,12 @@ class ZygoteProcess:
         control: socket.socket,
         lifeline_fd: int,
         printed_bytes: int = 0,
+        end_wait_s: float = END_WAIT_S,
     ) -> None:
         self.printed_bytes = printed_bytes
         self.lost = asyncio.Event()
         self.pid = process.pid
+        self._end_wait_s = end_wait_s
         self._process = process
         self._control = control
         self._lifeline_fd = lifeline_fd
@@ -165,7 +170,7 @@ class ZygoteProcess:
         finally:
             theirs.close()
             os.close(lifeline_read_fd)
-        return cls(process, ours, lifeline_fd, printed_bytes)
+        return cls(process, ours, lifeline_fd, printed_bytes, grace_s + END_WAIT_S)
 
     def __enter__(self) -> ZygoteProcess:
         return self
@@ -181,8 +186,12 @@ class ZygoteProcess:
     def close(self) -> None:
         """End the zygote with whatever services it still has, and reap it."""
         self._control.close()
-        os.close(self._lifeline_fd)
-        self._process.wait()
+        os.close(self._lifeline_fd)  # the services see this themselves
+        try:
+            self._process.wait(self._end_wait_s)
+        except subprocess.TimeoutExpired:  # it hangs, or was stopped
+            self._process.kill()
+            self._process.wait()
 
     def attach(self) -> None:
         """Begin to listen on the running event loop."""

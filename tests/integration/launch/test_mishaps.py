@@ -112,26 +112,40 @@ def test_it_runs_without_stdin_stdout_and_stderr(tmp_path: Path) -> None:
         process.wait()
 
 
+def started_again(system: Up) -> bool:
+    """Kill a service; say whether it comes back."""
+    killed = system.service("bank.business.1")["pid"]
+    os.kill(killed, signal.SIGKILL)
+
+    def back() -> bool:
+        service = system.service("bank.business.1")
+        return service["state"] == "ready" and service["pid"] != killed
+
+    sync_eventually(back)
+    return True
+
+
 def test_services_are_started_again_when_nothing_can_be_printed_any_more(tmp_path: Path) -> None:
-    system = Up(None, tmp_path)  # type: ignore[arg-type]
     with open("/dev/full", "w") as full:
-        process = subprocess.Popen([*UP, "--data-dir", str(tmp_path)], stdout=full)
+        process = subprocess.Popen([*UP, "--data-dir", str(tmp_path)], stdout=full, text=True)
     try:
         sync_eventually((tmp_path / "running.json").exists)
-        killed = system.service("bank.business.1")["pid"]
-        os.kill(killed, signal.SIGKILL)
-
-        def back() -> bool:
-            service = system.service("bank.business.1")
-            return service["state"] == "ready" and service["pid"] != killed
-
-        sync_eventually(back)
+        assert started_again(Up(process, tmp_path))
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         assert not (tmp_path / "running.json").exists()
     finally:
         process.kill()
         process.wait()
+
+
+def test_under_nohup_it_outlives_the_terminal(tmp_path: Path) -> None:
+    with up(tmp_path, before=["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh"]) as system:
+        system.until("ready:")
+        system.process.send_signal(signal.SIGHUP)
+        assert started_again(system)
+        system.process.send_signal(signal.SIGINT)
+        assert system.process.wait(30) == 0
 
 
 def test_a_deleted_current_directory_is_named_and_no_matter_if_none_is_needed(

@@ -157,6 +157,13 @@ async def test_a_service_that_fails_to_restart_is_tried_again_and_again(make: Ma
     await eventually(lambda: service.restarts == 3 and service.state is State.READY)
 
 
+async def test_a_zygote_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    zygote = ZygoteProcess.start([], prepare(tmp_path), grace_s=0.0)
+    os.kill(zygote.pid, signal.SIGSTOP)
+    await asyncio.to_thread(zygote.close)
+    assert not alive(zygote.pid)
+
+
 async def test_why_a_service_does_not_start_is_told_though_it_cannot_be_written(
     make: Make,
 ) -> None:
