@@ -312,7 +312,8 @@ def _build(values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
         if sources.get(name, "default") == "default":
             raise
         source = sources[name]
-        raise SettingsError(f"{source}: {error.message}", field=name, source=source) from None
+        why = error.message.removeprefix(f"{name}: ")
+        raise SettingsError(f"{_where(name, source)}: {why}", field=name, source=source) from None
 
 
 def check_reachable(settings: Settings) -> None:
@@ -356,7 +357,11 @@ def _value(name: str, given: object, source: str, *, from_text: bool) -> Any:
     try:
         return checked(given, default, rule_of(name), from_text=from_text)
     except ValueError as error:
-        # A variable and a flag name the field themselves.
-        from_file = source != "Settings" and not source.startswith(("RMI_", "--"))
-        where = name if source == "Settings" else f"{source}: {name}" if from_file else source
-        raise SettingsError(f"{where}: {error}", field=name, source=source) from None
+        raise SettingsError(f"{_where(name, source)}: {error}", field=name, source=source) from None
+
+
+def _where(name: str, source: str) -> str:
+    """Return what a message begins with: a variable and a flag name the field themselves."""
+    if source == "Settings":
+        return name
+    return source if source.startswith(("RMI_", "--")) else f"{source}: {name}"

@@ -128,10 +128,23 @@ def _unreadable(body: bytes) -> HttpProblem | None:
     except msgspec.ValidationError:
         return None  # a number beyond all bounds, but a number
     except msgspec.DecodeError as error:
+        if _has_lone_surrogate(body):  # it is said to be truncated, which it is not
+            return malformed("the body has a lone surrogate, which is no character")
         return malformed(f"the body is not JSON: {error}")
     except RecursionError:
         return malformed("the body is nested too deeply")
     return None
+
+
+def _has_lone_surrogate(body: bytes) -> bool:
+    """Say whether that alone is wrong with *body*."""
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

@@ -203,3 +203,15 @@ def test_targets_are_ascii_and_bounded(target: bytes, status: int | None) -> Non
 def test_a_field_that_json_cannot_carry_does_not_cost_the_answer(value: object) -> None:
     document = json.loads(problem_bytes(HttpProblem(409, "conflict", "it is so", fact=value)))
     assert (document["status"], document["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize("escaped", [rb"\ud800", rb"a\udc00b", rb"\ud83d\ude00\udead"])
+def test_a_lone_surrogate_is_named(escaped: bytes) -> None:
+    with pytest.raises(HttpProblem, match="lone surrogate") as caught:
+        FLAT.parse(b'{"text":"' + escaped + b'","number":1}')
+    assert caught.value.status == 400
+
+
+def test_what_is_cut_off_is_not_blamed_on_its_surrogates() -> None:
+    with pytest.raises(HttpProblem, match="truncated"):
+        FLAT.parse(rb'{"text":"\ud800')

@@ -280,3 +280,10 @@ def test_bounds_are_told_to_the_last_digit() -> None:
         load_settings(env={"RMI_LOG_SIZE_MIB_MAX": "0"})
     with pytest.raises(SettingsError, match=r"0.0 is not between 0.01 and 60 s"):
         load_settings(env={"RMI_LOCK_WAIT_S": "0"})
+
+
+def test_a_rule_between_fields_names_its_field_once() -> None:
+    with pytest.raises(SettingsError, match=r"^--host: nobody can connect to 0\.0\.0\.0"):
+        load_settings(env={}, flags={"host": "0.0.0.0", "insecure": True})
+    with pytest.raises(SettingsError, match=r"^rmi\.toml: host: nobody can connect to 0\.0\.0\.0"):
+        load_settings(toml('host = "0.0.0.0"\ninsecure = true'), env={})
