@@ -392,7 +392,7 @@ def grant(message_size_bytes_max: int) -> bytes:
 
 def patience(remaining_s: float) -> int:
     """Return the header field for a caller who waits *remaining_s* more seconds."""
-    hundredths = int(remaining_s * PATIENCE_PER_S)
+    hundredths = remaining_s * PATIENCE_PER_S
     if hundredths < 1:
         return 1
-    return hundredths if hundredths <= 0xFFFF else 0
+    return int(hundredths) if hundredths < 0x10000 else 0  # the latter for infinity as well

@@ -142,3 +142,9 @@ async def test_callbacks_at_the_end_of_a_connection(daemon: Daemon) -> None:
         await proxy.watch("second")
         assert ended == []
     await eventually(lambda: ended == ["first", "second"])
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e308])
+async def test_a_call_may_wait_for_ever(daemon: Daemon, worker: Worker, timeout_s: float) -> None:
+    async with proxy_of(daemon, timeout_s=timeout_s) as proxy:
+        assert await proxy.echo(1) == 1

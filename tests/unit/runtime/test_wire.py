@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 import zlib
 
@@ -222,7 +223,16 @@ def test_an_annotation_id_has_four_ascii_letters(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "field"),
-    [(0.0, 1), (-5.0, 1), (0.001, 1), (0.5, 50), (10.0, 1000), (655.35, 65535), (656.0, 0)],
+    [
+        (0.0, 1),
+        (-5.0, 1),
+        (0.001, 1),
+        (0.5, 50),
+        (10.0, 1000),
+        (655.35, 65535),
+        (656.0, 0),
+        (math.inf, 0),
+    ],
 )
 def test_patience_is_hundredths_of_a_second_and_0_says_nothing(seconds: float, field: int) -> None:
     assert wire.patience(seconds) == field
