@@ -126,19 +126,23 @@ class ConnectionThreads:
 
     def __init__(self, threads_max: int) -> None:
         self._threads_max = threads_max
-        self._users: dict[Executor, int] = {}
-        self._by_connection: dict[object, Executor] = {}
+        self._users: dict[DaemonThreads, int] = {}
+        self._by_connection: dict[object, DaemonThreads] = {}
 
     def of(self, connection: object) -> Executor:
         """Return the thread of a connection."""
         thread = self._by_connection.get(connection)
         if thread is None:
-            thread = min(self._users, key=self._users.__getitem__, default=None)
-            if thread is None or (self._users[thread] and len(self._users) < self._threads_max):
+            thread = min(self._users, key=self._load, default=None)
+            if thread is None or (self._load(thread) and len(self._users) < self._threads_max):
                 thread = DaemonThreads(1, "pyro-connection")
             self._by_connection[connection] = thread
             self._users[thread] = self._users.get(thread, 0) + 1
         return thread
+
+    def _load(self, thread: DaemonThreads) -> int:
+        # A method goes on when its caller has hung up, and would keep the next one waiting.
+        return self._users[thread] + thread.unfinished
 
     def release(self, connection: object) -> Executor | None:
         """Free the thread of a connection that has ended, and return it; None if it had none."""

@@ -29,6 +29,12 @@ class DaemonThreads(Executor):
         self._threads: list[threading.Thread] = []
         self._changing = threading.Lock()
         self._shut = False
+        self._unfinished = 0
+
+    @property
+    def unfinished(self) -> int:
+        """How many calls have been submitted and are not over."""
+        return self._unfinished
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have *fn* called on one of the threads.
@@ -41,6 +47,7 @@ class DaemonThreads(Executor):
             if self._shut:
                 raise RuntimeError("these threads have been shut down and take no more work")
             self._jobs.put((future, partial(fn, *args, **kwargs)))
+            self._unfinished += 1
             if not self._idle.acquire(blocking=False) and len(self._threads) < self._threads_max:
                 name = f"{self._name}-{len(self._threads)}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -52,6 +59,8 @@ class DaemonThreads(Executor):
         while (job := self._jobs.get()) is not None:
             _do(*job)
             del job  # keeps its result alive no longer
+            with self._changing:
+                self._unfinished -= 1
             self._idle.release()
         self._jobs.put(None)  # for the next thread
 

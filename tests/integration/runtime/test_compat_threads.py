@@ -1,0 +1,102 @@
+"""The daemon that looks like Pyro5's own: who waits for whom, and what runs in whose thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from Pyro5.api import Proxy, current_context, expose, oneway
+from Pyro5.errors import TimeoutError
+
+from rmi_runtime import compat
+
+WAIT_S = 10.0
+
+
+class Resource:
+    """Says which thread closes it, and waits in the midst if told so."""
+
+    def __init__(self, go: threading.Event) -> None:
+        self.go = go
+        self.closing = threading.Event()
+        self.closed_by: int | None = None
+
+    def close(self) -> None:
+        self.closing.set()
+        self.go.wait(WAIT_S)
+        self.closed_by = threading.get_ident()
+
+
+@expose
+class Thing:
+    """What the daemon serves."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.resource: Any = None
+        self.ended = threading.Event()
+
+    def ping(self) -> str:
+        return "pong"
+
+    def wait(self) -> None:
+        self.go.wait(WAIT_S)
+
+    @oneway
+    def wait_alone(self) -> None:
+        self.go.wait(WAIT_S)
+
+    def track(self) -> int:
+        self.resource = Resource(self.go)
+        current_context.track_resource(self.resource)
+        return threading.get_ident()
+
+    def items(self) -> Iterator[int]:
+        try:
+            yield threading.get_ident()
+            yield 2
+        finally:
+            self.go.wait(WAIT_S)
+            self.ended.set()
+
+
+@pytest.fixture
+def thing() -> Iterator[Thing]:
+    made = Thing()
+    yield made
+    made.go.set()
+
+
+@pytest.fixture
+def serve(thing: Thing) -> Iterator[Callable[..., Any]]:
+    """Serve the thing, or a class, with a daemon in a thread of its own."""
+    started: list[tuple[Any, threading.Thread]] = []
+
+    def start(*classes: type) -> list[Any]:
+        daemon = compat.Daemon()
+        uris = [daemon.register(one) for one in (thing, *classes)]
+        thread = threading.Thread(target=daemon.requestLoop)
+        started.append((daemon, thread))
+        thread.start()
+        return uris
+
+    yield start
+    thing.go.set()
+    for daemon, thread in started:
+        daemon.shutdown()
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+def test_a_method_whose_caller_has_gone_keeps_no_other_client_waiting(serve: Any) -> None:
+    [uri] = serve()
+    with Proxy(uri) as impatient:
+        impatient._pyroTimeout = 0.1
+        with pytest.raises(TimeoutError):
+            impatient.wait()
+    for _ in range(3):  # one after the other, so that each may get what the last one left
+        with Proxy(uri) as other:
+            other._pyroTimeout = WAIT_S / 2
+            assert other.ping() == "pong"
