@@ -24,6 +24,7 @@ from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
 from rmi_runtime.endings import Ending
 from rmi_runtime.faults import Held, is_fault
+from rmi_runtime.objects import Instances
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.turns import BURST, BURST_BYTES
 
@@ -54,7 +55,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self.identity: Identity = ANONYMOUS
         self.peer: object = None
         self.pipelining = False
-        self.instances: dict[type, Any] = {}
+        self.instances = Instances()
         self.elements_max = daemon.limits.stranger_elements_max
         self.correlation_uuid = uuid.uuid4()
         self._daemon = daemon

@@ -14,7 +14,18 @@ from Pyro5.errors import DaemonError
 from Pyro5.serializers import serializers as stock_serializers
 from Pyro5.server import _get_exposed_members, _pyro_obj_to_auto_proxy, _reset_exposed_members
 
-Instances = dict[type, Any]
+
+class Instances(dict[type, Any]):
+    """Objects that were made of registered classes: for one connection, or for all.
+
+    Attributes:
+        making: held while one is made, which may happen on several threads. Others go on: what a
+            class does when an object is made may take long, or call this daemon.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.making = threading.RLock()
 
 
 class ObjectTable:
@@ -26,8 +37,7 @@ class ObjectTable:
 
     def __init__(self, daemon_object: Any) -> None:
         self._objects: dict[str, Any] = {DAEMON_NAME: daemon_object}
-        self._singles: Instances = {}
-        self._making = threading.RLock()  # objects may be made on several threads
+        self._singles = Instances()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -144,7 +154,7 @@ class ObjectTable:
         instances = self._instances(mode, session)
         instance = instances.get(cls)
         if instance is None:
-            with self._making:
+            with instances.making:
                 instance = instances.get(cls)
                 if instance is None:
                     instance = instances[cls] = _create(cls, creator)

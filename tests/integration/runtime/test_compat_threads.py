@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from Pyro5.api import Proxy, current_context, expose, oneway
+from Pyro5.api import Proxy, behavior, current_context, expose, oneway
 from Pyro5.errors import TimeoutError
 
 from rmi_runtime import compat
@@ -100,3 +100,31 @@ def test_a_method_whose_caller_has_gone_keeps_no_other_client_waiting(serve: Any
         with Proxy(uri) as other:
             other._pyroTimeout = WAIT_S / 2
             assert other.ping() == "pong"
+
+
+def test_a_creator_may_call_a_class_of_the_same_daemon(serve: Any) -> None:
+    uris: list[Any] = []
+
+    @expose
+    class Inner:
+        def ping(self) -> str:
+            return "inner"
+
+    def create(cls: Any) -> Any:
+        made = cls()
+        with Proxy(uris[1]) as inner:
+            inner._pyroTimeout = WAIT_S / 2
+            made.found = inner.ping()
+        return made
+
+    @expose
+    @behavior(instance_mode="session", instance_creator=create)
+    class Outer:
+        found = ""
+
+        def ping(self) -> str:
+            return self.found
+
+    uris += serve(Inner, Outer)
+    with Proxy(uris[2]) as outer:
+        assert outer.ping() == "inner"
