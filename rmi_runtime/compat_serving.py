@@ -140,6 +140,10 @@ class ConnectionThreads:
             self._users[thread] = self._users.get(thread, 0) + 1
         return thread
 
+    def known(self, connection: object) -> Executor | None:
+        """Return the thread of a connection that has one."""
+        return self._by_connection.get(connection)
+
     def _load(self, thread: DaemonThreads) -> int:
         # A method goes on when its caller has hung up, and would keep the next one waiting.
         return self._users[thread] + thread.unfinished
@@ -205,8 +209,13 @@ class Serving(Daemon):
     def executor_for(self, call: Call) -> Executor | None:
         """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""
         if call.connection is None or call.message.flags & wire.FLAG_ONEWAY:
-            return self.executor
-        return self._threads.of(call.connection)
+            return self.executor or self._oneway_threads  # the latter: as stock's multiplex server
+        return self._threads.of(call.connection) if self.threads else None
+
+    def executor_of(self, connection: object) -> Executor | None:
+        """Return the connection's own thread, if it has one: what it used may belong to that."""
+        executor = super().executor_of(connection)
+        return (executor and self._threads.known(connection)) or executor
 
     async def close(self) -> None:
         """Stop; see :meth:`rmi_runtime.Daemon.close`."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
-from rmi_runtime.endings import Ending
+from rmi_runtime.endings import Ending, apart
 from rmi_runtime.faults import Held, is_fault
 from rmi_runtime.objects import Instances
 from rmi_runtime.sparse_log import sparse_logger
@@ -97,6 +97,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
             self.fault()  # it ended in the middle of a message, or left replies unread
         self._waiting.clear()
         self._out.clear()
+        executor = self._daemon.executor_of(self)
         self._daemon.dismiss(self)
         if self._greeter is not None:
             self._greeter.cancel()
@@ -104,8 +105,9 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
             for task, awaited in list(self._tasks.items()):
                 if awaited:
                     self._daemon.dispatcher.give_up(task)
-        self._endings.happen()
-        self.instances.clear()
+        self._endings.happen(executor)
+        if self.instances:
+            apart(executor, self.instances.clear)
 
     def close(self) -> None:
         """Send what waits, then close."""

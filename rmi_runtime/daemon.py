@@ -97,7 +97,7 @@ class Daemon:
         self.draining = False
         self.calls = self.errors = self.overloads = self.refusals = 0
         self.faults = FaultMeter(self.limits.faults_per_s, self.limits.faults_burst)
-        self.streams = StreamTable(self.limits, time.monotonic)
+        self.streams = StreamTable(self.limits, time.monotonic, self.executor_of)
         self._ssl, self._authenticate, self._unixsocket = ssl, authenticate, unixsocket
         self._socket, self.location = bind(host, port, unixsocket)
         self.daemon_object = DaemonObject(self)
@@ -320,6 +320,10 @@ class Daemon:
     def executor_for(self, call: context.Call) -> Executor | None:
         """Return the threads that a plain method runs on for this call."""
         return self.executor
+
+    def executor_of(self, connection: object) -> Executor | None:
+        """Return the threads that close what a connection used; None if that is done at once."""
+        return None if self._closed else self.executor
 
     # -- objects
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from typing import Any
 
 from rmi_runtime.sparse_log import sparse_logger
@@ -12,10 +14,14 @@ log = sparse_logger(__name__)
 
 
 class Endings:
-    """Callbacks, and the resources that Pyro5's resource tracking closes."""
+    """Callbacks, and the resources that Pyro5's resource tracking closes.
+
+    Attributes:
+        resources: as with stock, what nobody else holds any more is not kept for its sake.
+    """
 
     def __init__(self) -> None:
-        self.resources: set[Any] = set()
+        self.resources: weakref.WeakSet[Any] = weakref.WeakSet()
         self._callbacks: dict[object, Callable[[], None]] = {}
         self._over = False
 
@@ -36,18 +42,19 @@ class Endings:
 
         return remove
 
-    def happen(self) -> None:
-        """Do it all, once; what fails is logged, and keeps nothing else from being done."""
+    def happen(self, executor: Executor | None) -> None:
+        """Do it all, once; what fails is logged, and keeps nothing else from being done.
+
+        Args:
+            executor: closes the resources, which may block, or belong to its thread; None: here.
+        """
         self._over = True
-        acts = list(self._callbacks.values())
-        acts += [functools.partial(_close, one) for one in self.resources]
+        acts, resources = list(self._callbacks.values()), list(self.resources)
         self._callbacks.clear()
         self.resources.clear()
-        for act in acts:
-            try:
-                act()
-            except Exception:
-                log.exception("something failed that is done at the end of a connection")
+        _do_all(acts)
+        if resources:
+            apart(executor, lambda: _do_all([one.close for one in resources]))
 
 
 class Ending:
@@ -66,10 +73,23 @@ class Ending:
         return self._endings.add(callback)
 
     @property
-    def tracked_resources(self) -> set[Any]:
+    def tracked_resources(self) -> weakref.WeakSet[Any]:
         """Objects that are closed when the connection ends (Pyro5's resource tracking)."""
         return self._endings.resources
 
 
-def _close(resource: Any) -> None:
-    resource.close()
+def apart(executor: Executor | None, act: Callable[[], None]) -> None:
+    """Have something done by *executor*; here, if there is none or it has been shut down."""
+    if executor is not None:
+        with contextlib.suppress(RuntimeError):
+            executor.submit(act)
+            return
+    act()
+
+
+def _do_all(acts: Iterable[Callable[[], None]]) -> None:
+    for act in acts:
+        try:
+            act()
+        except Exception:
+            log.exception("something failed that is done at the end of a connection")

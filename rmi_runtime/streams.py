@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 from Pyro5.errors import PyroError
 
+from rmi_runtime.endings import apart
 from rmi_runtime.errors import Overloaded
 from rmi_runtime.limits import DaemonLimits
 
@@ -41,15 +44,23 @@ class StreamTable:
         limits: how many may be open at once, in all and for one connection, how long a stream may
             live, and how long it outlives its connection.
         clock: returns seconds, monotonic.
+        executor_of: tells who closes the plain iterators of an owner (None: nobody's), which may
+            block; None: this table does it at once.
     """
 
-    def __init__(self, limits: DaemonLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: DaemonLimits,
+        clock: Callable[[], float],
+        executor_of: Callable[[object], Executor | None] = lambda owner: None,
+    ) -> None:
         self._streams: dict[str, _Stream] = {}
         self._streams_max = limits.streams_max
         self._owner_streams_max = limits.connection_streams_max
         self._lifetime_s = limits.stream_lifetime_s
         self._linger_s = limits.stream_linger_s
         self._clock = clock
+        self._executor_of = executor_of
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -120,17 +131,12 @@ class StreamTable:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         elif (close := getattr(stream.items, "close", None)) is not None:
-            self._close_plain(close)
+            apart(self._executor_of(stream.owner), functools.partial(_close_plain, close))
 
     @staticmethod
     async def _close_async(close: Callable[[], Awaitable[None]]) -> None:
         with contextlib.suppress(Exception):  # its own clean-up failed; it is gone anyway
             await close()
-
-    @staticmethod
-    def _close_plain(close: Callable[[], None]) -> None:
-        with contextlib.suppress(Exception):
-            close()
 
     def orphan(self, owner: object) -> None:
         """Note that *owner*'s connection is gone."""
@@ -160,3 +166,8 @@ class StreamTable:
             self.close(stream_id)
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=timeout_s)
+
+
+def _close_plain(close: Callable[[], None]) -> None:
+    with contextlib.suppress(Exception):
+        close()

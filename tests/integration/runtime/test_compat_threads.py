@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from Pyro5.api import Proxy, behavior, current_context, expose, oneway
 from Pyro5.errors import TimeoutError
 
 from rmi_runtime import compat
+from tests.support import sync_eventually
 
 WAIT_S = 10.0
 
@@ -128,3 +130,40 @@ def test_a_creator_may_call_a_class_of_the_same_daemon(serve: Any) -> None:
     uris += serve(Inner, Outer)
     with Proxy(uris[2]) as outer:
         assert outer.ping() == "inner"
+
+
+def test_resources_are_closed_by_the_thread_that_used_them_and_hold_up_nobody(
+    thing: Thing, serve: Any
+) -> None:
+    [uri] = serve()
+    with Proxy(uri) as leaving:
+        used_by = leaving.track()
+    assert thing.resource.closing.wait(WAIT_S)
+    with Proxy(uri) as other:
+        other._pyroTimeout = WAIT_S / 2
+        assert other.ping() == "pong"
+    thing.go.set()
+    sync_eventually(lambda: thing.resource.closed_by is not None)
+    assert thing.resource.closed_by == used_by
+
+
+def test_resources_that_nobody_holds_are_not_kept(thing: Thing, serve: Any) -> None:
+    [uri] = serve()
+    with Proxy(uri) as proxy:
+        proxy.track()
+        gone = weakref.ref(thing.resource)
+        thing.resource = None
+        sync_eventually(lambda: gone() is None)
+
+
+def test_a_generator_that_cleans_up_slowly_holds_up_nobody_else(thing: Thing, serve: Any) -> None:
+    [uri] = serve()
+    with Proxy(uri) as reader, Proxy(uri) as other:
+        items = reader.items()
+        next(items)
+        items.close()
+        other._pyroTimeout = WAIT_S / 2
+        assert other.ping() == "pong"
+        assert not thing.ended.is_set()
+        thing.go.set()
+        assert thing.ended.wait(WAIT_S)
