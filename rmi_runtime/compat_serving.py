@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final, Protocol
 
+from Pyro5 import config
 from Pyro5.client import Proxy
 from Pyro5.core import URI
 from Pyro5.errors import PyroError
@@ -177,6 +178,7 @@ class Serving(Daemon):
         self._greetings: dict[ServerConnection, object] = {}
         self._accepted: set[ServerConnection] = set()
         self._threads = ConnectionThreads(self.threads)
+        self._oneway_threads = DaemonThreads(config.THREADPOOL_SIZE, "pyro-oneway")
 
     def _new_executor(self) -> Executor:
         return DaemonThreads(self.threads, "pyro-method")
@@ -221,6 +223,7 @@ class Serving(Daemon):
         """Stop; see :meth:`rmi_runtime.Daemon.close`."""
         await super().close()
         self._threads.close()
+        self._oneway_threads.shutdown(wait=False, cancel_futures=True)
 
     def greeting(self, handshake: object, connection: ServerConnection) -> object:
         """Return what ``validateHandshake`` returned."""

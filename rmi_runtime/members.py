@@ -84,7 +84,7 @@ class Members:
         if not getattr(marked, "_pyroExposed", False):
             raise AttributeError(f"attempt to access unexposed attribute '{name}'")
         _check(target, marked, call, name)
-        if self._daemon.threads and self._may_block(target, name, method):
+        if self._daemon.executor_for(call) and self._may_block(target, name, method):
             return self.on_thread(method, args, kwargs, call)
         return _call_plainly(method, args, kwargs, call)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from Pyro5 import config
 from Pyro5.api import Proxy, behavior, current_context, expose, oneway
 from Pyro5.errors import TimeoutError
 
@@ -167,3 +168,14 @@ def test_a_generator_that_cleans_up_slowly_holds_up_nobody_else(thing: Thing, se
         assert not thing.ended.is_set()
         thing.go.set()
         assert thing.ended.wait(WAIT_S)
+
+
+def test_the_multiplex_server_runs_oneway_methods_in_threads(
+    thing: Thing, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SERVERTYPE", "multiplex")
+    [uri] = serve()
+    with Proxy(uri) as proxy:
+        proxy.wait_alone()
+        proxy._pyroTimeout = WAIT_S / 2
+        assert proxy.ping() == "pong"
