@@ -52,7 +52,7 @@ from Pyro5.api import (
 )
 from Pyro5.errors import PyroError
 
-from rmi_runtime.compat_config import configured_limits, configured_ssl, nat_address
+from rmi_runtime import compat_config
 from rmi_runtime.compat_serving import Serving, on_interrupt
 from rmi_runtime.context import ANONYMOUS, current
 from rmi_runtime.daemon import BACKLOG
@@ -110,6 +110,7 @@ class Daemon:
 
     Raises:
         ValueError: the daemon would be open to other machines, or a NAT address is incomplete.
+        PyroError: the configured type of server does not exist.
         OSError: the address cannot be bound.
     """
 
@@ -128,10 +129,9 @@ class Daemon:
     ) -> None:
         if not (isinstance(interface, type) and issubclass(interface, DaemonObject)):
             raise TypeError("derive the interface class from rmi_runtime.compat.DaemonObject")
-        nat = nat_address(nathost, natport, unixsocket)
-        if threads is None:
-            threads = config.THREADPOOL_SIZE if config.SERVERTYPE == "thread" else 0
-        ssl = configured_ssl()
+        nat = compat_config.nat_address(nathost, natport, unixsocket)
+        threads = compat_config.configured_threads() if threads is None else threads
+        ssl = compat_config.configured_ssl()
         checks = self.overrides("validateHandshake") or config.SSL_REQUIRECLIENTCERT
         serving = Serving(
             self,
@@ -140,7 +140,7 @@ class Daemon:
             unixsocket=unixsocket,
             ssl=ssl,
             authenticate=(lambda handshake, peer: ANONYMOUS) if checks else None,
-            limits=limits or configured_limits(),
+            limits=limits or compat_config.configured_limits(),
             insecure=insecure,
             threads=threads,
             compress=bool(config.COMPRESSION),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from Pyro5 import config
+from Pyro5.errors import PyroError
 
 from rmi_runtime.limits import DaemonLimits
 
@@ -54,6 +55,18 @@ def configured_limits() -> DaemonLimits:
         stream_lifetime_s=config.ITER_STREAM_LIFETIME,
         stream_linger_s=config.ITER_STREAM_LINGER,
     )
+
+
+def configured_threads() -> int:
+    """Return how many threads run plain methods: none with the multiplex server.
+
+    Raises:
+        PyroError: there is no such type of server.
+    """
+    threads = {"thread": config.THREADPOOL_SIZE, "multiplex": 0}.get(config.SERVERTYPE)
+    if threads is None:
+        raise PyroError(f"invalid server type {config.SERVERTYPE!r}: it is thread or multiplex")
+    return int(threads)
 
 
 def configured_ssl() -> tls.SSLContext | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from Pyro5 import config
 from Pyro5.api import Proxy, behavior, current_context, expose, oneway
-from Pyro5.errors import TimeoutError
+from Pyro5.errors import PyroError, TimeoutError
 
 from rmi_runtime import compat
 from tests.support import sync_eventually
@@ -179,3 +179,9 @@ def test_the_multiplex_server_runs_oneway_methods_in_threads(
         proxy.wait_alone()
         proxy._pyroTimeout = WAIT_S / 2
         assert proxy.ping() == "pong"
+
+
+def test_a_type_of_server_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "SERVERTYPE", "foobar")
+    with pytest.raises(PyroError, match="foobar"):
+        compat.Daemon()
