@@ -7,6 +7,7 @@ import socket
 from typing import Final
 
 KEEPALIVE_S: Final = 60
+PORT_MAX: Final = 0xFFFF
 
 
 def bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, str]:
@@ -49,6 +50,8 @@ def _bind(host: str, port: int, unixsocket: str | None) -> tuple[socket.socket, 
             sock.close()
             raise
         return sock, "./u:" + unixsocket
+    if not 0 <= port <= PORT_MAX:  # the C library takes what is left of it in 16 bits
+        raise OSError(errno.EINVAL, f"a port is a number from 0 to {PORT_MAX}")
     family, kind, proto, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

@@ -17,6 +17,7 @@ from Pyro5.serializers import SerializerBase
 from rmi_runtime import errors, serializers, wire
 from rmi_runtime.client_call import Late
 from rmi_runtime.client_connection import ClientConnection
+from rmi_runtime.listening import PORT_MAX
 from rmi_runtime.proxy_names import direct_uri
 from rmi_runtime.proxy_results import Batch, Member, RemoteStream
 from rmi_runtime.proxy_state import ProxyState
@@ -220,6 +221,8 @@ class Proxy(ProxyState):
             if uri.sockname:
                 options["server_hostname"] = "localhost" if self._ssl else None
                 _, connection = await loop.create_unix_connection(protocol, uri.sockname, **options)
+            elif uri.port > PORT_MAX:  # the C library takes what is left of it in 16 bits
+                raise errors.Unavailable(f"cannot connect to {uri}: ports end at {PORT_MAX}")
             else:
                 _, connection = await loop.create_connection(
                     protocol, uri.host, uri.port, **options

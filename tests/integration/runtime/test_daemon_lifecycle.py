@@ -10,7 +10,7 @@ import Pyro5.api
 import Pyro5.errors
 import pytest
 
-from rmi_runtime import Daemon, errors
+from rmi_runtime import Daemon, Proxy, errors
 from tests.attacks import call
 from tests.integration.runtime.worker import Worker, proxy_of, raw_client, uri_of
 from tests.processes import descriptors
@@ -154,3 +154,16 @@ async def test_many_calls_and_many_connections_leave_nothing_behind(daemon: Daem
         assert descriptors() <= files
     assert daemon.stats()["calls"] >= 5600
     assert daemon.stats()["inflight"] == 0
+
+
+@pytest.mark.parametrize("port", [-1, 0x10000, 99_999])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(OSError, match=f"127.0.0.1:{port}: a port is a number from 0 to 65535"):
+        Daemon(port=port)
+
+
+async def test_a_port_that_does_not_exist_is_not_taken_for_another(daemon: Daemon) -> None:
+    place, port = uri_of(daemon).rsplit(":", 1)
+    with pytest.raises(errors.Unavailable, match="65535"):
+        async with Proxy(f"{place}:{int(port) + 0x10000}"):
+            pytest.fail("it connected")
