@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from Pyro5.errors import PyroError
@@ -30,7 +31,7 @@ class _Stream:
     items: Items
     opened_at: float
     orphaned_at: float = 0.0
-    busy: bool = False  # an asynchronous item is being fetched
+    turn: threading.Lock = field(default_factory=threading.Lock)  # of whoever fetches an item
 
 
 class StreamTable:
@@ -98,17 +99,18 @@ class StreamTable:
         if stream.owner is None:
             stream.owner, stream.orphaned_at = owner, 0.0
         if isinstance(stream.items, AsyncIterator):
-            if stream.busy:
-                raise PyroError("the next item of this stream is being fetched already")
             return self._next_async(stream_id, stream, stream.items)
+        _take_turn(stream)
         try:
             return next(stream.items)
         except BaseException:
             self._streams.pop(stream_id, None)
             raise
+        finally:
+            stream.turn.release()
 
     async def _next_async(self, stream_id: str, stream: _Stream, items: AsyncIterator[Any]) -> Any:
-        stream.busy = True
+        _take_turn(stream)
         try:
             return await anext(items)
         except StopAsyncIteration:
@@ -118,7 +120,7 @@ class StreamTable:
             self._streams.pop(stream_id, None)
             raise
         finally:
-            stream.busy = False
+            stream.turn.release()
 
     def close(self, stream_id: str) -> None:
         """Forget a stream; unknown ids are no error."""
@@ -166,6 +168,11 @@ class StreamTable:
             self.close(stream_id)
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=timeout_s)
+
+
+def _take_turn(stream: _Stream) -> None:
+    if not stream.turn.acquire(blocking=False):
+        raise PyroError("the next item of this stream is being fetched already")
 
 
 def _close_plain(close: Callable[[], None]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -141,12 +143,33 @@ async def test_asking_twice_at_once_does_not_lose_the_stream(clock: Clock) -> No
     table = _table(clock)
     stream = table.open("owner", gated())
     first = asyncio.ensure_future(table.next(stream, "owner"))
-    await asyncio.sleep(0)
+    second = asyncio.ensure_future(table.next(stream, "owner"))  # before the first has begun
     with pytest.raises(PyroError, match="being fetched already"):
-        table.next(stream, "owner")
+        await second
     gate.set()
     assert await first == 1
     assert await table.next(stream, "owner") == 2
+
+
+def test_asking_twice_at_once_on_threads_does_not_lose_the_stream(clock: Clock) -> None:
+    fetching, gate = threading.Event(), threading.Event()
+
+    def gated() -> Iterator[int]:
+        fetching.set()
+        gate.wait(10)
+        yield 1
+        yield 2
+
+    table = _table(clock)
+    stream = table.open("owner", gated())
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(table.next, stream, "owner")
+        assert fetching.wait(10)
+        with pytest.raises(PyroError, match="being fetched already"):
+            table.next(stream, "owner")
+        gate.set()
+        assert first.result(10) == 1
+    assert table.next(stream, "owner") == 2
 
 
 async def test_closing_all_waits_for_asynchronous_clean_up(clock: Clock) -> None:
