@@ -135,7 +135,7 @@ class Members:
 
 def _check(target: Any, member: Any, call: Call, name: str) -> None:
     words = getattr(member, "_rmi_allow", None) or getattr(target, "_rmi_allow", None)
-    if words is not None:
+    if isinstance(words, frozenset):  # an object may have an answer of its own to every name
         check_allowed(words, call.identity, name)
 
 

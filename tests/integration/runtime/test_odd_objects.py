@@ -139,3 +139,23 @@ async def test_a_setter_behind_an_exposed_getter_runs_like_any_method(threads: i
         with pytest.raises(AttributeError):
             await proxy._call("__setattr__", ("hidden", 2))
         assert where == [b"yes", not threads]
+
+
+async def test_an_object_that_answers_to_every_name_can_be_called(
+    daemon: Daemon,
+) -> None:
+    class Willing:
+        @expose
+        def ping(self) -> str:
+            return "pong"
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_pyro"):
+                raise AttributeError(name)
+            return lambda: name
+
+    daemon.register(Willing(), "willing")
+    async with Proxy(f"PYRO:willing@{daemon.location}") as proxy:
+        assert await proxy.ping() == "pong"
+        with pytest.raises(AttributeError, match="unexposed"):
+            await proxy._call("anything")
