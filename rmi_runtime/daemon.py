@@ -184,7 +184,7 @@ class Daemon:
         self._socket.close()
         if self.executor is not None:
             self.executor.shutdown(wait=False, cancel_futures=True)
-        if self._unixsocket:
+        if self._unixsocket and self._unixsocket[0] != "\0":
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._unixsocket)
         await asyncio.sleep(0)  # lets the transports tell their connections of the end

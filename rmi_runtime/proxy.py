@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import warnings
 import weakref
 from asyncio.events import _get_running_loop
@@ -220,7 +221,11 @@ class Proxy(ProxyState):
         try:
             if uri.sockname:
                 options["server_hostname"] = "localhost" if self._ssl else None
-                _, connection = await loop.create_unix_connection(protocol, uri.sockname, **options)
+                if uri.sockname[0] == "\0":
+                    options["sock"] = _abstract_socket(uri.sockname)
+                else:
+                    options["path"] = uri.sockname
+                _, connection = await loop.create_unix_connection(protocol, **options)
             elif uri.port > PORT_MAX:  # the C library takes what is left of it in 16 bits
                 raise errors.Unavailable(f"cannot connect to {uri}: ports end at {PORT_MAX}")
             else:
@@ -314,6 +319,18 @@ class Proxy(ProxyState):
     def __repr__(self) -> str:
         state = "connected" if self._connected else "not connected"
         return f"<{type(self).__module__}.Proxy for {self._uri}, {state}>"
+
+
+def _abstract_socket(name: str) -> socket.socket:
+    """Connect to a name of Linux's abstract namespace, which uvloop itself does not take."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(name)  # at once, or not at all
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _proxy_to_dict(proxy: Proxy) -> dict[str, Any]:

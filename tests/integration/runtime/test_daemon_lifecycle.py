@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import sys
 
 import Pyro5.api
 import Pyro5.errors
@@ -167,3 +169,14 @@ async def test_a_port_that_does_not_exist_is_not_taken_for_another(daemon: Daemo
     with pytest.raises(errors.Unavailable, match="65535"):
         async with Proxy(f"{place}:{int(port) + 0x10000}"):
             pytest.fail("it connected")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no abstract namespace")
+async def test_a_socket_may_have_a_name_of_the_abstract_namespace() -> None:
+    name = f"\0rmi-test-{os.getpid()}"
+    async with Daemon(unixsocket=name) as daemon:
+        daemon.register(Worker(), "worker")
+        async with Proxy(f"PYRO:worker@{daemon.location}") as proxy:
+            assert await proxy.echo(1) == 1
+    with pytest.raises(errors.Unavailable):
+        await Proxy(f"PYRO:worker@./u:{name}").echo(2)
