@@ -50,6 +50,7 @@ def configured_limits() -> DaemonLimits:
         message_size_bytes_max=size,
         reply_size_bytes_max=size,
         elements_max=ELEMENTS_MAX,
+        batch_max=ELEMENTS_MAX,
         stranger_size_bytes_max=size,  # whom validateHandshake lets in is no stranger
         stranger_elements_max=ELEMENTS_MAX,
         stream_lifetime_s=config.ITER_STREAM_LIFETIME,

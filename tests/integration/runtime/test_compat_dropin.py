@@ -13,7 +13,7 @@ import Pyro5.api
 import Pyro5.errors
 import pytest
 from Pyro5 import config
-from Pyro5.api import Proxy, behavior, current_context, expose, oneway
+from Pyro5.api import BatchProxy, Proxy, behavior, current_context, expose, oneway
 
 from rmi_runtime import DaemonLimits, compat
 from tests.support import sync_eventually
@@ -382,3 +382,14 @@ def test_only_clients_that_were_accepted_are_said_to_disconnect(
                     proxy.ping()
         sync_eventually(lambda accepted=accepted: events.count("gone") == accepted)
     assert events == ["bad 1", "good 1", "gone", "bad 2", "good 2", "gone"]
+
+
+def test_a_batch_may_be_long(run: Any) -> None:
+    daemon = compat.Daemon(threads=0)
+    uri = daemon.register(Thing())
+    run(daemon)
+    with Proxy(uri) as proxy:
+        batch = BatchProxy(proxy)
+        for _ in range(DaemonLimits().batch_max + 1):
+            batch.ping()
+        assert set(batch()) == {"pong"}
