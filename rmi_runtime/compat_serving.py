@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -99,8 +100,47 @@ _SERIALIZERS: Final[Mapping[int, Serializer]] = {
 }
 
 
+class EndedSocket:
+    """Stands for the socket of a connection that has ended: ``clientDisconnect`` may ask whose.
+
+    Args:
+        sock: the socket, while it is open.
+        peer: the other end's address.
+    """
+
+    def __init__(self, sock: Any, peer: object) -> None:
+        self.family = sock.family
+        self._here, self._peer = sock.getsockname(), peer
+
+    def getpeername(self) -> object:
+        """Return the address that the client had."""
+        return self._peer
+
+    def getsockname(self) -> object:
+        """Return the address at which it reached the daemon."""
+        return self._here
+
+    def fileno(self) -> int:
+        """Return -1, as closed sockets do."""
+        return -1
+
+
 class Connection(ServerConnection):
     """A connection with the methods of Pyro5's ``SocketConnection`` that programs use."""
+
+    _ended: EndedSocket | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop: a client has connected."""
+        super().connection_made(transport)
+        if (sock := super().sock) is not None:
+            self._ended = EndedSocket(sock, self.peer)
+
+    @property
+    def sock(self) -> Any:
+        """The socket, or what tells of it when the connection has ended."""
+        sock = super().sock
+        return self._ended if sock is None or sock.fileno() < 0 else sock
 
     def getpeercert(self) -> Any:
         """Return the client's certificate as a dictionary, or None."""

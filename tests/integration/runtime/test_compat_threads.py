@@ -77,8 +77,8 @@ def serve(thing: Thing) -> Iterator[Callable[..., Any]]:
     """Serve the thing, or a class, with a daemon in a thread of its own."""
     started: list[tuple[Any, threading.Thread]] = []
 
-    def start(*classes: type) -> list[Any]:
-        daemon = compat.Daemon()
+    def start(*classes: type, daemon: Any = None) -> list[Any]:
+        daemon = daemon or compat.Daemon()
         uris = [daemon.register(one) for one in (thing, *classes)]
         thread = threading.Thread(target=daemon.requestLoop)
         started.append((daemon, thread))
@@ -185,3 +185,20 @@ def test_a_type_of_server_that_does_not_exist_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(config, "SERVERTYPE", "foobar")
     with pytest.raises(PyroError, match="foobar"):
         compat.Daemon()
+
+
+def test_who_it_was_that_disconnected_can_still_be_asked(serve: Any) -> None:
+    gone: list[object] = []
+
+    class Listening(compat.Daemon):
+        def clientDisconnect(self, conn: Any) -> None:
+            gone.append((conn.sock.getpeername(), conn.sock.getsockname(), conn.family()))
+            gone.append(conn.sock.fileno())
+
+    [uri] = serve(daemon=Listening())
+    with Proxy(uri) as proxy:
+        proxy.ping()
+        sock = proxy._pyroConnection.sock
+        expected = (sock.getsockname(), sock.getpeername(), "IPv4")
+    sync_eventually(lambda: len(gone) == 2)
+    assert gone == [expected, -1]
