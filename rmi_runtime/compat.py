@@ -53,7 +53,7 @@ from Pyro5.api import (
 from Pyro5.errors import PyroError
 
 from rmi_runtime import compat_config
-from rmi_runtime.compat_serving import Serving, on_interrupt
+from rmi_runtime.compat_serving import Serving, on_interrupt, run_until_complete
 from rmi_runtime.context import ANONYMOUS, current
 from rmi_runtime.daemon import BACKLOG
 from rmi_runtime.daemon_object import DaemonObject
@@ -260,11 +260,10 @@ class Daemon:
             raise PyroError("this daemon serves already, in another thread")
         self._loop = self._loop or uvloop.new_event_loop()
         self._loop_ended.clear()
-        self._loop_thread = threading.get_ident()
         serving = self._loop.create_task(self._serve(loopCondition))
         try:
             with on_interrupt(self._interrupt), contextlib.suppress(KeyboardInterrupt):
-                self._loop.run_until_complete(serving)
+                run_until_complete(self._loop, serving)
         finally:
             self._end(serving)
 
@@ -281,7 +280,7 @@ class Daemon:
         assert self._loop is not None
         if not serving.done():
             serving.cancel()
-            self._loop.run_until_complete(asyncio.wait([serving]))
+            run_until_complete(self._loop, asyncio.wait([serving]))
         self._loop_thread = self._stopping = None
         try:
             if self._must_close:
@@ -290,6 +289,7 @@ class Daemon:
             self._loop_ended.set()
 
     async def _serve(self, condition: Callable[[], bool] | None) -> None:
+        self._loop_thread = threading.get_ident()
         self._stopping = stopping = asyncio.Event()
         if self._must_close:
             return
@@ -335,7 +335,7 @@ class Daemon:
             self._closed = True
             loop = self._loop or uvloop.new_event_loop()
             try:
-                loop.run_until_complete(self._leave())
+                run_until_complete(loop, self._leave())
             finally:
                 loop.close()
 

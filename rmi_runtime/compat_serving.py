@@ -8,8 +8,9 @@ import logging
 import signal
 import socket
 import threading
+from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from Pyro5 import config
@@ -50,6 +51,18 @@ def on_interrupt(act: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_until_complete(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> None:
+    """Run *loop* until something is done; apart, if another one runs in this thread.
+
+    A stock daemon can be run there, and closed, by those who know that it blocks.
+    """
+    if _get_running_loop() is None:
+        loop.run_until_complete(awaitable)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(loop.run_until_complete, awaitable).result()
 
 
 class Facade(Protocol):

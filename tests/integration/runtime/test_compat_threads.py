@@ -202,3 +202,21 @@ def test_who_it_was_that_disconnected_can_still_be_asked(serve: Any) -> None:
         expected = (sock.getsockname(), sock.getpeername(), "IPv4")
     sync_eventually(lambda: len(gone) == 2)
     assert gone == [expected, -1]
+
+
+async def test_where_a_loop_runs_the_daemon_can_be_run_and_closed(thing: Thing) -> None:
+    with compat.Daemon() as unused:
+        unused.register(thing)
+    with compat.Daemon() as daemon:
+        answers: list[str] = []
+        uri = daemon.register(thing)
+
+        def ask() -> None:
+            with Proxy(uri) as proxy:
+                answers.append(proxy.ping())
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        daemon.requestLoop(asker.is_alive)
+        asker.join(WAIT_S)
+        assert answers == ["pong"]
