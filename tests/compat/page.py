@@ -32,9 +32,18 @@ NOT_OFFERED = {
         "a decorator on the method; what fails in oneway calls and callbacks is logged"
     ),
     "`config.LOGWIRE`": "any network sniffer",
-    "all calls of one connection in one thread": (
-        "calls of one connection run one after the other, on any thread of the pool"
+    "more connections than threads are refused": "some share a thread",
+    "a reachable address without TLS and a check of who calls": (
+        "`Daemon(host, insecure=True)`, or an overridden `validateHandshake`, and TLS"
     ),
+    "messages of a gigabyte": (
+        "64 MB, or `MAX_MESSAGE_SIZE` if it is set; a million values, 16 KB of handshake data; "
+        "`Daemon(limits=…)` sets other bounds"
+    ),
+    "any number of faulty requests": (
+        "50 a second from one address are answered at once, others wait (`faults_per_s`)"
+    ),
+    "changes of the configuration while a daemon runs": "it is read when the daemon is made",
     "broadcast look-up of the name server": (
         "`NS_HOST` and `NS_PORT`, or several name servers by address"
     ),
