@@ -362,19 +362,17 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
             return
         self._out.append(data)
         self._out_bytes += len(data)
-        if self._out_bytes > self._limits.write_buffer_bytes_max:
+        large = self._out_bytes > self._limits.write_buffer_bytes_max
+        will_leave = self._corked or self._flush_scheduled
+        if large or not (will_leave or len(self._tasks) > 1):  # no other reply comes in this turn
             self._flush()
-        elif not (self._corked or self._flush_scheduled):
-            if len(self._tasks) < 2:  # no other reply can come in this turn
-                self._flush()
-                return
+        elif not will_leave:
             self._flush_scheduled = True
             self._daemon.loop.call_soon(self._flush_now)
 
     def _flush_now(self) -> None:
         self._flush_scheduled = False
-        if self._out:
-            self._flush()
+        self._flush()
 
     def _flush(self) -> None:
         if self._out and not self._transport.is_closing():

@@ -158,8 +158,7 @@ class Daemon:
         self.draining = True
         deadline = time.monotonic() + timeout_s
         while self.dispatcher.running:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
+            if (remaining := deadline - time.monotonic()) <= 0:
                 return False
             await asyncio.wait(list(self.dispatcher.running), timeout=remaining)
         return True
