@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from rmi_bank import SqliteLedger, open_data
 from rmi_runtime.errors import RmiError, Unavailable
 from rmi_torture.checkers import Verdict
 from rmi_torture.disks import FailingDisk
+from rmi_torture.power import scratch
 from rmi_torture.vfs import Vfs
 
 COMMITS = 6
@@ -51,7 +51,7 @@ async def check_disk_failures(codes: tuple[Literal["full", "error"], ...]) -> Ve
     try:
         for code in codes:
             for step in range(STEPS_MAX):
-                with tempfile.TemporaryDirectory(prefix="rmi-disk-") as name:
+                with scratch("rmi-disk-") as name:
                     if not await _one(Path(name), disk, step, code, verdict):
                         break
     finally:

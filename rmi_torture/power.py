@@ -13,6 +13,8 @@ synced (SQLite syncs the directory with it).
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import NamedTuple
 from rmi_torture.disks import Happening
 
 SECTOR = 512
+MEMORY = Path("/dev/shm")  # noqa: S108 (tempfile makes the directory there)
 
 WAYS = ("lost", "kept", "torn", "mixed")
 """What becomes of the writes that were not synced."""
@@ -138,6 +141,16 @@ def cuts(happenings: Sequence[Happening], seed: int) -> Iterator[Cut]:
                 yield Cut(step, f"cut after step {step}, unsynced writes {way}", files)
         if step < len(happenings):
             disks.take(happenings[step])
+
+
+def scratch(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """Make a directory in memory, if there is such a thing here.
+
+    What is lost and what is kept is decided by a disk of our own: waiting for a real one at each
+    of thousands of syncs shows nothing more.
+    """
+    usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=MEMORY if usable else None)
 
 
 def lay_out(directory: Path, files: Mapping[str, bytes]) -> None:

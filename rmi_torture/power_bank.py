@@ -8,7 +8,6 @@ balance; and it must go on.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from rmi_bank import SqliteLedger, open_data
 from rmi_torture.checkers import Verdict
 from rmi_torture.disks import Happening, RecordingDisk
-from rmi_torture.power import Cut, cuts, lay_out
+from rmi_torture.power import Cut, cuts, lay_out, scratch
 from rmi_torture.vfs import Vfs
 
 FILE_NAME = "bank.sqlite"
@@ -126,7 +125,7 @@ async def check_bank_power_cuts(seed: int = 1, groups: int = 12) -> Verdict:
     verdict = Verdict("power cuts, bank").expect(
         "unreadable", "lost", "half", "unbalanced", "stopped"
     )
-    with tempfile.TemporaryDirectory(prefix="rmi-power-") as name:
+    with scratch("rmi-power-") as name:
         directory = Path(name)
         recording = await record(directory, seed, groups)
         for cut in cuts(recording.happenings, seed):

@@ -8,7 +8,6 @@ was consumed; what was marked done must not be offered again, and everything els
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from rmi_runtime import Settings
 from rmi_torture.checkers import Verdict
 from rmi_torture.disks import Happening, RecordingDisk
 from rmi_torture.planted.parts import part
-from rmi_torture.power import Cut, cuts, lay_out
+from rmi_torture.power import Cut, cuts, lay_out, scratch
 from rmi_torture.vfs import Vfs
 
 SERVICES = ("msg.messages.1", "msg.messages.2")
@@ -165,7 +164,7 @@ async def check_message_power_cuts(seed: int = 1, groups: int = 12) -> Verdict:
         message does not come through).
     """
     verdict = Verdict("power cuts, messages").expect(*KINDS)
-    with tempfile.TemporaryDirectory(prefix="rmi-power-") as name:
+    with scratch("rmi-power-") as name:
         directory = Path(name)
         (directory / "store").mkdir()
         recording = await record(directory / "store", seed, groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rmi_runtime import store_files
 from rmi_runtime.errors import Interrupted, Unavailable
 from rmi_runtime.store_files import StoreGone, StoreLost
 from rmi_torture.disks import FailingDisk, RecordingDisk
-from rmi_torture.power import cuts, lay_out
+from rmi_torture.power import cuts, lay_out, scratch
 from rmi_torture.vfs import Vfs
 from tests.support import eventually
 
@@ -148,8 +148,15 @@ async def test_a_marker_that_holds_no_id_is_named(tmp_path: Path, text: str) -> 
         await SqliteLedger(left / "bank.sqlite").start()
 
 
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory where a sync is nothing: the disk that counts is our own."""
+    with scratch("rmi-lost-") as made:
+        yield Path(made)
+
+
 async def test_a_power_cut_at_any_step_leaves_a_ledger_and_a_marker_that_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = RecordingDisk()
     markers: list[tuple[int, str]] = []
@@ -161,7 +168,7 @@ async def test_a_power_cut_at_any_step_leaves_a_ledger_and_a_marker_that_open(
 
     monkeypatch.setattr(store_files, "write_private", note)
     vfs = Vfs("rmi-marked", disk)
-    live = tmp_path / "live"
+    live = memory / "live"
     live.mkdir()
     try:
         for _ in range(2):
@@ -174,7 +181,7 @@ async def test_a_power_cut_at_any_step_leaves_a_ledger_and_a_marker_that_open(
         vfs.unregister()
     monkeypatch.undo()
     assert len(markers) == 3  # opened, seeded, opened
-    left = tmp_path / "left"
+    left = memory / "left"
     tried = 0
     for cut in cuts(disk.happenings, seed=1):
         lay_out(left, cut.files)

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from rmi_torture import power
 from rmi_torture.disks import FailingDisk, ForgetfulDisk, Happening, PlainDisk, RecordingDisk
 from rmi_torture.power import Disks
 from rmi_torture.vfs import Vfs
@@ -135,3 +136,16 @@ def test_a_power_cut_leaves_what_was_synced(
 def test_a_deletion_lasts_once_a_new_file_beside_it_was_synced() -> None:
     other = Happening("write", "g", 0, b"x")
     assert cut("lost", A, SYNC, DELETE, other, Happening("sync", "g")) == {"g": b"x"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_only_looked_at_is_kept_in_memory_where_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    memory = tmp_path / "memory"
+    if there:
+        memory.mkdir()
+    monkeypatch.setattr(power, "MEMORY", memory)
+    with power.scratch("rmi-test-") as made:
+        assert (Path(made).parent == memory) == there
+        assert Path(made).is_dir()
