@@ -29,7 +29,8 @@ import uvloop
 
 import rmi_runtime
 from benchmarks.echo_processes import Peer
-from tests.attacks import ATTACKS, RESULT, Address, RawClient, call
+from tests.attacks import ATTACKS
+from tests.raw_client import RESULT, Address, RawClient, call
 
 WARM_UP_S = 0.1
 TOKEN = {"token": "valid"}

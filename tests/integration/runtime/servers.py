@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from rmi_runtime import Daemon, expose
-from tests.attacks import RawClient
+from tests.raw_client import RawClient
 from tests.support import eventually
 
 

@@ -11,8 +11,8 @@ import Pyro5.errors
 import pytest
 
 from rmi_runtime import Daemon, Proxy, current_call, errors, expose, wire
-from tests.attacks import RawClient, call
 from tests.integration.runtime.worker import Worker, address_of, proxy_of, raw_client, uri_of
+from tests.raw_client import RawClient, call
 from tests.support import eventually
 
 

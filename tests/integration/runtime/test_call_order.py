@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from rmi_runtime import Daemon, Proxy, expose
-from tests.attacks import call
 from tests.integration.runtime.worker import Worker, proxy_of, raw_client
+from tests.raw_client import call
 from tests.support import eventually
 
 

@@ -9,8 +9,8 @@ import Pyro5.errors
 import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Identity, errors
-from tests.attacks import RawClient
 from tests.integration.runtime.worker import Worker, address_of, proxy_of
+from tests.raw_client import RawClient
 from tests.support import eventually
 
 

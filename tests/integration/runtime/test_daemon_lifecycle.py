@@ -13,9 +13,9 @@ import Pyro5.errors
 import pytest
 
 from rmi_runtime import Daemon, Proxy, errors
-from tests.attacks import call
 from tests.integration.runtime.worker import Worker, proxy_of, raw_client, uri_of
 from tests.processes import descriptors
+from tests.raw_client import call
 from tests.support import eventually
 
 

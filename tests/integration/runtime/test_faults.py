@@ -11,7 +11,7 @@ import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, behavior, expose, wire
 from rmi_runtime.context import ANONYMOUS, SERVICE
-from tests.attacks import RawClient, call
+from tests.raw_client import RawClient, call
 from tests.support import eventually
 
 BURST = 20

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Daemon, Proxy, errors, expose, oneway
-from tests.attacks import RawClient, call
+from tests.raw_client import RawClient, call
 from tests.support import eventually
 
 

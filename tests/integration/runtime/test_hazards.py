@@ -19,8 +19,8 @@ import Pyro5.errors
 import pytest
 
 from rmi_runtime import Proxy, errors, wire
-from tests.attacks import CLOSED, ERROR, RESULT, SERPENT, RawClient, call, dumps, message
 from tests.integration.runtime.servers import Server, idle_clients, make_certificate, serving
+from tests.raw_client import CLOSED, ERROR, RESULT, SERPENT, RawClient, call, dumps, message
 from tests.support import eventually
 
 SIDES = pytest.mark.parametrize("side", ["stock", "ours"])

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, expose, wire
-from tests.attacks import ATTACKS, CLOSED, Attack, RawClient, call, header, message
+from tests.attacks import ATTACKS, Attack
 from tests.integration.runtime.worker import address_of
 from tests.processes import descriptors
+from tests.raw_client import CLOSED, RawClient, call, header, message
 from tests.support import eventually
 
 RSS_GROWTH_BYTES_MAX = 64 * 1024 * 1024

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from rmi_runtime import Daemon, Proxy, current_call, expose, oneway
-from tests.attacks import RawClient
+from tests.raw_client import RawClient
 
 
 @expose
