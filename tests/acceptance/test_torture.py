@@ -35,7 +35,9 @@ def torture(out: Path, *arguments: str) -> tuple[int, Any]:
 def test_the_bank_stands_kills_pauses_and_cuts_of_power_and_network(tmp_path: Path) -> None:
     faults = "kill,pause,nameserver,partition,loss,power,clock"
     code, told = torture(
-        tmp_path, "--faults", faults, "--minutes", "0.2", "--seed", "7", "--every-s", "0.8"
+        tmp_path,
+        *("--faults", faults, "--minutes", "0.135", "--seed", "7"),
+        *("--every-s", "0.7", "--lasting-s", "1.5"),
     )
     assert told["verdict"] == "passed", told
     assert code == 0

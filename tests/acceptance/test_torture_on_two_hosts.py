@@ -60,8 +60,8 @@ def ended(run: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.mark.timeout(180)
 def test_the_bank_stands_partitions_of_the_link_and_works_before_and_after(tmp_path: Path) -> None:
-    faults = ("--faults", "partition", "--every-s", "3", "--lasting-s", "2.5")
-    run = start(tmp_path, *faults, "--minutes", "0.2", "--seed", "7")
+    faults = ("--faults", "partition", "--every-s", "3", "--lasting-s", "1.5")
+    run = start(tmp_path, *faults, "--minutes", "0.12", "--seed", "7")
     code, out, said = ended(run)
     assert code == 0, said
     told: dict[str, Any] = json.loads(out)
@@ -83,7 +83,7 @@ def test_the_usual_run_also_delays_and_loses_single_packets_and_the_bank_stands_
 ) -> None:
     if why := why_no_relay():
         pytest.skip(why)
-    pace = ("--every-s", "1.5", "--lasting-s", "2", "--minutes", "0.25", "--seed", "7")
+    pace = ("--every-s", "1.2", "--lasting-s", "1.5", "--minutes", "0.17", "--seed", "7")
     run = start(tmp_path, *pace)
     code, out, said = ended(run)
     assert code == 0, said
