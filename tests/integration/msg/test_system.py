@@ -99,7 +99,7 @@ async def test_a_post_waits_for_a_logger_to_come(system: MessageSystem) -> None:
 
 async def test_a_post_that_no_logger_takes_is_refused_definitely(system: MessageSystem) -> None:
     facade = await system.facade(timeout_s=0.3)
-    async with Proxy(facade.uri, timeout_s=0.5) as proxy:
+    async with Proxy(facade.uri, timeout_s=10) as proxy:
         for call in (proxy.post("text", "1"), proxy.post_many(TEN), proxy.page()):
             with pytest.raises(errors.Unavailable) as refused:
                 await call
