@@ -24,6 +24,13 @@ def vfs() -> Iterator[Vfs]:
     made.unregister()
 
 
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory that nobody waits for."""
+    with power.scratch("rmi-disks-") as made:
+        yield Path(made)
+
+
 def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{path}?vfs=rmi-test", uri=True, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
@@ -45,15 +52,15 @@ def count(path: Path) -> int:
 
 
 @pytest.mark.parametrize("disk", [PlainDisk, RecordingDisk, ForgetfulDisk])
-def test_sqlite_works_on_every_disk(vfs: Vfs, disk: type[PlainDisk], tmp_path: Path) -> None:
+def test_sqlite_works_on_every_disk(vfs: Vfs, disk: type[PlainDisk], memory: Path) -> None:
     vfs.disk = disk()
-    first = connect(tmp_path / "x")
+    first = connect(memory / "x")
     fill(first)
-    second = connect(tmp_path / "x")
+    second = connect(memory / "x")
     assert second.execute("SELECT count(*) FROM t").fetchone() == (ROWS,)
     second.close()
     first.close()
-    assert count(tmp_path / "x") == ROWS
+    assert count(memory / "x") == ROWS
 
 
 @pytest.mark.parametrize(("synchronous", "kept"), [("FULL", 50), ("OFF", 0)])
