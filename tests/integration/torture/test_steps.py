@@ -94,5 +94,5 @@ async def test_a_queue_that_forgets_is_found(
     monkeypatch: pytest.MonkeyPatch, name: str, instead: Callable[..., Any], kind: str
 ) -> None:
     monkeypatch.setattr(part("rmi_msg.stores.sqlite_tables"), name, instead)
-    verdict = await check_message_power_cuts(seed=1, groups=4)
+    verdict = await check_message_power_cuts(seed=1, groups=2)
     assert verdict.counts[kind]
