@@ -71,11 +71,13 @@ class AccountDesk(ABC):
         self._check_open()
         if self._ledger.balances([account])[0] is None:
             raise rules.unknown_account(account)
-        lines = await self._ledger.statement(account, after, checked_limit(limit))
+        # One more than is wanted tells whether there are more.
+        lines = await self._ledger.statement(account, after, checked_limit(limit) + 1)
+        page = lines[:limit]
         return {
             "owner": self._ledger.owners([account])[0],
-            "lines": [shown_line(line) for line in lines],
-            "next": lines[-1].line if len(lines) == limit else None,
+            "lines": [shown_line(line) for line in page],
+            "next": page[-1].line if len(lines) > limit else None,
         }
 
     async def account_list(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:

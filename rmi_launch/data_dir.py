@@ -18,7 +18,9 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
+
+import msgspec
 
 from rmi_runtime.errors import Conflict, InvalidRequest
 
@@ -136,6 +138,26 @@ def _alive(pid: int) -> bool:
     return True
 
 
+class _Service(TypedDict):
+    """What ``running.json`` says of a service."""
+
+    name: str
+    address: str
+    pid: int | None
+    state: str
+    restarts: int
+
+
+class _Running(TypedDict):
+    """What ``running.json`` says."""
+
+    pid: int
+    ns: list[str]
+    http: str
+    tls: dict[str, str]
+    services: list[_Service]
+
+
 def write_running(data_dir: Path, running: dict[str, Any]) -> None:
     """Replace ``running.json``, whole or not at all.
 
@@ -168,7 +190,7 @@ def read_running(data_dir: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        running = json.loads((data_dir / "running.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = (data_dir / "running.json").read_bytes()
+        return cast(dict[str, Any], msgspec.json.decode(text, type=_Running))
+    except (OSError, ValueError):  # not there yet, or damaged
         return None
-    return running if isinstance(running, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import ssl as tls
 from collections.abc import Mapping
 from typing import Any, Final, Self
@@ -55,6 +56,10 @@ class ProxyState:
         if serializer not in serializers.BY_NAME:
             raise ValueError(
                 f"unknown serializer {serializer!r}: expected one of {sorted(serializers.BY_NAME)}"
+            )
+        if not isinstance(timeout_s, (int, float)) or math.isnan(timeout_s):
+            raise ValueError(
+                f"timeout_s is {timeout_s!r}: expected a number of seconds; math.inf waits for ever"
             )
         self._uri = uri if isinstance(uri, URI) else URI(uri)
         self._handshake = handshake

@@ -190,7 +190,8 @@ def check_media_type(headers: HeadersByName, wanted: str) -> None:
     if given == wanted:
         return
     main, *parameters = (part.strip().lower() for part in given.split(";"))
-    charsets = {p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset=")}
+    named = [parameter.partition("=") for parameter in parameters]
+    charsets = {value.strip('" ') for name, _, value in named if name.strip() == "charset"}
     if main == wanted and charsets <= {"utf-8", "utf8"}:
         return
     shown = f"not {_shown(given)!a}" if given else "and none was given"

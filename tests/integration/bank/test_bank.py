@@ -48,6 +48,7 @@ async def test_the_four_operations(bank: BankCluster, client: BankClient) -> Non
     page = await client.statement(1, page["next"])
     assert [(line["debit"], line["credit"]) for line in page["lines"]] == [(1, 0), (1, 2)]
     assert page["next"] is None
+    assert (await client.statement(1, limit=4))["next"] is None, "there are just as many"
 
 
 async def test_a_request_id_has_one_effect_through_whichever_business_object(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -148,3 +149,9 @@ async def test_callbacks_at_the_end_of_a_connection(daemon: Daemon) -> None:
 async def test_a_call_may_wait_for_ever(daemon: Daemon, worker: Worker, timeout_s: float) -> None:
     async with proxy_of(daemon, timeout_s=timeout_s) as proxy:
         assert await proxy.echo(1) == 1
+
+
+@pytest.mark.parametrize("timeout_s", [None, math.nan, "10"])
+def test_a_deadline_that_is_no_number_is_refused_at_once(timeout_s: Any) -> None:
+    with pytest.raises(ValueError, match="number of seconds"):
+        Proxy("PYRO:x@127.0.0.1:1", timeout_s=timeout_s)

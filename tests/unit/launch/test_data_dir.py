@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -18,7 +19,14 @@ from rmi_launch.data_dir import (
     write_running,
 )
 
-RUNNING = {"pid": os.getpid(), "ns": ["127.0.0.1:1"], "http": "127.0.0.1:2", "services": []}
+SERVICE = {"name": "gateway", "address": "", "pid": None, "state": "dead", "restarts": 2}
+RUNNING = {
+    "pid": os.getpid(),
+    "ns": ["127.0.0.1:1"],
+    "http": "127.0.0.1:2",
+    "tls": {},
+    "services": [SERVICE],
+}
 
 
 def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
@@ -69,7 +77,14 @@ def test_what_a_killed_system_left_is_not_running(tmp_path: Path) -> None:
     assert read_running(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '"', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '"', "\0", "{}"),
+        json.dumps(RUNNING | {"ns": 1}),
+        json.dumps(RUNNING | {"services": [{"name": "gateway"}]}),
+    ],
+)
 def test_what_cannot_be_read_is_not_running(tmp_path: Path, text: str) -> None:
     with locked(tmp_path, 0.0):
         (tmp_path / "running.json").write_text(text)

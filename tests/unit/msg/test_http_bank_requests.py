@@ -80,7 +80,8 @@ async def test_a_body_that_is_no_object_is_422(body: object) -> None:
     "media_type",
     [
         *("", "text/plain", "application/xml", "application/x-www-form-urlencoded", "json"),
-        *("application/json; charset=latin-1", "application/jsonx"),
+        *("application/json; charset=latin-1", "application/json; charset = latin-1"),
+        "application/jsonx",
     ],
 )
 async def test_another_media_type_or_none_is_415(media_type: str) -> None:
