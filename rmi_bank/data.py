@@ -386,6 +386,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
 
     @asynccontextmanager
     async def build(context: ServiceContext) -> AsyncIterator[DataObject]:
+        await context.refuse_second()
         with OperationLog(context.log_path, data_lines, limits=context.log_limits) as op_log:
             async with open_data(ledger, op_log, lease_s=settings.lock_lease_s) as data:
                 if settings.demo:

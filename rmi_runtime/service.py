@@ -14,10 +14,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+from Pyro5.errors import PyroError
+
 from rmi_runtime.credentials import Identify, ServiceAuthenticator, load_or_create_cluster_key
 from rmi_runtime.daemon import Daemon
+from rmi_runtime.errors import Conflict, RmiError
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.log_files import LogLimits
+from rmi_runtime.proxy import Proxy
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.settings import Settings, check_reachable
 from rmi_runtime.tls import load_tls
@@ -27,6 +31,9 @@ log = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 
 READY_VARIABLE = "RMI_READY_FD"
+
+ANSWER_S = 1.0
+"""How long another service of the same name may take to show that it is there."""
 
 COLLECT_AFTER = 20_000
 """Python's cycle collector runs when this many more containers were made than freed (its default:
@@ -86,6 +93,28 @@ class ServiceContext:
             note: returns it, as a plain value; called whenever somebody asks, so it must not block.
         """
         self.daemon.daemon_object.notes[name] = note
+
+    async def refuse_second(self) -> None:
+        """Refuse to start beside a service of this name that answers.
+
+        For services of which there may be one only, such as the owner of the books: started with
+        another data directory it would take the name, and clients would find other books.
+
+        Raises:
+            Conflict: there is one; it says where.
+        """
+        try:
+            uri = await self.name_servers.lookup(self.name)
+            options: dict[str, Any] = {"handshake": self.cluster_handshake, "timeout_s": ANSWER_S}
+            async with Proxy(uri, ssl=self.name_servers.ssl, **options):
+                pass
+        except (RmiError, PyroError):
+            return  # nobody is there, or nobody who answers: as after a crash
+        raise Conflict(
+            f"{self.name} runs already, at {uri.partition('@')[2]}, and there may be one only: "
+            "stop that one first, or give this one other name servers (--ns)",
+            name=self.name,
+        )
 
     @property
     def identify(self) -> Identify | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from rmi_bank import BankClient, SqliteLedger, demo, run_business, run_data, run_nameserver
-from rmi_runtime import Settings
+from rmi_runtime import NameServers, Settings
+from rmi_runtime.errors import Conflict, Unavailable
 from tests.ports import free_ports
 from tests.support import eventually
 
@@ -70,3 +73,38 @@ async def test_seeding_that_broke_off_is_done_over(
     assert ledger.balances(range(11)) == [-10_000, *[1000] * 10]
     assert sorted(path.name for path in tmp_path.glob("*token*")) == ["demo-tokens.json"]
     await ledger.close()
+
+
+async def test_a_second_data_object_with_other_books_is_refused_while_the_first_answers(
+    tmp_path: Path,
+) -> None:
+    ns = (f"127.0.0.1:{free_ports()}",)
+    first = Settings(data_dir=tmp_path / "first", ns=ns, demo=True)
+    second = Settings(data_dir=tmp_path / "second", ns=ns, demo=True)
+    for settings in (first, second):
+        settings.data_dir.mkdir()
+    stop, end_first = asyncio.Event(), asyncio.Event()
+    running = [
+        asyncio.ensure_future(run_nameserver(first, stop=stop)),
+        asyncio.ensure_future(run_data(first, stop=end_first)),
+    ]
+    key = first.data_dir / "cluster.key"
+    async with NameServers(ns) as names:
+
+        async def announced() -> bool:
+            with contextlib.suppress(Unavailable):
+                return bool(await names.list("bank.data"))
+            return False
+
+        await eventually(key.exists)
+        shutil.copy(key, second.data_dir)
+        await eventually(announced)
+        with pytest.raises(Conflict, match=r"bank\.data runs already, at 127\.0\.0\.1:.*--ns"):
+            await run_data(second, stop=stop)
+        assert not (second.data_dir / "bank.sqlite").exists()
+        end_first.set()
+        await running[1]
+        running.append(asyncio.ensure_future(run_data(second, stop=stop)))
+        await eventually(announced)
+    stop.set()
+    await asyncio.gather(*running)
