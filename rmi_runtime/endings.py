@@ -14,14 +14,10 @@ log = sparse_logger(__name__)
 
 
 class Endings:
-    """Callbacks, and the resources that Pyro5's resource tracking closes.
-
-    Attributes:
-        resources: as with stock, what nobody else holds any more is not kept for its sake.
-    """
+    """Callbacks, and the resources that Pyro5's resource tracking closes."""
 
     def __init__(self) -> None:
-        self.resources: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._resources: weakref.WeakSet[Any] | None = None  # most connections have none
         self._callbacks: dict[object, Callable[[], None]] = {}
         self._over = False
 
@@ -42,6 +38,13 @@ class Endings:
 
         return remove
 
+    @property
+    def resources(self) -> weakref.WeakSet[Any]:
+        """The resources; as with stock, what nobody else holds is not kept for its sake."""
+        if self._resources is None:
+            self._resources = weakref.WeakSet()
+        return self._resources
+
     def happen(self, executor: Executor | None) -> None:
         """Do it all, once; what fails is logged, and keeps nothing else from being done.
 
@@ -49,9 +52,9 @@ class Endings:
             executor: closes the resources, which may block, or belong to its thread; None: here.
         """
         self._over = True
-        acts, resources = list(self._callbacks.values()), list(self.resources)
+        acts, resources = list(self._callbacks.values()), list(self._resources or ())
         self._callbacks.clear()
-        self.resources.clear()
+        self._resources = None
         _do_all(acts)
         if resources:
             apart(executor, lambda: _do_all([one.close for one in resources]))

@@ -23,6 +23,8 @@ class Instances(dict[type, Any]):
             class does when an object is made may take long, or call this daemon.
     """
 
+    __slots__ = ("making",)
+
     def __init__(self) -> None:
         super().__init__()
         self.making = threading.RLock()
