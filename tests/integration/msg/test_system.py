@@ -120,7 +120,7 @@ class Frozen:
 
 
 async def test_a_frozen_logger_only_delays_its_messages(system: MessageSystem) -> None:
-    loggers, facade = await three_loggers(system, timeout_s=1.0)
+    loggers, facade = await three_loggers(system, timeout_s=2.0)
     frozen = loggers[0].object._store = Frozen()
     async with Proxy(facade.uri) as proxy:
         words = await proxy.post_many(TEN)
