@@ -6,7 +6,8 @@ import asyncio
 import gc
 import resource
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -56,6 +57,13 @@ async def daemon() -> AsyncIterator[Daemon]:
         yield daemon
 
 
+@pytest.fixture
+def striker() -> Iterator[ThreadPoolExecutor]:
+    """One thread, never a second: a larger pool may start one while another is about to idle."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
 def _rss_bytes() -> int:
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
@@ -80,13 +88,15 @@ async def _state(daemon: Daemon) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-async def test_a_bad_input_changes_nothing(daemon: Daemon, attack: Attack) -> None:
+async def test_a_bad_input_changes_nothing(
+    daemon: Daemon, attack: Attack, striker: ThreadPoolExecutor
+) -> None:
     async with Proxy(f"PYRO:target@{daemon.location}") as valid:
         assert await valid.echo(1) == 1
-        await asyncio.to_thread(address_of, daemon)  # the thread that strikes is there from now on
+        striker.submit(int).result()  # its only thread is there from now on
         before = await _state(daemon)
         rss_before = _rss_bytes()
-        striking = asyncio.ensure_future(asyncio.to_thread(attack.strike, address_of(daemon)))
+        striking = asyncio.wrap_future(striker.submit(attack.strike, address_of(daemon)))
         while not striking.done():
             assert await valid.later("during") == "during"
         assert await striking == attack.outcome
