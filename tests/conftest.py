@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gc
+import signal
 
 import pytest
 
 from tests.support import Clock
+
+
+def pytest_configure() -> None:
+    """Be as in a terminal: a run under ``nohup`` would hand the ignored signal on to services."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:

@@ -74,15 +74,20 @@ def test_after_a_run_the_guard_is_there_again() -> None:
 
 async def test_all_that_have_the_mark_are_ended_also_the_orphans() -> None:
     mark = f"test-{os.getpid()}"
-    parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CHILD),
-        stdin=asyncio.subprocess.PIPE,
-        env={**os.environ, VARIABLE: mark},
-    )
-    await eventually(lambda: len(marked(mark)) == 2)
-    parent.kill()
-    await parent.wait()
-    [orphan] = marked(mark)
-    assert await end_all(mark) == [orphan]
-    assert marked(mark) == []
-    assert marked("nobody's") == []
+    waits_on, held_open = os.pipe()  # asyncio's own would be closed with the parent, and end both
+    try:
+        parent = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", CHILD),
+            stdin=waits_on,
+            env={**os.environ, VARIABLE: mark},
+        )
+        await eventually(lambda: len(marked(mark)) == 2)
+        parent.kill()
+        await parent.wait()
+        [orphan] = marked(mark)
+        assert await end_all(mark) == [orphan]
+        assert marked(mark) == []
+        assert marked("nobody's") == []
+    finally:
+        os.close(waits_on)
+        os.close(held_open)
