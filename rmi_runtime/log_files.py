@@ -11,7 +11,6 @@ line out but those of the oldest file, which goes. Whoever goes on from there do
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import logging
 import os
@@ -19,8 +18,6 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from rmi_runtime import errors
 
 log = logging.getLogger(__name__)
 
@@ -98,32 +95,6 @@ def remove_beyond(path: Path, files_max: int) -> None:
         except OSError as error:
             log.warning("cannot remove %s, which is one file too many: %s", file, error)
             return
-
-
-def lock(path: Path) -> int:
-    """Become the one writer of the log at *path*.
-
-    Returns:
-        A descriptor: the log is this process's until it is closed.
-
-    Raises:
-        Conflict: another process is the writer.
-        OSError: the lock's file cannot be opened.
-    """
-    fd = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise errors.Conflict(
-            f"{path} is being written by another process, and two writers would repeat numbers; "
-            "is the same service running twice?",
-            path=str(path),
-        ) from None
-    except OSError as error:
-        # Some network file systems cannot lock; the log works there as well.
-        log.warning("cannot lock %s: %s", path, error)
-    return fd
 
 
 def _numbered(path: Path, number: int) -> Path:

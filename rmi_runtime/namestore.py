@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rmi_runtime.coalesce import Coalescer
+from rmi_runtime.file_lock import lock_beside
 from rmi_runtime.nametable import NameLimits, NameTable, Registration
 from rmi_runtime.sqlite import SqliteThread
 
@@ -36,6 +38,9 @@ class NameKeeper:
 
     Attributes:
         table: the names.
+
+    Raises:
+        Conflict: on entering: another process keeps its names in *path*.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class NameKeeper:
     ) -> None:
         self.table = NameTable(clock, limits)
         self._sweep_s = sweep_s
+        self._path = path
+        self._lock_fd = -1
         self._database = SqliteThread(path, _create_table) if path else None
         self._unwritten: dict[str, Registration | None] = {}
         self._writes: Coalescer[None, None] = Coalescer(self._write)
@@ -55,9 +62,14 @@ class NameKeeper:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> NameKeeper:
-        if self._database:
-            await self._database.start()
-            self.table.restore(await self._database.run(_load))
+        if self._path and self._database:
+            self._lock_fd = lock_beside(self._path, "two would undo each other's changes")
+            try:
+                await self._database.start()
+                self.table.restore(await self._database.run(_load))
+            except BaseException:
+                await self._close()
+                raise
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
         return self
 
@@ -74,8 +86,14 @@ class NameKeeper:
         with contextlib.suppress(sqlite3.Error):
             await self._writes.submit(None)
         await self._writes.aclose()
+        await self._close()
+
+    async def _close(self) -> None:
         if self._database:
             await self._database.close()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     async def save(self) -> None:
         """Return when all changes made so far are on disk.

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from rmi_runtime import log_files
+from rmi_runtime.file_lock import lock_beside
 from rmi_runtime.log_files import LogLimits
 
 Entry = TypeVar("Entry")
@@ -108,7 +109,7 @@ class OperationLog(Generic[Entry]):
         if self._fd >= 0:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = log_files.lock(self.path)
+        self._lock_fd = lock_beside(self.path, "two writers would repeat numbers")
         try:
             self._fd = log_files.open_current(self.path)
             number, self._size_bytes = self._read_end(self._fd)

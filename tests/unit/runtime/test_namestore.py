@@ -9,6 +9,7 @@ import pytest
 from Pyro5.errors import NamingError
 
 from rmi_runtime import namestore
+from rmi_runtime.errors import Conflict
 from rmi_runtime.nameserver import NameServer
 from rmi_runtime.namestore import NameKeeper
 from rmi_runtime.nametable import Registration
@@ -37,6 +38,26 @@ async def test_names_survive_a_restart(path: Path) -> None:
             "x": Registration(A, frozenset({"one", "two"})),
             "y": Registration(B, frozenset(), 2.0),
         }
+
+
+async def test_a_second_keeper_of_the_same_file_is_refused(path: Path) -> None:
+    async with NameKeeper(path) as keeper:
+        keeper.table.register("x", A)
+        with pytest.raises(Conflict, match="another process"):
+            async with NameKeeper(path):
+                pytest.fail("it was let in")
+    async with NameKeeper(path) as keeper:
+        assert list(keeper.table.entries()) == ["x"]
+
+
+async def test_a_keeper_that_cannot_start_lets_the_file_go(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    with pytest.raises(Conflict, match="damaged"):
+        async with NameKeeper(path):
+            pytest.fail("it was let in")
+    path.unlink()
+    async with NameKeeper(path) as keeper:
+        assert keeper.table.entries() == {}
 
 
 async def test_saved_changes_survive_a_crash(path: Path) -> None:
