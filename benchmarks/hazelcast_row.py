@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.bare_hazelcast import IN_FLIGHT, BareClientProcess
 from benchmarks.our_system import has_wrk, our_system, wrk
 from benchmarks.rows import alternate
+from rmi_msg.hazelcast.addresses import ports_taken
 
 if TYPE_CHECKING:
     from benchmarks.run import Run
@@ -52,14 +53,14 @@ def measure_hazelcast(run: Run) -> None:
 
 
 def _free_ports() -> int:
-    """Return a port with free ones behind it, for the members."""
+    """Return the first of free ports for the members."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             first: int = probe.getsockname()[1]
         if first > 60_000:
             continue
         try:
-            for port in range(first, first + MEMBERS):
+            for port in ports_taken(first, MEMBERS):
                 socket.create_server(("127.0.0.1", port)).close()
         except OSError:
             continue

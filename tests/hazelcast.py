@@ -15,7 +15,7 @@ import pytest
 
 from rmi_msg.hazelcast.install import install_hazelcast, lib_dir
 from rmi_runtime import errors
-from tests.ports import free_ports
+from tests.ports import free_member_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -52,7 +52,7 @@ class Members:
 
     def __init__(self, data_dir: Path, count: int = 3) -> None:
         link_jars(data_dir)
-        base = free_ports(count)
+        base = free_member_ports(count)
         self.data_dir = data_dir
         self.addresses = tuple(f"127.0.0.1:{base + n}" for n in range(count))
         self._owners: dict[int, subprocess.Popen[str]] = {}

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from rmi_runtime import Settings
+from rmi_runtime import Settings, split_address
 
 MEMBER_HOST: Final = "127.0.0.1"
 """Members that loggers start listen here only: they have no passwords and no TLS."""
+
+AMONG_MEMBERS: Final = 100
+"""How far a member's port for other members lies above its port for clients: beyond those of 64
+loggers."""
+
+_PORT_MAX: Final = 65535
 
 
 def member_address(settings: Settings, number: int) -> str:
@@ -26,3 +32,27 @@ def member_addresses(settings: Settings, number: int = 1) -> tuple[str, ...]:
     if settings.hazelcast_members:
         return settings.hazelcast_members
     return tuple(member_address(settings, n) for n in range(1, max(settings.loggers, number) + 1))
+
+
+def among_members(address: str) -> str:
+    """Return where a member listens for other members, given where it does for clients.
+
+    Args:
+        address: ``host:port``.
+
+    Returns:
+        The same host, with the port :data:`AMONG_MEMBERS` higher; lower if there is none so high.
+    """
+    _, port = split_address(address)
+    return f"{address.rpartition(':')[0]}:{_among_members(port)}"
+
+
+def ports_taken(first: int, count: int) -> list[int]:
+    """Return the ports that *count* members take whose ports for clients begin at *first*."""
+    ports = list(range(first, first + count))
+    return ports + [_among_members(port) for port in ports]
+
+
+def _among_members(port: int) -> int:
+    among = port + AMONG_MEMBERS
+    return among if among <= _PORT_MAX else port - AMONG_MEMBERS

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from rmi_msg.hazelcast import keeper
-from rmi_msg.hazelcast.addresses import member_address, member_addresses
+from rmi_msg.hazelcast.addresses import among_members, member_address, member_addresses
 from rmi_msg.hazelcast.install import find_java, hazelcast_dir, is_installed, lib_dir
 from rmi_msg.hazelcast.member_config import java_options, member_config
 from rmi_runtime import Settings, errors
@@ -219,6 +219,7 @@ class Member:
         """Return what a running member must agree with to be taken over."""
         return {
             "address": self.address,
+            "among_members": among_members(self.address),
             "members": list(self._members),
             "cluster": self._settings.hazelcast_cluster,
             "heap_mib": self._settings.hazelcast_heap_mib,

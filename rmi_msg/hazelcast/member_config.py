@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
+from rmi_msg.hazelcast.addresses import among_members
 from rmi_runtime import split_address
 
 _TEMPLATE = """\
@@ -13,11 +14,19 @@ _TEMPLATE = """\
 # docs/hazelcast.md has more about every choice.
 hazelcast:
   cluster-name: {cluster}
-  network:
-    # One port, the one that all the others expect.
-    port: {{port: {port}, auto-increment: false}}
-    # One address: open source members have neither passwords nor TLS.
-    interfaces: {{enabled: true, interfaces: [{host}]}}
+  # A port for clients and one for the other members. With one for both, a member that connects to
+  # a frozen one waits for its first word in a loop that never ends, and everything else that it
+  # would have to send waits too, at worst for ever (5.7.0).
+  advanced-network:
+    enabled: true
+    # One port each, the one that the others expect. One address: open source members have neither
+    # passwords nor TLS.
+    client-server-socket-endpoint-config:
+      port: {{port: {port}, auto-increment: false}}
+      interfaces: {{enabled: true, interfaces: [{host}]}}
+    member-server-socket-endpoint-config:
+      port: {{port: {inner_port}, auto-increment: false}}
+      interfaces: {{enabled: true, interfaces: [{host}]}}
     join:
       # Only the members named here: nobody is found, or lets itself be found, by chance.
       auto-detection: {{enabled: false}}
@@ -97,8 +106,9 @@ def member_config(address: str, members: Sequence[str], cluster: str, *, process
     on with one. That is what the backups are for, on one machine or a network that does not part.
 
     Args:
-        address: ``host:port`` that it listens on, and nowhere else.
-        members: ``host:port`` of all members, this one too.
+        address: ``host:port`` where it listens for clients; :func:`among_members` says where it
+            does for other members.
+        members: ``host:port`` of all members for clients, this one too.
         cluster: name of the cluster.
         processors: how many the member's machine has.
 
@@ -109,8 +119,9 @@ def member_config(address: str, members: Sequence[str], cluster: str, *, process
     text = _TEMPLATE.format(
         cluster=json.dumps(cluster),
         port=port,
+        inner_port=split_address(among_members(address))[1],
         host=json.dumps(host),
-        members=json.dumps(list(members)),
+        members=json.dumps([among_members(member) for member in members]),
     )
     return text + _SMALL if processors <= FEW_PROCESSORS else text
 

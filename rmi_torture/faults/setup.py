@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from rmi_msg.hazelcast.addresses import ports_taken
 from rmi_runtime.errors import Unavailable
 from rmi_torture import hook
 from rmi_torture.faults.base import Fault
@@ -75,17 +76,17 @@ def possible_kinds(store: str = "sqlite", hosts: int = 1) -> tuple[str, ...]:
 
 
 def free_ports() -> int:
-    """Return the first of as many consecutive free ports as there are members.
+    """Return the first of free ports for the members.
 
     Raises:
         Unavailable: there are none.
     """
     for first in PORTS:
         with ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + _MEMBERS):
+            for port in ports_taken(first, _MEMBERS):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return first
-    raise Unavailable("no three ports in a row are free for Hazelcast members")
+    raise Unavailable("there are no free ports for Hazelcast members")
 
 
 async def _install_hazelcast(data_dir: Path) -> None:

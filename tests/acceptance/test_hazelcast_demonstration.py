@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.system import System, running_system
 from tests.hazelcast import link_jars
-from tests.ports import free_ports
+from tests.ports import free_member_ports
 from tests.processes import alive
 from tests.support import sync_eventually
 
@@ -29,7 +29,7 @@ READERS = 4
 
 def start(data_dir: Path) -> contextlib.AbstractContextManager[System]:
     link_jars(data_dir)
-    port = str(free_ports(3))
+    port = str(free_member_ports(3))
     return running_system(
         data_dir, "--store", "hazelcast", "--hazelcast-port", port, "--no-restart"
     )
@@ -197,7 +197,7 @@ def test_map_stats_without_a_cluster_says_so(tmp_path: Path) -> None:
 
 def test_a_killed_logger_gets_its_member_back_and_nothing_is_lost(tmp_path: Path) -> None:
     link_jars(tmp_path)
-    port = str(free_ports(3))
+    port = str(free_member_ports(3))
     with running_system(
         tmp_path, "--store", "hazelcast", "--hazelcast-port", port, "--loggers", "1"
     ) as system:

@@ -17,7 +17,7 @@ import pytest
 
 from rmi_msg.hazelcast import install as install_module
 from rmi_msg.hazelcast import keeper
-from rmi_msg.hazelcast.addresses import member_addresses
+from rmi_msg.hazelcast.addresses import among_members, member_addresses, ports_taken
 from rmi_msg.hazelcast.install import (
     JavaMissing,
     MavenMissing,
@@ -44,17 +44,42 @@ def test_named_members_are_the_only_ones() -> None:
     assert member_addresses(Settings(hazelcast_members=("10.0.0.1:5701",))) == ("10.0.0.1:5701",)
 
 
+@pytest.mark.parametrize(
+    ("address", "among"),
+    [
+        ("127.0.0.1:5701", "127.0.0.1:5801"),
+        ("[fd00::1]:5701", "[fd00::1]:5801"),
+        ("hz:65435", "hz:65535"),
+        ("hz:65436", "hz:65336"),
+    ],
+)
+def test_a_member_has_another_port_for_other_members(address: str, among: str) -> None:
+    assert among_members(address) == among
+
+
+@pytest.mark.parametrize("first", [1024, 5701, 65_400, 65_471])
+def test_no_two_members_take_the_same_port(first: int) -> None:
+    ports = ports_taken(first, 64)
+    assert len(set(ports)) == 128
+    assert min(ports) >= 1024
+    assert max(ports) <= 65535
+
+
 def test_the_configuration_is_yaml_that_keeps_to_one_address() -> None:
     yaml = pytest.importorskip("yaml")
     members = ["127.0.0.1:6001", "127.0.0.1:6002"]
     text = member_config("127.0.0.1:6001", members, "rmi", processors=8)
     root = yaml.safe_load(text)["hazelcast"]
     assert root["cluster-name"] == "rmi"
-    assert root["network"]["port"] == {"port": 6001, "auto-increment": False}
-    assert root["network"]["interfaces"] == {"enabled": True, "interfaces": ["127.0.0.1"]}
-    assert root["network"]["join"]["multicast"] == {"enabled": False}
-    assert root["network"]["join"]["auto-detection"] == {"enabled": False}
-    assert root["network"]["join"]["tcp-ip"]["member-list"] == ["127.0.0.1:6001", "127.0.0.1:6002"]
+    network = root["advanced-network"]
+    for whom, port in (("client", 6001), ("member", 6101)):
+        assert network[f"{whom}-server-socket-endpoint-config"] == {
+            "port": {"port": port, "auto-increment": False},
+            "interfaces": {"enabled": True, "interfaces": ["127.0.0.1"]},
+        }
+    assert network["join"]["multicast"] == {"enabled": False}
+    assert network["join"]["auto-detection"] == {"enabled": False}
+    assert network["join"]["tcp-ip"]["member-list"] == ["127.0.0.1:6101", "127.0.0.1:6102"]
     assert {name: one["backup-count"] for name, one in root["map"].items()} == {
         "default": 2,
         "*.order": 2,
