@@ -58,6 +58,7 @@ async def test_members_go_on_beside_one_that_takes_connections_and_says_nothing(
     two: Members, heard: list[bytes]
 ) -> None:
     async with Link(two.addresses[:2], "rmi") as link:
+        await link.client(wait_s=30)
         stores = stores_on(Cluster(link, 8.0))
         load = Load(stores, "beside")
         async with load.running():

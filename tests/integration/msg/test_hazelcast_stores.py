@@ -53,6 +53,7 @@ async def test_loggers_that_get_the_same_messages_at_once_keep_each_once(
 ) -> None:
     messages = [(f"id{n}", f"text {n}") for n in range(300)]
     async with Link(members.addresses, "rmi") as other_link:
+        await other_link.client(wait_s=30)
         other = stores_on(Cluster(other_link, 8.0))
         both = await asyncio.gather(
             *(one.messages.put_many(messages, "L") for one in (stores, other) for _ in range(3))

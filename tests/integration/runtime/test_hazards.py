@@ -179,19 +179,22 @@ def test_a_message_in_marshal_is_refused_before_it_is_parsed(side: str) -> None:
             assert (welcome.type == wire.MSG_CONNECTOK) == (side == "stock")
 
 
+SLOW_S = 1.5  # well above the 0.2 s that callers wait, on a busy machine too
+
+
 async def _stock_client_with_retries(uri: str) -> int:
     with Pyro5.api.Proxy(uri) as proxy:
         proxy._pyroMaxRetries = 2
         proxy._pyroTimeout = 0.2
         with pytest.raises(Pyro5.errors.TimeoutError):
-            proxy.slowly("stock", 0.4)
+            proxy.slowly("stock", SLOW_S)
     return await _effects(uri, "stock", 3)
 
 
 async def _our_client(uri: str) -> int:
     async with Proxy(uri, timeout_s=0.2, serializer="serpent") as proxy:
         with pytest.raises(errors.CallTimeout):
-            await proxy.slowly("ours", 0.4)
+            await proxy.slowly("ours", SLOW_S)
         assert await proxy._call("echo", (1,), timeout_s=10) == 1  # the reply to that, not another
     return await _effects(uri, "ours", 1)
 
