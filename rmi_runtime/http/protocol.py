@@ -43,6 +43,7 @@ _IDLE, _HEAD, _BODY, _OFFER = range(4)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpProblem)
 _BODIES: Final = "too many large bodies are being received"
+_SPENT: Final = httptools.HttpRequestParser(object())
 
 
 class _StopParsing(Exception):
@@ -86,13 +87,13 @@ class HttpProtocol(FlowProtocol):
         """Begin; refuse if there are too many connections."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without its name
         self.since_s = self.clock()
-        connections = self.server.connections
-        connections.add(self)
+        self.server.connections.add(self)
+        count = len(self.server.connections)
         if self.server.draining:
             self.transport.close()
-        elif len(connections) > 2 * self._limits.connections_max:
+        elif count > 2 * self._limits.connections_max:
             self.transport.abort()  # even the polite answers below have a bound
-        elif len(connections) > self._limits.connections_max:
+        elif count > self._limits.connections_max:
             self.refuse(busy("too many connections are open"))
 
     def data_received(self, data: bytes) -> None:
@@ -118,7 +119,7 @@ class HttpProtocol(FlowProtocol):
         if (self._current is None and not self._waiting) or self.lingering:
             return False
         self._deaf = self.closing = True
-        return True
+        return self.transport.can_write_eof()  # over TLS there is no answer any more
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection. What is under way in the application goes on to its end."""
@@ -126,6 +127,8 @@ class HttpProtocol(FlowProtocol):
         self.server.connections.discard(self)
         self._drop_body()
         self._waiting.clear()
+        # Parsers hold their protocols, and those the buffers of TLS: until the collector comes.
+        self._parser, self._feed = _SPENT, _SPENT.feed_data
         self.wake()
 
     # What the parser calls.
@@ -159,8 +162,7 @@ class HttpProtocol(FlowProtocol):
                 self._phase = _OFFER  # decided when the head comes again, without the offer
                 return
             self.closing = True  # nothing can follow
-        size_bytes = self._message_bytes + self._fed_bytes
-        headers = self._headers
+        size_bytes, headers = self._message_bytes + self._fed_bytes, self._headers
         by_name = self._by_name = dict(headers)
         problem = head_problem(
             self._version, self._target, headers, by_name, size_bytes, self._limits
@@ -262,8 +264,7 @@ class HttpProtocol(FlowProtocol):
         Args:
             now_s: what the server's clock shows.
         """
-        waited_s = now_s - self.since_s
-        limits = self._limits
+        waited_s, limits = now_s - self.since_s, self._limits
         if self.lingering or self.writing_paused:
             if waited_s > (LINGER_S if self.lingering else limits.write_wait_s):
                 self.transport.abort()
@@ -366,11 +367,13 @@ class HttpProtocol(FlowProtocol):
         if self.server.refusal is None:
             self.transport.write(_CONTINUE)
         else:
-            work = self._continue_or_refuse(self.server.refusal, self._by_name)
+            method = self._parser.get_method().decode("ascii")
+            work = self._continue_or_refuse(self.server.refusal, method, self._by_name)
             self._asking = self.server.loop.create_task(work)
 
-    async def _continue_or_refuse(self, refusal: Refusal, headers: HeadersByName) -> None:
-        method = self._parser.get_method().decode("ascii")
+    async def _continue_or_refuse(
+        self, refusal: Refusal, method: str, headers: HeadersByName
+    ) -> None:
         problem = await refusal(method, request_path(self._target), headers)
         if self._by_name is not headers or self._phase != _BODY or self._deaf or self.closed:
             return  # the body came meanwhile, or never will
@@ -390,10 +393,7 @@ class HttpProtocol(FlowProtocol):
         """Close, but read on for a while if the client may still be sending."""
         self._current = None
         self._waiting.clear()
-        if self._deaf:
-            self.linger()
-        else:
-            self.transport.close()
+        (self.linger if self._deaf else self.transport.close)()
 
     def _drop_body(self) -> None:
         self.server.bodies_size_bytes -= len(self._body)

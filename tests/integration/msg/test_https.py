@@ -1,0 +1,118 @@
+"""HTTP inside TLS: what a connection leaves behind when it ends, and half-way ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from rmi_runtime import client_context, server_context
+from rmi_runtime.certificates import create_authority, create_certificate
+from rmi_runtime.http import HttpServer, listen
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, head
+from tests.support import eventually
+
+pytestmark = BOTH_EVENT_LOOPS
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("certs")
+    create_authority(directory, datetime.now(UTC))
+    create_certificate(directory, ["localhost"], datetime.now(UTC))
+    return directory
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Echo, certs: Path) -> AsyncIterator[HttpServer]:
+    async with HttpServer(app) as server:
+        context = server_context(certs / "localhost.crt", certs / "localhost.key")
+        await server.start(listen("127.0.0.1", 0), context)
+        yield server
+
+
+class HalfCloser:
+    """A blocking client that says TLS's goodbye and keeps its socket open."""
+
+    def __init__(self, address: tuple[str, int], certs: Path) -> None:
+        self._sock = socket.create_connection(address)
+        self._sock.settimeout(10)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = client_context(certs / "ca.crt")
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname="localhost")
+        while not self._shaken():
+            self._in.write(self._sock.recv(65536))
+
+    def _shaken(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._sock.sendall(self._out.read())
+        return True
+
+    def send(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._sock.sendall(self._out.read())
+
+    def half_close(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._sock.sendall(self._out.read())
+
+    def wait_for_the_end(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while self._sock.recv(65536):
+                pass
+        self._sock.close()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(certs: Path) -> None:
+    async with serving(Echo(), certs) as server:
+        context = client_context(certs / "ca.crt")
+        reader, writer = await asyncio.open_connection(
+            *server.address, ssl=context, server_hostname="localhost"
+        )
+        writer.write(GOOD)
+        assert await reader.readuntil(b"\r\n\r\n")
+        (ended,) = map(weakref.ref, server.connections)
+        writer.close()
+        await writer.wait_closed()
+        await eventually(lambda: not server.connections)
+        await eventually(lambda: ended() is None, timeout_s=2)
+
+
+async def test_goodbye_before_the_answer_is_nothing_to_warn_of(
+    certs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Echo()
+    async with serving(app, certs) as server:
+        with caplog.at_level(logging.WARNING):
+            client = await asyncio.to_thread(HalfCloser, server.address, certs)
+            await asyncio.to_thread(client.send, head("GET", "/slow"))
+            await app.entered.wait()
+            await asyncio.to_thread(client.half_close)
+            await asyncio.to_thread(client.wait_for_the_end)
+            await eventually(lambda: not server.connections)
+            app.hold.set()
+            await eventually(lambda: not server.under_way)
+    assert [record.message for record in caplog.records] == []
