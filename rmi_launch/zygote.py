@@ -235,7 +235,26 @@ def _tell_why(name: str, words: str, ready_fd: int) -> None:
 
 def log_to_stderr(level: str) -> None:
     """Send what the modules log to stderr, which is ``DATA_DIR/log/NAME.out`` or the terminal."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Writes what cannot be printed as escapes (a line break as ``\\n``).
+
+    Messages quote what strangers sent: it shall begin no line of its own, and command no terminal.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a record; a traceback follows it as it is."""
+        if not record.message.isprintable():
+            record.message = "".join(map(_printable, record.message))
+        return super().formatMessage(record)
+
+
+def _printable(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
 
 
 async def _serve(service: ServiceFunction, lifeline_fd: int) -> None:

@@ -137,3 +137,29 @@ async def test_outputs_that_cannot_be_bounded_are_said_once_and_the_others_are_k
     await eventually(lambda: looks >= 6)
     watching.cancel()
     assert [record.args[0] for record in caplog.records if record.args] == ["bad"]  # type: ignore[index]
+
+
+LOGGING = """
+import logging
+from rmi_launch.zygote import log_to_stderr
+log_to_stderr("INFO")
+log = logging.getLogger("rmi")
+log.info("rejected: %s", "x\\n2030-01-01 00:00:00,000 ERROR rmi: forged\\x1b[2J\\u202e")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("failed")
+"""
+
+
+def test_what_a_stranger_sent_begins_no_line_and_commands_no_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING], capture_output=True, check=True, timeout=30
+    )
+    first, second, *traceback = done.stderr.decode().splitlines()
+    assert first.endswith(
+        r" INFO rmi: rejected: x\n2030-01-01 00:00:00,000 ERROR rmi: forged\x1b[2J\u202e"
+    )
+    assert second.endswith(" ERROR rmi: failed")
+    assert traceback[0].startswith("Traceback")
+    assert "ZeroDivisionError" in traceback[-1]
