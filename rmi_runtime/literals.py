@@ -263,13 +263,18 @@ def _other(text: str) -> Any:
     if text[0] == "b":
         if len(text) > 2 and text[1] in "'\"":
             return _unescape(text[2:-1], octets=True).encode("latin-1")
-        raise SerializeError(f"the text is no serpent literal: {text[:20]!r}")
+        raise _no_value()
     found = _number(text)
     if found is None:
-        raise SerializeError(f"the text is no serpent literal: {text[:20]!r}")
+        raise _no_value()
     if found[2]:
         return complex(text)
     return float(text) if "." in text or "e" in text or "E" in text else int(text)
+
+
+def _no_value() -> SerializeError:
+    # What stands there is not said: it may be a secret that lacks its quotes.
+    return SerializeError("the text is no serpent literal: expected a number, a string or bytes")
 
 
 def _unescape(text: str, *, octets: bool = False) -> str:

@@ -88,6 +88,13 @@ def test_refuses_what_serpent_never_writes(text: str) -> None:
         loads(text.encode())
 
 
+@pytest.mark.parametrize("text", ["{'token': %s}", "{'token': b%s}", "[%s]", "%s"])
+def test_what_cannot_be_read_is_not_said_for_it_may_be_a_secret(text: str) -> None:
+    with pytest.raises(SerializeError) as caught:
+        loads((text % "hW0x3SECRET").encode())
+    assert "SEC" not in str(caught.value)
+
+
 names = st.text(max_size=8)
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 
