@@ -86,7 +86,7 @@ def create_authority(directory: Path, now: datetime) -> Issued:
         [x509.NameAttribute(NameOID.COMMON_NAME, f"rmi private CA {secrets.token_hex(4)}")]
     )
     builder = (
-        _builder(name, name, key, now, CA_DAYS)
+        _builder(name, name, key, now, now + timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
@@ -105,10 +105,13 @@ def create_certificate(
         now: the time, with its zone.
         days: how long it is good, 1 to 825.
 
+    It expires with the CA at the latest.
+
     Raises:
         NotFound: there is no CA.
         CertificateExists: there is a certificate of that name.
-        InvalidRequest: a name is none, or *days* is out of range.
+        InvalidRequest: a name is none, *days* is out of range, or the CA cannot sign: its key
+            belongs to another certificate, or it has expired.
         OSError: it cannot be written.
     """
     if not 1 <= days <= HOST_DAYS_MAX:
@@ -116,11 +119,12 @@ def create_certificate(
     if not 1 <= len(names) <= NAMES_MAX:
         raise InvalidRequest(f"give 1 to {NAMES_MAX} names, not {len(names)}", field="names")
     known = tuple(dict.fromkeys(normal_name(name) for name in (*names, *LOCAL)))
-    authority, authority_key = _load_authority(directory)
+    authority, authority_key = _load_authority(directory, now)
+    until = min(now + timedelta(days=days), authority.not_valid_after_utc)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, known[0][:64])])
     builder = (
-        _builder(subject, authority.subject, key, now, days)
+        _builder(subject, authority.subject, key, now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(
@@ -162,6 +166,12 @@ def normal_name(name: str) -> str:
         address = ipaddress.ip_address(text)
         if address.is_unspecified or address.is_multicast:
             raise InvalidRequest(f"{name!r} is nobody's address", field="names")
+        if "%" in text:
+            raise InvalidRequest(
+                f"{name!r} has a zone, which means nothing on other machines, and certificates "
+                "cannot hold: give an address without one",
+                field="names",
+            )
         return str(address)
     text = text.lower().removesuffix(".")
     labels = text.split(".")
@@ -183,7 +193,7 @@ def _builder(
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
     now: datetime,
-    days: int,
+    until: datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -192,7 +202,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -218,9 +228,12 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _load_authority(
+    directory: Path, now: datetime
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    path = directory / f"{CA}.crt"
     try:
-        certificate = x509.load_pem_x509_certificate((directory / f"{CA}.crt").read_bytes())
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
         key = serialization.load_pem_private_key((directory / f"{CA}.key").read_bytes(), None)
     except FileNotFoundError as error:
         raise NotFound(
@@ -232,7 +245,23 @@ def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurve
         raise InvalidRequest(f"the CA in {directory} cannot be read: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidRequest(f"{directory / CA}.key is no EC key; make a CA with 'rmi certs'")
-    return certificate, key
+    public = key.public_key()
+    # While a CA is being replaced the file holds both; the key is that of one of them.
+    own = [one for one in certificates if one.public_key() == public]
+    if not own:
+        raise InvalidRequest(
+            f"{directory / CA}.key is not the key of a certificate in {path}: nobody would believe "
+            "what it signs. Bring the two together that belong together",
+            path=str(path),
+        )
+    authority = max(own, key=lambda one: one.not_valid_after_utc)
+    if authority.not_valid_after_utc <= now:
+        raise InvalidRequest(
+            f"{path} expired on {authority.not_valid_after_utc:%Y-%m-%d}: nobody would believe "
+            "what it signs. Make another CA with 'rmi certs create-ca', in another directory",
+            path=str(path),
+        )
+    return authority, key
 
 
 def _store(

@@ -66,7 +66,7 @@ def load_tls(settings: Settings) -> TlsContexts | None:
     Raises:
         TlsUnusable: a file is missing, holds the wrong thing, has expired, or does not fit the
             others.
-        Forbidden: others than its owner may read the key.
+        Forbidden: the key is another user's, or others than its owner may read it.
     """
     if not settings.tls:
         return None
@@ -131,7 +131,7 @@ def _harden(context: ssl.SSLContext) -> None:
 
 
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    _check_mode(key)
+    _check_key_file(key)
 
     def password() -> str:
         raise ValueError("it is protected by a password; services start with nobody to type one")
@@ -149,11 +149,19 @@ def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         raise _unreadable(cert, error) from None
 
 
-def _check_mode(key: Path) -> None:
+def _check_key_file(key: Path) -> None:
     try:
-        mode = stat.S_IMODE(os.stat(key).st_mode)
+        status = os.stat(key)
+        owners = (os.geteuid(), os.stat(os.path.dirname(os.path.abspath(key))).st_uid)
     except OSError as error:
         raise _unreadable(key, error) from None
+    if status.st_uid not in owners:
+        raise Forbidden(
+            f"{key} belongs to another user (number {status.st_uid}), who could pass for this "
+            "machine: have a new one made (rmi certs host)",
+            path=str(key),
+        )
+    mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         raise Forbidden(
             f"{key} has mode {mode:04o}: others than its owner could pass for this machine. "

@@ -119,13 +119,41 @@ def test_without_a_ca_it_says_how_to_make_one(tmp_path: Path) -> None:
     "name",
     [
         *("", " ", "*.example", "a b", "0.0.0.0", "::", "224.0.0.1", "10.0.0", "-a", "a..b"),
-        *("x" * 64, "../../etc/passwd", "a/b", "münchen", "a\nb"),
+        *("x" * 64, "../../etc/passwd", "a/b", "münchen", "a\nb", "fe80::1%eth0", "fe80::1%a\nb"),
     ],
 )
 def test_what_is_no_name_or_address_is_refused(directory: Path, name: str) -> None:
     with pytest.raises(errors.InvalidRequest):
         create_certificate(directory, [name], NOW)
     assert len(list(directory.iterdir())) == 2
+
+
+def test_while_a_ca_is_replaced_the_one_whose_key_is_there_signs(
+    directory: Path, tmp_path: Path
+) -> None:
+    create_authority(tmp_path / "new", NOW)
+    new = load(tmp_path / "new" / "ca.crt")
+    both = (directory / "ca.crt").read_bytes() + (tmp_path / "new" / "ca.crt").read_bytes()
+    (tmp_path / "new" / "ca.crt").write_bytes(both)
+    made = create_certificate(tmp_path / "new", ["node1"], NOW)
+    load(made.certificate).verify_directly_issued_by(new)
+
+
+def test_a_key_of_another_ca_signs_nothing(directory: Path, tmp_path: Path) -> None:
+    create_authority(tmp_path / "other", NOW)
+    (directory / "ca.key").write_bytes((tmp_path / "other" / "ca.key").read_bytes())
+    with pytest.raises(errors.InvalidRequest, match="nobody would believe"):
+        create_certificate(directory, ["node1"], NOW)
+
+
+def test_an_expired_ca_signs_nothing(directory: Path) -> None:
+    with pytest.raises(errors.InvalidRequest, match=r"expired on .*create-ca"):
+        create_certificate(directory, ["node1"], NOW + timedelta(days=3650))
+
+
+def test_no_certificate_outlives_its_ca(directory: Path) -> None:
+    made = create_certificate(directory, ["node1"], NOW + timedelta(days=3640))
+    assert made.not_after == NOW + timedelta(days=3650)
 
 
 @pytest.mark.parametrize("days", [0, -1, 826])

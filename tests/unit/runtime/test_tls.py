@@ -10,15 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509 import load_pem_x509_certificate
 
 from rmi_runtime import Settings, client_context, errors, load_tls, server_context
-from rmi_runtime.certificates import create_authority, create_certificate
+from rmi_runtime.certificates import _builder, create_authority, create_certificate
 from rmi_runtime.tls import TlsUnusable
 
 NOW = datetime.now(UTC)
@@ -61,6 +64,15 @@ def test_a_key_that_others_can_read_is_refused(settings: Settings) -> None:
     os.chmod(settings.tls_key, 0o640)
     with pytest.raises(errors.Forbidden, match="chmod 600"):
         load_tls(settings)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_key_of_another_user_is_refused(settings: Settings) -> None:
+    os.chown(settings.tls_key, 1, -1)
+    with pytest.raises(errors.Forbidden, match="another user"):
+        load_tls(settings)
+    os.chown(Path(settings.tls_key).parent, 1, -1)  # root looks at that user's directory
+    load_tls(settings)
 
 
 @pytest.mark.parametrize("field", ["tls_cert", "tls_key", "tls_ca"])
@@ -116,10 +128,20 @@ def test_while_a_ca_is_replaced_the_file_holds_both(settings: Settings, tmp_path
 
 def test_an_expired_ca_is_refused(settings: Settings, tmp_path: Path) -> None:
     create_authority(tmp_path / "old", NOW - timedelta(days=3660))
-    made = create_certificate(tmp_path / "old", ["node1"], NOW)
-    old = {"tls_cert": made.certificate, "tls_key": made.key, "tls_ca": tmp_path / "old" / "ca.crt"}
+    ca, key_file = tmp_path / "old" / "ca.crt", tmp_path / "old" / "ca.key"
+    name = load_pem_x509_certificate(ca.read_bytes()).subject
+    key = load_pem_private_key(key_file.read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    made = _builder(name, name, key, NOW, NOW + timedelta(days=90)).sign(key, SHA256())
+    (tmp_path / "late.crt").write_bytes(made.public_bytes(Encoding.PEM))
+    late = dataclasses.replace(
+        settings,
+        tls_cert=str(tmp_path / "late.crt"),
+        tls_key=str(key_file),
+        tls_ca=str(ca),
+    )
     with pytest.raises(TlsUnusable, match=r"ca\.crt is valid from"):
-        load_tls(dataclasses.replace(settings, **{name: str(path) for name, path in old.items()}))
+        load_tls(late)
 
 
 def test_one_that_expires_soon_is_warned_of(
