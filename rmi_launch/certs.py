@@ -24,6 +24,7 @@ from rmi_runtime.certificates import (
     create_certificate,
     list_certificates,
 )
+from rmi_runtime.credentials import KEY_FILE
 from rmi_runtime.errors import NotFound
 from rmi_runtime.tls import EXPIRES_SOON
 
@@ -62,13 +63,15 @@ def create_ca(loaded: Loaded) -> None:
 def host(loaded: Loaded, names: tuple[str, ...], days: int) -> None:
     """Make a certificate for one machine, under all NAMES AND ADDRESSES that others use for it."""
     directory = _directory(loaded)
+    if (loaded.settings.data_dir / KEY_FILE).exists():  # else it is made when all went well
+        load_or_create_cluster_key(loaded.settings.data_dir)
     made = create_certificate(directory, names, datetime.now(UTC), days)
     authority = directory / f"{CA}.crt"
     load_or_create_cluster_key(loaded.settings.data_dir)  # all machines need the same one
     click.echo(f"{shown(made.certificate)}: good until {made.not_after:%Y-%m-%d}, for")
     click.echo(f"  {', '.join(made.names)}")
     click.echo("copy to that machine, the key and cluster.key readable by their owner only:")
-    for path in (made.certificate, made.key, authority, loaded.settings.data_dir / "cluster.key"):
+    for path in (made.certificate, made.key, authority, loaded.settings.data_dir / KEY_FILE):
         click.echo(f"  {shown(path)}")
     click.echo("and start its services with")
     paths = {"tls-cert": made.certificate, "tls-key": made.key, "tls-ca": authority}

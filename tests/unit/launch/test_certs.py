@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rmi_launch.certs import certificate_state, certs
 from rmi_runtime import Settings, load_tls
 from rmi_runtime.certificates import Issued, list_certificates
-from rmi_runtime.errors import Conflict, NotFound
+from rmi_runtime.errors import Conflict, InvalidRequest, NotFound
 
 
 def run(data_dir: Path, *arguments: str) -> Result:
@@ -53,6 +53,14 @@ def test_nothing_is_made_twice(tmp_path: Path) -> None:
     assert isinstance(run(tmp_path, "create-ca").exception, Conflict)
     run(tmp_path, "host", "a")
     assert isinstance(run(tmp_path, "host", "a").exception, Conflict)
+
+
+def test_a_bad_cluster_key_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    run(tmp_path, "create-ca")
+    (tmp_path / "cluster.key").touch(mode=0o600)
+    assert isinstance(run(tmp_path, "host", "a").exception, InvalidRequest)
+    (tmp_path / "cluster.key").unlink()
+    assert run(tmp_path, "host", "a").exit_code == 0
 
 
 def test_show_tells_names_days_and_where_the_keys_are(tmp_path: Path) -> None:
