@@ -92,7 +92,7 @@ class Daemon:
                 f"binding {host} lets other machines in: give ssl and authenticate, "
                 "bind a loopback address, or say insecure=True"
             )
-        self.limits = limits or DaemonLimits()
+        self.limits = (limits or DaemonLimits()).within_descriptors()
         self.threads, self.compress, self.tracebacks = threads, compress, tracebacks
         self.draining = False
         self.calls = self.errors = self.overloads = self.refusals = 0

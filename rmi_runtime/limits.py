@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import resource
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+CONNECTIONS_SHARE: Final = 5 / 8
+"""How much of the descriptors of a process connections may take."""
+
+HANDSHAKES_SHARE: Final = 2 / 8
+"""How much of them those may take who shake hands for TLS; the rest is for files of its own."""
+
+
+def descriptors_max() -> float:
+    """Return how many descriptors this process may have open; perhaps infinity."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+def handshakes_bound(wanted: int) -> int:
+    """Return how many TLS handshakes may be under way: *wanted*, or their share."""
+    return int(max(1, min(wanted, descriptors_max() * HANDSHAKES_SHARE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +30,8 @@ class DaemonLimits:
     """Bounds of one daemon.
 
     Attributes:
-        connections_max: open connections; one more is closed at once.
+        connections_max: open connections; one more is closed at once. Never more than five eighths
+            of the descriptors that the process may have (``ulimit -n``).
         message_size_bytes_max: payload plus annotations of a request, as sent and as inflated.
         stranger_size_bytes_max: the same from anonymous callers of a daemon that can tell who is
             calling.
@@ -55,3 +76,11 @@ class DaemonLimits:
     unread_bytes_max: int = 256 * 1024 * 1024
     faults_per_s: float = 50.0
     faults_burst: int = 100
+
+    def within_descriptors(self) -> Self:
+        """Return these bounds, with connections that the system's limit on open files has room for.
+
+        Out of descriptors, a daemon could not tell silent connections from others: none could come.
+        """
+        room = max(1, descriptors_max() * CONNECTIONS_SHARE)
+        return replace(self, connections_max=int(room)) if room < self.connections_max else self

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from rmi_runtime.faults import FaultMeter, address_of
+from rmi_runtime.limits import handshakes_bound
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.tls import SHUTDOWN_S
 
@@ -85,7 +86,7 @@ class TlsListener:
         context: of a server.
         handshake_s: how long a handshake may take.
         backlog: connections that the system keeps ready.
-        waiting_max: most handshakes under way.
+        waiting_max: most handshakes under way, if there are descriptors for them.
         on_refused: called for each connection whose handshake failed.
         faults: counts them, and lets those wait who make many: a handshake is the most expensive
             thing that a stranger can ask for.
@@ -107,7 +108,7 @@ class TlsListener:
         self._inside = inside
         self._context = context
         self._handshake_s = handshake_s
-        self._waiting_max = waiting_max
+        self._waiting_max = handshakes_bound(waiting_max)
         self._on_refused = on_refused
         self._faults = faults
         self._waiting: dict[asyncio.Task[None], None] = {}  # in the order of their coming
