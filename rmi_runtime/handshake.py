@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from Pyro5.errors import DaemonError
 
-from rmi_runtime import errors, literals, serializers, wire
+from rmi_runtime import errors, serializers, wire
 from rmi_runtime.context import SERVICE, Identity
 from rmi_runtime.serializers import Serializer
 
@@ -36,9 +36,7 @@ def read_connect(
         MalformedRequest: it holds something else.
         Exception: it cannot be parsed.
     """
-    if message.serializer_id in serializers.TEXT_IDS:
-        literals.check_elements(message.payload, elements_max)
-    data = serializer.loads(message.payload)
+    data = serializer.load_bounded(message.payload, elements_max)
     if not isinstance(data, dict) or not isinstance(data.get("object"), str):
         raise errors.MalformedRequest(
             "a handshake is a dictionary with the object's id and the handshake data"

@@ -176,6 +176,14 @@ class _Guarded:
         """Read the arguments of a call that was kept serialized; they may be any value."""
         return self._load(payload, elements_max)[2]  # type: ignore[attr-defined]
 
+    def load_bounded(self, payload: bytes, elements_max: int) -> Any:
+        """Read what a stranger sent: a value that holds so many others, and no keys that collide.
+
+        Raises whatever the data provokes, always an ``Exception``.
+        """
+        literals.check_elements(payload, elements_max)
+        return self.loads(payload)  # type: ignore[attr-defined]
+
 
 class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
     """serpent: Python literals as text; Pyro5's default. Read without Python's own parser."""
@@ -266,6 +274,10 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
         """Read the arguments of a call that was kept serialized; they may be any value."""
         _, _, data, _ = self._load_bounded(payload, elements_max)
         return data
+
+    def load_bounded(self, payload: bytes, elements_max: int) -> Any:
+        """Read what a stranger sent: see the other serializers."""
+        return self._load_bounded(payload, elements_max)
 
     def _load_bounded(self, payload: bytes, elements_max: int | None) -> Any:
         bound = len(payload) if elements_max is None else elements_max
@@ -358,7 +370,6 @@ def make_serializers(make_proxy: Callable[[str], MakeProxy]) -> Mapping[str, Ser
 
 
 BY_NAME: Final = make_serializers(_received_proxy)
-TEXT_IDS: Final = frozenset({SerpentSerializer.serializer_id, JsonSerializer.serializer_id})
 BY_ID: Final[Mapping[int, Serializer]] = {s.serializer_id: s for s in BY_NAME.values()}
 
 # Errors of our tree keep their code wherever they are inside a result, not only when raised.

@@ -7,6 +7,7 @@ import sqlite3
 import struct
 from typing import Any
 
+import msgpack
 import Pyro5.api
 import Pyro5.errors
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from Pyro5.core import _ExceptionWrapper
 from Pyro5.serializers import serializers as stock
 
-from rmi_runtime import Proxy, SyncProxy, errors
+from rmi_runtime import Proxy, SyncProxy, errors, wire
+from rmi_runtime.handshake import read_connect
 from rmi_runtime.serializers import (
     BY_ID,
     BY_NAME,
@@ -145,6 +147,15 @@ def test_more_elements_than_the_bound_are_refused(name: str) -> None:
 
 def _sent(name: str, value: Any) -> bytes:
     return stock[name].dumps(value)
+
+
+def test_keys_that_collide_are_refused_in_a_handshake_too() -> None:
+    keys = [msgpack.ExtType(0x30, struct.pack("dd", -1_000_003.0 * n, n)) for n in range(200)]
+    assert len({hash(complex(-1_000_003.0 * n, n)) for n in range(200)}) == 1
+    payload = msgpack.packb({"object": "target", "handshake": dict.fromkeys(keys)})
+    message = wire.Message(wire.MSG_CONNECT, BY_NAME["msgpack"].serializer_id, 0, 0, payload)
+    with pytest.raises(Pyro5.errors.SerializeError, match="equal hashes"):
+        read_connect(BY_NAME["msgpack"], message, 4096)
 
 
 def test_a_serialized_proxy_becomes_ours_in_its_own_serializer_and_dials_nobody(name: str) -> None:
