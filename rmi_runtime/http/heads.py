@@ -22,7 +22,7 @@ _SINGLE: Final = frozenset(
 )
 
 _HOST: Final = re.compile(
-    rb"(\[[0-9A-Fa-f:.]{2,45}\]|([A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?[ \t]*"
+    rb"(\[[0-9A-Fa-f:.]{2,45}\]|([A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?"
 )
 _HOST_SIZE_BYTES_MAX: Final = 300
 

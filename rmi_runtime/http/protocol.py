@@ -150,9 +150,9 @@ class HttpProtocol(FlowProtocol):
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which nobody needs."""
+        """A header, without the blanks around its value; or a trailer, which nobody needs."""
         if self._phase == _HEAD:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Decide, before any of the body, whether the request may come in."""

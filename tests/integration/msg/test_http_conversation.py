@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -129,3 +130,23 @@ async def test_every_form_of_a_target_finds_its_path(target: str, path: str) -> 
     async with serving() as place:
         assert (await place.ask(head("GET", target))).status == 200
         assert place.app.seen[0][1] == path
+
+
+async def test_blanks_around_a_value_are_no_part_of_it() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["headers"][1:])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app) as place:
+        await place.ask(head("GET", "/", "Idempotency-Key: \t rent 1 \t ", "X-None: \t "))
+    assert seen == [[(b"idempotency-key", b"rent 1"), (b"x-none", b"")]]
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 15 \t", "Transfer-Encoding: chunked "])
+async def test_blanks_behind_what_frames_a_body_do_not_matter(framing: str) -> None:
+    async with serving() as place:
+        answer = await place.ask(head("POST", "/", framing), b"5\r\nhello\r\n0\r\n\r\n")
+        assert answer.status == 200
