@@ -186,9 +186,8 @@ class BusinessObject:
         """
         principal = self._principal()._replace(role=rules.ADMIN)
         fields = {"account": account, "balance": balance, "owner": owner}
-        return await self._do_one(
-            {"type": "open", **fields, "request_id": request_id or new_request_id()}, principal
-        )
+        request_id = new_request_id() if request_id is None else request_id
+        return await self._do_one({"type": "open", **fields, "request_id": request_id}, principal)
 
     def execute(self, operations: Sequence[Mapping[str, Any]]) -> Awaitable[list[dict[str, Any]]]:
         """Do several operations in their order; each happens or is refused by itself.

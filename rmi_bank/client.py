@@ -189,7 +189,7 @@ class BankClient:
         return found
 
     async def _change(self, method: str, *args: Any, request_id: str | None) -> dict[str, Any]:
-        request_id = request_id or new_request_id()
+        request_id = new_request_id() if request_id is None else request_id
         try:
             found: dict[str, Any] = await self._call(method, *args, request_id)
         except Indefinite as error:

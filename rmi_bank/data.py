@@ -201,9 +201,8 @@ class DataObject(AccountDesk, TokenDesk):
             RequestIdReused: the id belongs to another operation.
         """
         fields = {"account": account, "balance": balance, "owner": owner}
-        operation = op.parse_operation(
-            {"type": "open", **fields, "request_id": request_id or new_request_id()}
-        )
+        request_id = new_request_id() if request_id is None else request_id
+        operation = op.parse_operation({"type": "open", **fields, "request_id": request_id})
         requests = [(op.Principal(0, rules.ADMIN), operation)]
         accounts, ids = rules.keys(requests)
         ticket, turn = self._desk.acquire(self, [*accounts, *ids], wait_s=WAIT_S_MAX)

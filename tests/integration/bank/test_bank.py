@@ -217,6 +217,10 @@ async def test_an_admin_opens_accounts_and_makes_tokens_and_moves_no_money(
         assert (await admin.open_account(30, 70, 7, request_id="r"))["balance"] == 70
         with pytest.raises(AccountExists):
             await admin.open_account(30)
+        with pytest.raises(InvalidRequest):
+            await admin.open_account(31, request_id="")
+        with pytest.raises(InvalidRequest):
+            await bank.data.open_account(31, request_id="")
         assert await admin.balance(30) == 70
         with pytest.raises(Forbidden):
             await admin.deposit(30, 5)

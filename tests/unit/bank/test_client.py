@@ -74,6 +74,13 @@ async def test_a_given_id_is_used() -> None:
     assert business.calls == [("deposit", 1, 5, "mine")]
 
 
+async def test_an_empty_id_is_not_taken_for_none() -> None:
+    client, business = make_client(InvalidRequest("request_id: too short"))
+    with pytest.raises(InvalidRequest):
+        await client.deposit(1, 5, request_id="")
+    assert business.calls == [("deposit", 1, 5, "")]
+
+
 @pytest.mark.parametrize("refusal", [InsufficientFunds("poor"), Forbidden("no"), Unavailable("-")])
 async def test_a_refusal_is_not_repeated(refusal: RmiError) -> None:
     client, business = make_client(refusal, DONE)
