@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from rmi_bank.operations import Account, Amount, Client, OpeningBalance, RequestId
+from rmi_runtime.http import IDEMPOTENCY_KEY_PATTERN
 
 BATCH_OPERATIONS_MAX = 1000
 """Most operations in one batch."""
@@ -39,8 +40,13 @@ class AccountBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     owner: Client | None = None
 
 
+_BatchRequestId = Annotated[
+    RequestId, msgspec.Meta(extra_json_schema={"pattern": IDEMPOTENCY_KEY_PATTERN})
+]
+
+
 class _Keyed(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    request_id: RequestId | msgspec.UnsetType = msgspec.UNSET
+    request_id: _BatchRequestId | msgspec.UnsetType = msgspec.UNSET
 
 
 class BatchDeposit(_Keyed, tag="deposit"):

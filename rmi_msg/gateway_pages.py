@@ -44,7 +44,7 @@ class Ready(msgspec.Struct, omit_defaults=True):
 
 
 class ServiceRow(msgspec.Struct, omit_defaults=True):
-    """A service; the numbers are there if it answers."""
+    """A service; the numbers are there if it answers, the last two if it consumes."""
 
     name: str
     uri: str
@@ -55,6 +55,13 @@ class ServiceRow(msgspec.Struct, omit_defaults=True):
     calls: int = 0
     calls_per_s: float = 0
     errors: int = 0
+    overloads: int = 0
+    refusals: int = 0
+    connections: int = 0
+    inflight: int = 0
+    streams: int = 0
+    consumed: int = 0
+    delivered_again: int = 0
     store: ClusterState | None = None
 
 

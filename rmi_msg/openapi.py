@@ -11,7 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from rmi_runtime.http import PROBLEM_MEDIA_TYPE, Operation, Route, phrase
+from rmi_runtime.http import (
+    IDEMPOTENCY_KEY_PATTERN,
+    PROBLEM_MEDIA_TYPE,
+    Operation,
+    Route,
+    phrase,
+)
 
 TITLE: Final = "rmi_bank and rmi_msg"
 _DESCRIPTION: Final = (
@@ -29,7 +35,12 @@ _KEY: Final[Mapping[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The request id: what is asked under one key is done once, however often.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[ -~]+$"},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 200,
+        "pattern": IDEMPOTENCY_KEY_PATTERN,
+    },
 }
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
     401: {"WWW-Authenticate": "How to say who asks."},

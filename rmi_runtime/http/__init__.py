@@ -18,6 +18,7 @@ from rmi_runtime.http.problems import (
 )
 from rmi_runtime.http.requests import (
     FORM_MEDIA_TYPE,
+    IDEMPOTENCY_KEY_PATTERN,
     JsonBody,
     bearer_token,
     check_media_type,
@@ -31,6 +32,7 @@ from rmi_runtime.http.server import HttpServer, listen
 
 __all__ = [
     "FORM_MEDIA_TYPE",
+    "IDEMPOTENCY_KEY_PATTERN",
     "JSON_MEDIA_TYPE",
     "PROBLEM_MEDIA_TYPE",
     "UNROUTED",

@@ -24,6 +24,9 @@ from rmi_runtime.http.problems import HttpProblem, invalid, malformed
 FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
 TOKEN_CHARS_MAX: Final = 512
 KEY_CHARS_MAX: Final = 200
+IDEMPOTENCY_KEY_PATTERN: Final = "^[ -~]+$"
+"""Regular expression of what :func:`idempotency_key` takes, for schemas."""
+
 QUERY_FIELDS_MAX: Final = 32
 INT64_MAX: Final = 2**63 - 1
 

@@ -13,6 +13,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from rmi_msg.gateway_pages import ServiceRow
+from rmi_runtime import Daemon
 from rmi_runtime.http import Route, describe, make_app
 from tests.unit.msg.http_fakes import TELLER, Gateway, gateway
 
@@ -76,6 +78,22 @@ async def test_every_change_takes_an_idempotency_key() -> None:
             *("/messages", "/bank/accounts", "/bank/deposits"),
             *("/bank/withdrawals", "/bank/transfers", "/bank/batches"),
         }
+
+
+async def test_the_request_ids_of_a_batch_are_as_narrow_as_keys() -> None:
+    async with gateway() as g:
+        document = (await g.http.get("/openapi.json")).json()
+        parameters = document["paths"]["/bank/batches"]["post"]["parameters"]
+        [key] = [p["schema"] for p in parameters if p["name"] == "Idempotency-Key"]
+        for kind in ("Deposit", "Withdrawal", "Transfer"):
+            shape = document["components"]["schemas"][f"Batch{kind}"]
+            assert shape["properties"]["request_id"] == key
+
+
+async def test_the_numbers_that_every_service_tells_are_documented() -> None:
+    async with Daemon() as daemon:
+        told = set(daemon.stats()) - {"location", "objects"}
+    assert told <= set(ServiceRow.__struct_fields__)
 
 
 def test_a_responder_that_nobody_described_is_not_served() -> None:
