@@ -69,12 +69,16 @@ def list_(loaded: Loaded, as_json: bool, after: int, limit: int) -> None:
     page = ask(find_system(loaded), question)
     if as_json:
         click.echo(json.dumps(page["accounts"], indent=1))
-        return
+    else:
+        _show(page["accounts"])
+    if page["next"] is not None:
+        click.echo(f"there are more: rmi account list --after {page['next']}", err=True)
+
+
+def _show(accounts: list[dict[str, Any]]) -> None:
     columns = ("account", "balance", "owner")
     table = new_table(*columns, right=columns)
-    for row in page["accounts"]:
+    for row in accounts:
         owner = "-" if row["owner"] is None else str(row["owner"])
         table.add_row(str(row["account"]), str(row["balance"]), owner)
     show(table)
-    if page["next"] is not None:
-        click.echo(f"there are more: rmi account list --after {page['next']}", err=True)

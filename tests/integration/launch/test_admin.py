@@ -91,8 +91,9 @@ def test_accounts_are_listed_with_balance_and_owner(data_dir: Path) -> None:
     assert json.loads(done.stdout)["balance"] == 5
     rows = json.loads(rmi("account", "list", "--json", data_dir=data_dir).stdout)
     assert {"account": 77, "balance": 5, "owner": 9} in rows
-    first = rmi("account", "list", "--limit", "1", data_dir=data_dir)
-    assert "rmi account list --after 1" in first.stderr
+    for form in ([], ["--json"]):
+        first = rmi("account", "list", "--limit", "1", *form, data_dir=data_dir)
+        assert "rmi account list --after 1" in first.stderr
 
 
 def test_an_account_is_opened_once(data_dir: Path) -> None:
