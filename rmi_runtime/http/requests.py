@@ -31,10 +31,8 @@ QUERY_FIELDS_MAX: Final = 32
 INT64_MAX: Final = 2**63 - 1
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_PATH = re.compile(r" - at `\$(?P<path>.*)`$")
-_NAMED_FIELD = re.compile(
-    r"^Object (?P<what>contains unknown|missing required) field `(?P<name>.*)`"
-)
+_UNKNOWN = "Object contains unknown field `"
+_MISSING = "Object missing required field `"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -159,22 +157,29 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _explained_shape(message: str) -> HttpProblem:
-    """Return the problem for a message of msgspec's ValidationError."""
-    found = _PATH.search(message)
-    path = found["path"].removeprefix(".") if found else ""
-    what = message[: found.start()] if found else message
-    named = _NAMED_FIELD.match(what)
-    if named is None:
-        return invalid(path, what[0].lower() + what[1:].replace("`", ""))
-    field = _shown(f"{path}.{named['name']}" if path else named["name"])
-    if named["what"] == "missing required":
-        return invalid(field, "is missing")
-    return malformed(f"{field}: nobody knows this field", field=field)
+    """Return the problem for a message of msgspec's ValidationError.
+
+    It may have a name or value of the caller's in it, of any length and with anything in it. So it
+    is not searched with patterns: the place is at its end.
+    """
+    what, mark, place = message.rpartition(" - at `$")
+    if not mark or (what.startswith(_UNKNOWN) and not what.endswith("`", len(_UNKNOWN))):
+        what, place = message, ""  # the mark, if there is one, is in the name
+    path = place.removeprefix(".").removesuffix("`")
+    for beginning in (_UNKNOWN, _MISSING):
+        if what.startswith(beginning):
+            name = what.removeprefix(beginning).removesuffix("`")
+            field = _shown(f"{path}.{name}" if path else name)
+            if beginning == _MISSING:
+                return invalid(field, "is missing")
+            return malformed(f"{field}: nobody knows this field", field=field)
+    what = _shown(what, 200)
+    return invalid(path, what[0].lower() + what[1:].replace("`", ""))
 
 
-def _shown(name: str) -> str:
+def _shown(name: str, chars_max: int = 80) -> str:
     """Return a caller's own word, short enough to be said back."""
-    return name if len(name) <= 80 else f"{name[:80]}…"
+    return name if len(name) <= chars_max else f"{name[:chars_max]}…"
 
 
 def check_media_type(headers: HeadersByName, wanted: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +135,32 @@ def test_the_field_at_fault_is_named_with_its_place(body: bytes, field: str) -> 
     with pytest.raises(HttpProblem) as caught:
         BODY.parse(body)
     assert (caught.value.status, caught.value.fields["field"]) == (422, field)
+
+
+@pytest.mark.parametrize("place", ["", '"text":"a","inner":[{"name":"b",'])
+@pytest.mark.parametrize("name", ["x\ny", " - at `$.text", "missing required field `text", "`", ""])
+def test_a_name_that_nobody_knows_is_400_whatever_is_in_it(place: str, name: str) -> None:
+    body = "{" + place + json.dumps(name) + ":1" + ("}]}" if place else "}")
+    with pytest.raises(HttpProblem) as caught:
+        BODY.parse(body.encode())
+    field = f"inner[0].{name}" if place else name
+    assert (caught.value.status, caught.value.fields["field"]) == (400, field)
+
+
+def test_a_name_cannot_make_the_search_for_its_place_long() -> None:
+    body = json.dumps({"text": "a", " - at `$" * 100_000 + "\n": 1}).encode()
+    began_s = time.process_time()
+    assert refusal(BODY.parse, body) == 400
+    assert time.process_time() - began_s < 5  # it took minutes
+
+
+def test_a_long_wrong_value_is_not_said_back_whole() -> None:
+    class Tagged(msgspec.Struct, tag="a"):
+        """Something that says what it is."""
+
+    with pytest.raises(HttpProblem) as caught:
+        JsonBody(Tagged).parse(b'{"type":"' + b"x" * 10_000 + b'"}')
+    assert len(problem_bytes(caught.value)) < 500
 
 
 def test_a_long_unknown_name_is_not_said_back_whole() -> None:
