@@ -277,10 +277,11 @@ def invalid(error: Exception) -> InvalidRequest:
         return SameAccount(_SAME_ACCOUNT, field="target")
     if not isinstance(error, msgspec.ValidationError):
         return MalformedRequest(f"cannot be read: {text}")
-    unknown = re.search(r"unknown field `(.*?)`", text)
+    # A name or value of the caller's may be anywhere behind the first words, with anything in it.
+    unknown = re.match(r"Object contains unknown field `(.*?)`", text, re.DOTALL)
     if unknown:
         return MalformedRequest(f"the field {unknown[1]!r} is unknown", field=unknown[1])
-    missing = re.search(r"missing required field `(.*?)`", text)
+    missing = re.match(r"Object missing required field `(.*?)`", text)
     if missing:
         return InvalidRequest(f"the field {missing[1]!r} is missing", field=missing[1])
     place = re.search(r"^(.*?) - at `\$(?:\[[^\]]*\])*\.?([\w.]*)`", text)

@@ -69,6 +69,15 @@ def test_a_missing_field_is_named(field: str) -> None:
     assert caught.value.fields == {"field": field}
 
 
+def test_what_is_wrong_is_not_read_off_a_callers_own_words() -> None:
+    with pytest.raises(MalformedRequest):
+        op.parse_operation({**DEPOSIT, "two\nlines": 1})
+    for words in ("unknown field `amount`", "missing required field `amount`"):
+        with pytest.raises(InvalidRequest) as caught:
+            op.parse_operation({**DEPOSIT, "type": words})
+        assert (type(caught.value), caught.value.fields["field"]) == (InvalidRequest, "type")
+
+
 def test_an_unknown_field_is_malformed() -> None:
     with pytest.raises(MalformedRequest) as caught:
         op.parse_operation({**DEPOSIT, "note": "rent"})
