@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Final
 
-from rmi_runtime import errors
+from Pyro5.errors import SecurityError, SerializeError
+
+from rmi_runtime import errors, wire
 from rmi_runtime.streams import CarriedStop
 
 log = logging.getLogger(__name__)
@@ -18,6 +20,9 @@ Late = Callable[[Any], None]
 Pending = tuple[asyncio.Future[Any], float, dict[str, bytes] | None, Late | None]
 """A call in flight: the future of its result, its deadline, where the reply's annotations go, and
 who takes the result if nobody waits for it any more."""
+
+LAST_WORDS: Final = (SerializeError, SecurityError)
+"""Errors after which a stock daemon hangs up, without reading what was sent meanwhile."""
 
 
 def take_late(late: Late, read: Callable[[], Any]) -> None:
@@ -39,6 +44,18 @@ def unreadable(error: Exception) -> BadReply:
     bad = BadReply(f"the reply cannot be read: {error!r}")
     bad.__cause__ = error
     return bad
+
+
+def stream_id(message: wire.Message) -> str:
+    """Return the id of the item stream that a call answered with.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = message.annotations.get(wire.ANNOTATION_STREAM, b"")
+    if not found:
+        raise ValueError("it is an iterator, but the server is not configured to stream")
+    return found.decode("ascii", "replace")
 
 
 def raised_there(result: object) -> BaseException:

@@ -372,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
             answer.update(message.annotations)
         try:
             if message.flags & wire.FLAG_STREAM:
-                future.set_result(self._stream(message))
+                future.set_result(self._on_stream(client_call.stream_id(message)))
                 return
             result = self._load(message)
         except Exception as error:
@@ -382,6 +382,8 @@ class ClientConnection(asyncio.Protocol):
             future.set_result(result)
         else:
             future.set_exception(client_call.raised_there(result))
+            if not self.pipelining and isinstance(result, client_call.LAST_WORDS):
+                self._abort()
 
     def _load(self, message: wire.Message) -> Any:
         serializer = self._serializer
@@ -392,9 +394,3 @@ class ClientConnection(asyncio.Protocol):
     def _take_late(self, message: wire.Message, late: Late | None) -> None:
         if late is not None and not message.flags & (wire.FLAG_EXCEPTION | wire.FLAG_STREAM):
             client_call.take_late(late, partial(self._load, message))
-
-    def _stream(self, message: wire.Message) -> Any:
-        stream_id = message.annotations.get(wire.ANNOTATION_STREAM, b"")
-        if not stream_id:
-            raise ValueError("it is an iterator, but the server is not configured to stream")
-        return self._on_stream(stream_id.decode("ascii", "replace"))
