@@ -286,8 +286,10 @@ class Proxy(ProxyState):
         if self._connection is not None and self._connection.inherited:
             self._connection.abandon()
             return
-        warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, source=self, stacklevel=2)
-        self._from_anywhere(ClientConnection.forget)
+        try:
+            warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, 2, source=self)
+        finally:  # the warning may be an error
+            self._from_anywhere(ClientConnection.forget)
 
     def _forget_stream(self, stream_id: str) -> None:
         """Close a stream whose reader was dropped, wherever the garbage collector runs."""

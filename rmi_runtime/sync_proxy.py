@@ -7,6 +7,7 @@ import copy
 import select
 import sys
 import warnings
+from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -56,6 +57,10 @@ class SyncProxy:
     ) -> Any:
         """Call a method by name, and wait for its result. All as :meth:`Proxy._call`."""
         result = self._run(lambda: self._proxy._call(method, args, kwargs, **options))
+        return self._unasync(result)
+
+    def _unasync(self, result: Any) -> Any:
+        """Return a result, or, if it is a stream, its items for those who do not await."""
         return _SyncStream(self, result) if isinstance(result, RemoteStream) else result
 
     def _run(self, begin: Callable[[], Awaitable[T]]) -> T:
@@ -230,10 +235,14 @@ class SyncProxy:
             return
         if loop.is_running():
             return
-        if self._proxy._connected:
-            warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, 2, source=self)
+        unclosed = self._proxy._connected
+        if unclosed:
             self._proxy._connection.close()
+            if _get_running_loop() is None:
+                loop.run_until_complete(_turn_twice())
         loop.close()
+        if unclosed:  # at last, for the warning may be an error
+            warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, 2, source=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.SyncProxy for {self._proxy._uri}>"
@@ -279,7 +288,7 @@ class _SyncStream(Iterator[Any]):
 
     def __next__(self) -> Any:
         try:
-            return self._proxy._run(self._stream.__anext__)
+            return self._proxy._unasync(self._proxy._run(self._stream.__anext__))
         except StopAsyncIteration:
             raise StopIteration from None
 

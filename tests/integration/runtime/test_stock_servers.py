@@ -30,6 +30,9 @@ class Thing:
     def unserializable(self) -> Any:
         return object()
 
+    def table(self, rows: int) -> Iterator[Iterator[int]]:
+        yield from (iter(range(row)) for row in range(1, rows + 1))
+
 
 @pytest.fixture
 def uri() -> Iterator[str]:
@@ -65,3 +68,11 @@ async def test_nor_one_of_a_sync_proxy(uri: str) -> None:
                 assert proxy.echo(2) == 2
 
     await asyncio.to_thread(script)
+
+
+async def test_streams_of_streams_are_for_those_who_do_not_await(uri: str) -> None:
+    def script() -> list[list[int]]:
+        with SyncProxy(uri) as proxy:
+            return [list(row) for row in proxy.table(2)]
+
+    assert await asyncio.to_thread(script) == [[0], [0, 1]]
