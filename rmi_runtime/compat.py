@@ -10,9 +10,9 @@ A program written for Pyro5 changes one import, and stays as it is otherwise::
 
 Plain methods run on threads, as many as ``Pyro5.config.THREADPOOL_SIZE`` says, so they may block;
 ``async def`` methods run on the loop. Everything else that Pyro5 takes from its configuration
-(HOST, NATHOST, SSL and its certificates, COMPRESSION, MAX_MESSAGE_SIZE, ITER_STREAM_LIFETIME,
-ITER_STREAM_LINGER, SERVERTYPE) is taken from there, when the daemon is made. Serialized proxies
-that arrive become Pyro5's own, blocking ones.
+(HOST, NATHOST, SSL and its certificates, COMPRESSION, MAX_MESSAGE_SIZE, ITER_STREAMING and the two
+bounds of streams, SERVERTYPE, DETAILED_TRACEBACK) is taken from there, when the daemon is made.
+Serialized proxies that arrive become Pyro5's own, blocking ones.
 
 What is different on purpose is listed in ``docs/compatibility.md``.
 """
@@ -131,19 +131,19 @@ class Daemon:
             raise TypeError("derive the interface class from rmi_runtime.compat.DaemonObject")
         nat = compat_config.nat_address(nathost, natport, unixsocket)
         threads = compat_config.configured_threads() if threads is None else threads
-        ssl = compat_config.configured_ssl()
         checks = self.overrides("validateHandshake") or config.SSL_REQUIRECLIENTCERT
         serving = Serving(
             self,
             str(host or config.HOST).strip("[]"),
             port,
             unixsocket=unixsocket,
-            ssl=ssl,
+            ssl=compat_config.configured_ssl(),
             authenticate=(lambda handshake, peer: ANONYMOUS) if checks else None,
             limits=limits or compat_config.configured_limits(),
             insecure=insecure,
             threads=threads,
             compress=bool(config.COMPRESSION),
+            tracebacks="detailed" if config.DETAILED_TRACEBACK else True,
         )
         serving.daemon_object = interface(serving)
         serving.objects = ObjectTable(serving.daemon_object)

@@ -46,6 +46,7 @@ def configured_limits() -> DaemonLimits:
     size = config.MAX_MESSAGE_SIZE
     if size == STOCK_MESSAGE_SIZE_BYTES_MAX:
         size = MESSAGE_SIZE_BYTES_MAX
+    streams = {} if config.ITER_STREAMING else {"streams_max": 0}
     return DaemonLimits(
         message_size_bytes_max=size,
         reply_size_bytes_max=size,
@@ -55,6 +56,7 @@ def configured_limits() -> DaemonLimits:
         stranger_elements_max=ELEMENTS_MAX,
         stream_lifetime_s=config.ITER_STREAM_LIFETIME,
         stream_linger_s=config.ITER_STREAM_LINGER,
+        **streams,
     )
 
 

@@ -23,6 +23,7 @@ from rmi_runtime.connection import ServerConnection
 from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.dispatch import Dispatcher
+from rmi_runtime.failures import Tracebacks
 from rmi_runtime.faults import FaultMeter
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.listening import bind
@@ -65,7 +66,7 @@ class Daemon:
         insecure: bind a reachable address without TLS and authentication all the same.
         threads: run plain methods on so many threads; 0 runs them on the loop.
         compress: deflate large replies.
-        tracebacks: send remote tracebacks with exceptions, as stock Pyro5 does.
+        tracebacks: send remote tracebacks, as stock Pyro5 does; ``detailed``: with local variables.
 
     Raises:
         ValueError: *host* is reachable from outside and the daemon would be open.
@@ -84,7 +85,7 @@ class Daemon:
         insecure: bool = False,
         threads: int = 0,
         compress: bool = False,
-        tracebacks: bool = True,
+        tracebacks: Tracebacks = True,
     ) -> None:
         host = host or "127.0.0.1"
         if not (unixsocket or insecure or is_loopback(host)) and not (ssl and authenticate):
@@ -303,8 +304,7 @@ class Daemon:
         Raises:
             SerializeError: it is unknown, or marshal, which is not made for untrusted bytes.
         """
-        found = serializers.BY_ID.get(serializer_id)
-        if found is None:
+        if (found := serializers.BY_ID.get(serializer_id)) is None:
             raise SerializeError(
                 f"serializer {serializer_id} is not accepted: use serpent, json or msgpack"
             )

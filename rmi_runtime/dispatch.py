@@ -180,7 +180,7 @@ class Dispatcher:
             except Exception as error:
                 if not request.begun and is_fault(error):
                     request.connection.fault()
-                results.append(as_batch_result(error))
+                results.append(as_batch_result(error, self._daemon.tracebacks))
                 break
             results.append(result)
         return results

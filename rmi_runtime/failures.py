@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traceback import format_exception_only
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from Pyro5 import errors as pyro_errors
 from Pyro5.core import _ExceptionWrapper
@@ -15,16 +15,19 @@ from rmi_runtime.serializers import Serializer
 
 _OWN: Final = frozenset({"rmi_runtime", "Pyro5", "json", "msgpack", "serpent"})
 
+Tracebacks = bool | Literal["detailed"]
+"""Whether remote tracebacks are sent along; ``detailed``: with the values of local variables."""
 
-def as_batch_result(error: Exception) -> Any:
+
+def as_batch_result(error: Exception, tracebacks: Tracebacks) -> Any:
     """Return an error as one result of a batch, in the form stock clients know."""
     if isinstance(error, errors.RmiError):
         return {"__class__": "Pyro5.core._ExceptionWrapper", "exception": errors.to_wire(error)}
-    error._pyroTraceback = remote_traceback(error)  # type: ignore[attr-defined]
+    error._pyroTraceback = remote_traceback(error, tracebacks)  # type: ignore[attr-defined]
     return _ExceptionWrapper(error)
 
 
-def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool) -> bytes:
+def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: Tracebacks) -> bytes:
     """Serialize an exception, or a description of it if it cannot be serialized itself.
 
     Args:
@@ -38,7 +41,7 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool
     try:
         if isinstance(error, errors.RmiError):
             return serializer.dumps(errors.to_wire(error))
-        error._pyroTraceback = remote_traceback(error) if tracebacks else []  # type: ignore[attr-defined]
+        error._pyroTraceback = remote_traceback(error, tracebacks)  # type: ignore[attr-defined]
         return serializer.dumps(serializer.class_to_dict(error))
     except Exception as why:
         said = errors.describe(error)
@@ -52,18 +55,23 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: bool
         return serializer.dumps(plain)
 
 
-def remote_traceback(error: BaseException) -> list[str]:
-    """Return the lines of an exception's traceback, from the called member's frame on.
+def remote_traceback(error: BaseException, tracebacks: Tracebacks) -> list[str]:
+    """Return the lines of an exception's traceback, from the called member's frame on, if wanted.
 
     What the runtime did before that, such as reading what came, is left out: it would tell
     strangers about this machine, and reading the source lines takes longer than refusing the call.
     """
-    traceback = error.__traceback__
+    if not tracebacks:
+        return []
+    traceback = before = error.__traceback__
     while traceback is not None and _is_own(traceback.tb_frame):
-        traceback = traceback.tb_next
+        traceback, before = traceback.tb_next, traceback
     if traceback is None:
         return format_exception_only(type(error), error)
-    lines: list[str] = format_traceback(type(error), error, traceback)
+    detailed = tracebacks == "detailed"  # begins with a frame whose variables are not told
+    lines: list[str] = format_traceback(
+        type(error), error, before if detailed else traceback, detailed
+    )
     return lines
 
 

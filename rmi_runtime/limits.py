@@ -42,7 +42,7 @@ class DaemonLimits:
         batch_max: calls in one batch.
         inflight_max: calls under way in the whole daemon; one more is ``Overloaded``.
         connection_inflight_max: the same for one connection.
-        streams_max: open item streams.
+        streams_max: open item streams; 0: a result that is an iterator is an error.
         connection_streams_max: the same for one connection.
         stream_lifetime_s: see :class:`rmi_runtime.streams.StreamTable`; 0 is for ever.
         stream_linger_s: likewise.

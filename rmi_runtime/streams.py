@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-from Pyro5.errors import PyroError
+from Pyro5.errors import ProtocolError, PyroError
 
 from rmi_runtime.endings import apart
 from rmi_runtime.errors import Overloaded
@@ -71,8 +71,13 @@ class StreamTable:
         """Keep *items* for *owner* and return the stream's id.
 
         Raises:
+            ProtocolError: there are no streams here.
             Overloaded: too many streams are open.
         """
+        if not self._streams_max:
+            raise ProtocolError(
+                "result of call is an iterator, but the server is not configured to allow streaming"
+            )
         owned = sum(stream.owner is owner for stream in self._streams.values())
         if owned >= self._owner_streams_max:
             raise Overloaded(

@@ -1,0 +1,78 @@
+"""What of Pyro5's configuration the daemon that looks like Pyro5's own heeds, as stock does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import Pyro5.api
+import Pyro5.errors
+import pytest
+from Pyro5 import config
+from Pyro5.api import BatchProxy, Proxy, expose
+
+from rmi_runtime import compat
+
+BOTH = pytest.mark.parametrize("kind", [Pyro5.api.Daemon, compat.Daemon], ids=["stock", "ours"])
+
+
+@expose
+class Thing:
+    """What is called."""
+
+    def divide(self, number: int) -> float:
+        secret = number - number
+        return number / secret
+
+    def count(self) -> Iterator[int]:
+        yield from range(3)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Any], Any]]:
+    """Serve a thing by a daemon of some kind, until the test ends."""
+    started: list[tuple[Any, threading.Thread]] = []
+    before = config.as_dict()
+
+    def start(kind: Any, **settings: Any) -> Any:
+        for name, value in settings.items():
+            setattr(config, name, value)
+        daemon = kind("127.0.0.1")
+        thread = threading.Thread(target=daemon.requestLoop)
+        started.append((daemon, thread))
+        thread.start()
+        return daemon.register(Thing())
+
+    yield start
+    for daemon, thread in started:
+        daemon.shutdown()
+        thread.join(10)
+    for name, value in before.items():
+        setattr(config, name, value)
+
+
+def _traceback_of(act: Callable[[], Any]) -> str:
+    with pytest.raises(ZeroDivisionError) as caught:
+        act()
+    return "".join(caught.value._pyroTraceback)  # type: ignore[attr-defined]
+
+
+@BOTH
+@pytest.mark.parametrize("detailed", [False, True])
+def test_detailed_tracebacks_have_the_local_variables(
+    serve: Any, kind: Any, detailed: bool
+) -> None:
+    with Proxy(serve(kind, DETAILED_TRACEBACK=detailed)) as proxy:
+        batch = BatchProxy(proxy)
+        batch.divide(7)
+        for act in (lambda: proxy.divide(7), lambda: list(batch())):
+            assert ("secret = 0" in _traceback_of(act)) == detailed
+
+
+@BOTH
+def test_no_streams_are_given_out_if_none_are_configured(serve: Any, kind: Any) -> None:
+    with Proxy(serve(kind, ITER_STREAMING=False)) as proxy:
+        for _ in range(2):
+            with pytest.raises(Pyro5.errors.ProtocolError, match="not configured to allow stream"):
+                proxy.count()
