@@ -39,6 +39,7 @@ class ClientConnection(asyncio.Protocol):
     Args:
         serializer: how requests are written, and replies are read.
         on_stream: makes the result of a call that answered with an item stream, from its id.
+        on_stuck: hears of a call that timed out, if the server begins no other before its end.
         compress: deflate large requests.
         resting: calls are made while no loop runs.
 
@@ -53,6 +54,7 @@ class ClientConnection(asyncio.Protocol):
         self,
         serializer: Serializer,
         on_stream: Callable[[str], Any],
+        on_stuck: Callable[[ClientConnection], None],
         *,
         compress: bool = False,
         resting: bool = False,
@@ -63,7 +65,7 @@ class ClientConnection(asyncio.Protocol):
         self.home = None if resting else self.loop
         self._pid = os.getpid()
         self._serializer = serializer
-        self._on_stream = on_stream
+        self._on_stream, self._on_stuck = on_stream, on_stuck
         self._compress = compress
         self._request_size_bytes_max = REQUEST_SIZE_BYTES_MAX
         self._parser = wire.Parser(REPLY_SIZE_BYTES_MAX)
@@ -125,6 +127,7 @@ class ClientConnection(asyncio.Protocol):
         answer = accepted(message)
         granted = message.annotations.get(wire.ANNOTATION_PIPELINING, b"")
         self.pipelining = granted[:1] == wire.PIPELINING_VERSION
+        self._in_turn = not self.pipelining or granted[5:6] == b"\x01"
         if self.pipelining and len(granted) > 1:
             self._request_size_bytes_max = int.from_bytes(granted[1:5], "big")
         return answer
@@ -314,8 +317,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _expire(self) -> None:
         self._timer, self._timer_at = None, float("inf")
-        now = time.monotonic()
-        earliest = float("inf")
+        now, earliest = time.monotonic(), float("inf")
         for seq, (future, deadline, _, late) in list(self._pending.items()):
             if deadline > now:
                 earliest = min(earliest, deadline)
@@ -324,6 +326,8 @@ class ClientConnection(asyncio.Protocol):
             self._abandoned[seq] = late
             if not future.done():
                 future.set_exception(errors.CallTimeout("no reply came within the call's deadline"))
+        if self._in_turn and None in self._abandoned.values():
+            self._on_stuck(self)
         if len(self._abandoned) > ABANDONED_MAX:
             self._abort()  # a peer that never answers: a new connection is better
         elif earliest < float("inf"):

@@ -141,6 +141,7 @@ class EndedSocket:
 class Connection(ServerConnection):
     """A connection with the methods of Pyro5's ``SocketConnection`` that programs use."""
 
+    in_turn = True
     _ended: EndedSocket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

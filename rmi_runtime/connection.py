@@ -49,6 +49,8 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         correlation_uuid: stands in for the correlation id of calls that bring none.
     """
 
+    in_turn = False  # whether a plain method begins when the one before has ended
+
     def __init__(self, daemon: Daemon, number: int) -> None:
         super().__init__()
         self.id = number
@@ -58,8 +60,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self.instances = Instances()
         self.elements_max = daemon.limits.stranger_elements_max
         self.correlation_uuid = uuid.uuid4()
-        self._daemon = daemon
-        self._limits = daemon.limits
+        self._daemon, self._limits = daemon, daemon.limits
         self._parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._state = _NEW
         self._waiting: deque[wire.Message] = deque()
@@ -315,12 +316,11 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._know(identity, time.monotonic())
         if identity.kind == "client":  # it may have made its faults on another connection
             self.hold_newcomer()
-        asked = message.annotations.get(wire.ANNOTATION_PIPELINING)
-        self.pipelining = asked == wire.PIPELINING_VERSION
-        annotations = dict(self._daemon.annotations())
+        annotations, asked = dict(self._daemon.annotations()), message.annotations
+        self.pipelining = asked.get(wire.ANNOTATION_PIPELINING) == wire.PIPELINING_VERSION
         size_bytes_max, self.elements_max = self._daemon.bounds(identity)
         if self.pipelining:
-            annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max)
+            annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max, self.in_turn)
         self._state = _OPEN
         self._parser.size_bytes_max = size_bytes_max
         self._daemon.greeted(self)

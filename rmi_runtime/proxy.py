@@ -258,9 +258,14 @@ class Proxy(ProxyState):
                 raise ReferenceError("its proxy is gone, so that the items cannot be fetched")
             return RemoteStream(proxy, stream_id)
 
+        def leave(connection: ClientConnection) -> None:
+            if (proxy := weak()) is not None and proxy._connection is connection:
+                proxy._connection = None
+                connection.forget()
+
         serializer = type(serializers.BY_NAME[self._serializer_name])(adopt)
         return ClientConnection(
-            serializer, stream, compress=self._compress, resting=self._loop_rests
+            serializer, stream, leave, compress=self._compress, resting=self._loop_rests
         )
 
     async def _ask_name_server(

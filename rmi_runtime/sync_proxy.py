@@ -44,7 +44,7 @@ class SyncProxy:
 
     def _set_up(self, proxy: Proxy) -> None:
         owner = Ownership("SyncProxy", "Proxy")
-        self.__dict__.update(_proxy=proxy, _loop=None, _poll=None, _owner=owner)
+        self.__dict__.update(_proxy=proxy, _loop=None, _poll=None, _polled=None, _owner=owner)
 
     # -- calls
 
@@ -96,7 +96,7 @@ class SyncProxy:
             return
         self._abandon()
         self._proxy._start_unconnected()
-        self.__dict__.update(_loop=None, _poll=None)
+        self.__dict__.update(_loop=None, _poll=None, _polled=None)
 
     def _abandon(self) -> None:
         if (connection := self._proxy._connection) is not None:
@@ -118,14 +118,13 @@ class SyncProxy:
 
     def _notice_the_end(self) -> None:
         """Let the loop, which rests between calls, see what has come: often the server's end."""
-        if self._poll is None:
+        connection = self._proxy._connection
+        if self._poll is None or self._polled is not connection:
             poll = select.poll()
-            poll.register(self._proxy._connection.transport_fileno(), select.POLLIN)
-            self.__dict__["_poll"] = poll
+            poll.register(connection.transport_fileno(), select.POLLIN)
+            self.__dict__.update(_poll=poll, _polled=connection)
         if self._poll.poll(0):
             self._wait_for(_turn_twice())
-            if not self._proxy._connected:
-                self.__dict__["_poll"] = None
 
     def _batch(self) -> SyncBatch:
         """Return a collector of calls that go as one message."""
@@ -212,7 +211,7 @@ class SyncProxy:
                 self._wait_for(self._proxy._close())
             finally:
                 self._loop.close()
-                self.__dict__.update(_loop=None, _poll=None)
+                self.__dict__.update(_loop=None, _poll=None, _polled=None)
 
     def __enter__(self) -> SyncProxy:
         self._bind()

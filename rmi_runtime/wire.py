@@ -385,9 +385,10 @@ def _encode_annotations(annotations: Mapping[str, bytes]) -> bytes:
     return b"".join(chunks)
 
 
-def grant(message_size_bytes_max: int) -> bytes:
-    """Return the annotation that grants pipelining, and tells the largest message taken."""
-    return PIPELINING_VERSION + min(message_size_bytes_max, 0xFFFFFFFF).to_bytes(4, "big")
+def grant(message_size_bytes_max: int, in_turn: bool = False) -> bytes:
+    """Return what grants pipelining, and tells the largest message, and if calls wait in turn."""
+    size = min(message_size_bytes_max, 0xFFFFFFFF).to_bytes(4, "big")
+    return PIPELINING_VERSION + size + bytes([in_turn])
 
 
 def patience(remaining_s: float) -> int:

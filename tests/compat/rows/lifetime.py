@@ -87,6 +87,17 @@ def timed_out(world: World) -> None:
     assert slow.begun == 1
 
 
+@row("lifetime", "after that the next call does not wait for the one that hangs")
+def next_call(world: World) -> None:
+    slow = SlowCoroutine() if world.direction.server == "daemon" else Slow()
+    world.defer(slow.go.set)
+    client = world.client(slow, timeout_s=0.5)
+    with pytest.raises((Pyro5.errors.TimeoutError, errors.CallTimeout)):
+        client.call("wait")
+    assert client.call("quick") == "quick"
+    assert slow.begun == 1
+
+
 def _server_restarts(world: World) -> Any:
     """Return a client whose server has gone and come back since its last call."""
     server = world.start_server()
