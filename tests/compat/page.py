@@ -32,6 +32,16 @@ NOT_OFFERED = {
         "a decorator on the method; what fails in oneway calls and callbacks is logged"
     ),
     "`config.LOGWIRE`": "any network sniffer",
+    "`config.PREFER_IP_VERSION`": 'the address itself: `Daemon("::1")`',
+    "`SOCK_NODELAY`, `SOCK_REUSE`, `POLLTIMEOUT`, `THREADPOOL_SIZE_MIN`": (
+        "nothing: they have no effect; small messages never wait, ports may be used anew at once"
+    ),
+    "an `interface` class derived from `Pyro5.server.DaemonObject`": (
+        "`rmi_runtime.compat.DaemonObject`"
+    ),
+    "`transportServer`, `streaming_responses` and other internals of Pyro5's daemon": (
+        "`rmi_runtime.Daemon.stats()`"
+    ),
     "more connections than threads are refused": "some share a thread",
     "a reachable address without TLS and a check of who calls": (
         "`Daemon(host, insecure=True)`, or an overridden `validateHandshake`, and TLS"
@@ -39,6 +49,9 @@ NOT_OFFERED = {
     "messages of a gigabyte": (
         "64 MB, or `MAX_MESSAGE_SIZE` if it is set; a million values, 16 KB of handshake data; "
         "`Daemon(limits=…)` sets other bounds"
+    ),
+    "any number of open item streams": (
+        "256 of one connection, 1,024 in all; `Daemon(limits=…)` sets other bounds"
     ),
     "any number of faulty requests": (
         "50 a second from one address are answered at once, others wait (`faults_per_s`)"

@@ -39,6 +39,9 @@ class Thrower:
     def pyro(self) -> None:
         raise Pyro5.errors.NamingError("no such name")
 
+    def unreachable(self) -> None:
+        raise Pyro5.errors.CommunicationError("cannot connect to the instrument")
+
     def with_attributes(self) -> None:
         error = LookupError("not here")
         error.place = {"shelf": 3}  # type: ignore[attr-defined]
@@ -208,6 +211,25 @@ def system_exit(world: World) -> None:
     client = world.client(Thrower())
     with pytest.raises(Pyro5.errors.PyroError, match="SystemExit"):
         client.call("exits")
+    assert client.call("fine") == "fine"
+
+
+def _not_told(world: World) -> None:
+    with pytest.raises((Pyro5.errors.ConnectionClosedError, errors.ConnectionLost)):
+        world.client(Thrower()).call("unreachable")
+
+
+@row(
+    "exceptions",
+    "a CommunicationError in a method, such as that of a proxy that it uses",
+    verdict=BETTER,
+    why="a stock daemon closes the connection without a word",
+    stock=_not_told,
+)
+def communication_error(world: World) -> None:
+    client = world.client(Thrower())
+    with pytest.raises(Pyro5.errors.CommunicationError, match="cannot connect to the instrument"):
+        client.call("unreachable")
     assert client.call("fine") == "fine"
 
 

@@ -1,4 +1,7 @@
-"""What of Pyro5's configuration the daemon that looks like Pyro5's own heeds, as stock does."""
+"""What of Pyro5's configuration the daemon that looks like Pyro5's own heeds, as stock does.
+
+Beside it, what the other one heeds that is configured alike.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import pytest
 from Pyro5 import config
 from Pyro5.api import BatchProxy, Proxy, expose
 
-from rmi_runtime import compat
+from rmi_runtime import Daemon, compat
+from rmi_runtime import Proxy as AsyncProxy
 
 BOTH = pytest.mark.parametrize("kind", [Pyro5.api.Daemon, compat.Daemon], ids=["stock", "ours"])
 
@@ -68,6 +72,14 @@ def test_detailed_tracebacks_have_the_local_variables(
         batch.divide(7)
         for act in (lambda: proxy.divide(7), lambda: list(batch())):
             assert ("secret = 0" in _traceback_of(act)) == detailed
+
+
+async def test_a_daemon_that_sends_no_tracebacks_sends_none_in_batches_either() -> None:
+    async with Daemon(tracebacks=False) as daemon, AsyncProxy(daemon.register(Thing())) as proxy:
+        batch = proxy._batch()
+        batch.divide(7)
+        results = await batch()
+        assert not _traceback_of(lambda: list(results))
 
 
 @BOTH
