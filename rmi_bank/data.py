@@ -35,13 +35,7 @@ from rmi_bank.stores import Ledger, Record
 from rmi_bank.stores.schema import LOG_PAGES_MAX
 from rmi_bank.stores.sqlite import SqliteLedger
 from rmi_bank.token_desk import TokenDesk
-from rmi_bank.values import (
-    accounts_of,
-    checked_int,
-    checked_seconds,
-    record_of,
-    request_ids_of,
-)
+from rmi_bank.values import accounts_of, checked_int, checked_seconds, record_of, request_ids_of
 from rmi_runtime import (
     Identity,
     OperationLog,
@@ -226,9 +220,13 @@ class DataObject(AccountDesk, TokenDesk):
         await self._ledger.start()
         self._desk.open(self._ledger.epoch)
 
+    def _leave(self) -> None:
+        """Let nobody wait for a lock any more: whoever has it cannot give it back."""
+        self._desk.shut(Unavailable("the data object is leaving"))
+
     async def _close(self) -> None:
         """Write what is being committed, and close the store."""
-        self._desk.shut(Unavailable("the data object is leaving"))
+        self._leave()
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.gather(self._reopening, return_exceptions=True)
@@ -391,6 +389,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
                 if settings.demo:
                     await seed_demo(ledger, Path(settings.data_dir))
                 context.identify = identify
+                context.before_drain = data._leave
                 yield data
 
     await run_service("bank.data", build, settings, stop=stop)

@@ -55,6 +55,8 @@ class ServiceContext:
         cluster_handshake: handshake data for proxies of other services.
         log_path: file for its operation log; the directory exists.
         log_limits: bounds of that log.
+        before_drain: called when the service stops, before it waits for the calls under way: lets
+            those end that wait for other calls, which from now on are refused.
 
     Raises:
         SettingsError: others would be told of an address that they cannot reach.
@@ -84,6 +86,7 @@ class ServiceContext:
         logs.mkdir(parents=True, exist_ok=True)
         self.log_path = logs / f"{name}.log"
         self.log_limits = LogLimits(settings.log_size_mib_max * _MIB, settings.log_files_max)
+        self.before_drain: Callable[[], object] = lambda: None
 
     def tell(self, name: str, note: Callable[[], object]) -> None:
         """Add something to what the daemon tells of itself in ``stats()``.
@@ -183,6 +186,7 @@ async def _serving(
                 log.info("%s is ready at %s", context.name, context.daemon.location)
             yield
             await announcer.drain()
+            context.before_drain()
             drained = await context.daemon.drain(context.settings.stop_wait_s)
             if not drained:
                 log.warning("%s gives up calls that did not finish in time", context.name)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rmi_bank import BankClient, SqliteLedger, demo, run_business, run_data, run_nameserver
-from rmi_runtime import NameServers, Settings
-from rmi_runtime.errors import Conflict, Unavailable
+from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key
+from rmi_runtime.errors import Conflict, NotFound, Unavailable
 from tests.ports import free_ports
 from tests.support import eventually
 
@@ -108,3 +108,39 @@ async def test_a_second_data_object_with_other_books_is_refused_while_the_first_
         await eventually(announced)
     stop.set()
     await asyncio.gather(*running)
+
+
+async def test_who_waits_for_a_lock_does_not_hold_up_a_data_object_that_leaves(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path, ns=(f"127.0.0.1:{free_ports()}",), demo=True, stop_wait_s=60.0
+    )
+    stop, leave = asyncio.Event(), asyncio.Event()
+    names = asyncio.ensure_future(run_nameserver(settings, stop=stop))
+    data = asyncio.ensure_future(run_data(settings, stop=leave))
+    await eventually((tmp_path / "demo-tokens.json").exists)
+    key = {"cluster_key": load_or_create_cluster_key(tmp_path)}
+    async with NameServers(settings.ns, handshake=key) as name_servers:
+
+        async def found() -> str:
+            with contextlib.suppress(NotFound, Unavailable):
+                return await name_servers.lookup("bank.data")
+            return ""
+
+        uri = await eventually(found)
+        async with Proxy(uri, handshake=key) as one, Proxy(uri, handshake=key) as two:
+            await one.lock(1, [1])
+            waits = asyncio.ensure_future(two.lock(2, [1], [], 50.0))
+
+            async def waiting() -> bool:
+                return bool((await one.figures())["tickets"] == 2)
+
+            await eventually(waiting)
+            leave.set()
+            async with asyncio.timeout(20):
+                with pytest.raises(Unavailable):
+                    await waits
+                await data
+    stop.set()
+    await names
