@@ -292,7 +292,9 @@ class Endpoints:
     def _given_up(self, last: BaseException | None) -> BaseException:
         if isinstance(last, errors.Indefinite):
             return last
-        why = last or self._blind or "none is known"
+        known = len(self.view())
+        absent = f"of {known} known, none answered when last asked" if known else "none is known"
+        why = last or self._blind or absent
         error = errors.Unavailable(
             f"no service {self.prefix}* took the call in time ({why}); see 'rmi status'"
         )

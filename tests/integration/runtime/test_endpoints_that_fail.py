@@ -120,6 +120,18 @@ async def test_a_black_hole_delays_a_call_by_its_connect_limit_only(services: Se
         assert endpoints.view()[0].set_aside
 
 
+async def test_it_is_said_that_services_are_known_but_do_not_answer(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        assert await endpoints.call("who") == "x.1"
+        await services.kill("x.1")
+        with pytest.raises((errors.Unavailable, errors.ConnectionLost)):
+            await endpoints.call("who", timeout_s=0.3)
+        assert endpoints.view()[0].set_aside
+        with pytest.raises(errors.Unavailable, match="of 1 known, none answered"):
+            await endpoints.call("who", timeout_s=0.01)
+
+
 async def test_it_is_said_that_no_name_server_could_be_asked() -> None:
     port = free_ports()
     async with (
