@@ -14,7 +14,7 @@ from Pyro5 import errors as pyro_errors
 from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import SerializeError
 
-from rmi_runtime import errors, wire
+from rmi_runtime import errors, handshake, wire
 from rmi_runtime.context import Call, current
 from rmi_runtime.failures import as_batch_result, dump_error
 from rmi_runtime.faults import is_fault
@@ -170,10 +170,14 @@ class Dispatcher:
                 field="batch",
             )
         results: list[Any] = []
+        known_until = time.monotonic() + handshake.KNOWN_S
         for number, (name, args, kwargs) in enumerate(calls, 1):
             if number % BATCH_TURN == 0:
                 await asyncio.sleep(0)  # lets the other connections have their turn
             try:
+                if (renew := request.identity.renew) and time.monotonic() >= known_until:
+                    known_until = time.monotonic() + handshake.KNOWN_S
+                    await renew()  # its caller may have lost its rights since it was begun
                 result = self._members.call(target, name, args, kwargs or {}, request)
                 if inspect.isawaitable(result):
                     result = await result

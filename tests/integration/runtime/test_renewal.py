@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -135,6 +136,27 @@ async def test_a_stock_client_is_refused_in_words_it_knows(uri: str, authority: 
                 return str(error)
 
     assert "revoked" in await asyncio.to_thread(use)
+
+
+async def test_a_batch_that_lasts_ends_when_its_caller_has_lost_its_rights(
+    uri: str, authority: Authority, till: Till
+) -> None:
+    async with client(uri) as seven:
+        batch = seven._batch()
+        batch.add()
+        batch.wait()
+        batch.add()
+        under_way = asyncio.ensure_future(batch())
+        await eventually(lambda: till.count == 1)
+        authority.revoke(TOKEN)
+        long_known = time.monotonic() + 2 * handshake.KNOWN_S
+        await eventually(lambda: time.monotonic() > long_known)
+        till.gate.set()
+        results = await under_way
+        assert [next(results), next(results)] == [1, "done"]
+        with pytest.raises(errors.Forbidden, match="revoked"):
+            next(results)
+    assert till.count == 1
 
 
 async def test_calls_sent_together_are_all_refused_and_none_is_lost(
