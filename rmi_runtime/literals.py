@@ -22,6 +22,7 @@ DEPTH_MAX: Final = 200  # as deep as serpent itself writes
 
 # A value and the mark that follows it; whatever is neither becomes one empty token up to the end.
 # A value without a mark must be the last of its container: junk makes no more tokens than marks.
+# Blanks at the end are an empty token too, or they would be tried again from each one of them.
 _PATTERN: Final = r"""
     [ \t\r\n]*+
     (?:
@@ -34,6 +35,7 @@ _PATTERN: Final = r"""
         ([,:]?)
       | .++
     )
+    | [ \t\r\n]++
     """
 _FLAGS: Final = re.VERBOSE | re.ASCII | re.DOTALL
 _tokens: Final = re.compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -156,6 +157,15 @@ def test_junk_without_marks_makes_few_tokens() -> None:
         loads(b"1 " * 1_000_000, 500)
     with pytest.raises(SerializeError):
         loads(b"'a' " * 1_000_000, 500)
+
+
+@pytest.mark.parametrize("text", ["%s", "1,%s", "[1,%s", "'a',%s", "['\\n',%s"])
+@pytest.mark.parametrize("blank", [" ", "\t", "\n"])
+def test_blanks_at_the_end_are_read_once(text: str, blank: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(SerializeError):
+        loads((text % (blank * 1_000_000)).encode())
+    assert time.process_time() - begun < 2  # read from each of them it takes half an hour
 
 
 def test_colliding_keys_are_refused() -> None:
