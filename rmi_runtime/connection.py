@@ -44,6 +44,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         identity: who is at the other end.
         peer: the other end's address, as the socket gives it.
         pipelining: replies may leave in any order.
+        parser: cuts what the other end sends into messages.
         elements_max: bound on the values in one message from this peer.
         instances: objects made for this connection (instance mode ``session``).
         correlation_uuid: stands in for the correlation id of calls that bring none.
@@ -61,7 +62,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self.elements_max = daemon.limits.stranger_elements_max
         self.correlation_uuid = uuid.uuid4()
         self._daemon, self._limits = daemon, daemon.limits
-        self._parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
+        self.parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._state = _NEW
         self._waiting: deque[wire.Message] = deque()
         self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
@@ -75,8 +76,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._going_on = False
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._corked = False
-        self._flush_scheduled = False
+        self._corked = self._flush_scheduled = False
 
     # -- life-cycle
 
@@ -94,7 +94,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended, for whichever reason."""
         self._state = _CLOSED
-        if exc is not None or self._full or self._parser.partial:
+        if exc is not None or self._full or self.parser.partial:
             self.fault()  # it ended in the middle of a message, or left replies unread
         self._waiting.clear()
         self._out.clear()
@@ -132,14 +132,14 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         if self._state == _CLOSED:
             return
         if not self._waiting and self._may_go_on():
-            message = self._parser.lone(data)
+            message = self.parser.lone(data)
             if message is not None:
                 self._take_lone(message)
                 return
-        whole = self._parser.feed(data, 0 if self._waiting else self._burst())
+        whole = self.parser.feed(data, 0 if self._waiting else self._burst())
         self._waiting.extend(whole)
         self._go_on()
-        if not self._parser.partial or not self._listening:
+        if not self.parser.partial or not self._listening:
             self._daemon.note_whole(self)
         elif whole:
             self._daemon.note_partial_anew(self)
@@ -167,9 +167,9 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         waiting, until = self._waiting, self._daemon.turns.begin(self.id)
         for _ in range(BURST):
             if not waiting:
-                if not self._parser.more or not self._may_go_on():
+                if not self.parser.more or not self._may_go_on():
                     break
-                waiting.extend(self._parser.feed(b"", self._burst()))
+                waiting.extend(self.parser.feed(b"", self._burst()))
                 if not waiting:
                     break
             if not self._may_go_on():
@@ -177,12 +177,12 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
             self._take(waiting.popleft())
             if time.monotonic() > until or self._out_bytes > BURST_BYTES:
                 break
-        if self._parser.error is not None and not (waiting or self._tasks or self._held):
-            self._refuse_bytes(self._parser.error)  # after the answers to what came before
+        if self.parser.error is not None and not (waiting or self._tasks or self._held):
+            self._refuse_bytes(self.parser.error)  # after the answers to what came before
         self._corked = False
         if self._out:
             self._flush()
-        if (waiting or self._parser.more) and self._may_go_on():
+        if (waiting or self.parser.more) and self._may_go_on():
             self._go_on_soon()
         self._choose_whether_to_listen()
 
@@ -201,7 +201,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._go_on()
 
     def _choose_whether_to_listen(self) -> None:
-        parser = self._parser
+        parser = self.parser
         listen = not (self._full or self._waiting or parser.more or parser.error is not None)
         if listen != self._listening and self._state != _CLOSED:
             self._listening = listen
@@ -251,7 +251,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         if self._tasks.pop(task) and not self.pipelining:
             self._busy = False
         self._crowded = False
-        if self._waiting or self._parser.more or self._parser.error is not None:
+        if self._waiting or self.parser.more or self.parser.error is not None:
             self._go_on_soon()
 
     def _refuse_bytes(self, error: wire.WireError) -> None:
@@ -322,10 +322,10 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         if self.pipelining:
             annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max, self.in_turn)
         self._state = _OPEN
-        self._parser.size_bytes_max = size_bytes_max
+        self.parser.size_bytes_max = size_bytes_max
         self._daemon.greeted(self)
         self.send(handshake.encode_welcome(message, payload, annotations))
-        if self._parser.more:
+        if self.parser.more:
             self._go_on_soon()
 
     def _reject(self, message: wire.Message, error: BaseException) -> None:
@@ -395,6 +395,6 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
     def resume_writing(self) -> None:
         """Called by the loop: the client has read on."""
         self._full = False
-        if self._waiting or self._parser.more:
+        if self._waiting or self.parser.more:
             self._go_on_soon()
         self._choose_whether_to_listen()

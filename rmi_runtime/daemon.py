@@ -25,6 +25,7 @@ from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.dispatch import Dispatcher
 from rmi_runtime.failures import Tracebacks
 from rmi_runtime.faults import FaultMeter
+from rmi_runtime.halves import too_many_halves
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.listening import bind
 from rmi_runtime.objects import ObjectTable
@@ -200,6 +201,8 @@ class Daemon:
     def _tidy(self, now: float) -> None:
         self._expire(self._ungreeted, now - self.limits.handshake_s, "no handshake in time")
         self._expire(self._partial, now - self.limits.message_s, "half a message only")
+        for connection in too_many_halves(self._partial, self.limits.halves_size_bytes_max):
+            self._cut_off(connection, "too much of half messages")
         self.dispatcher.sweep()
         self.streams.sweep()
         if not self._rates or now - self._rates[-1][0] >= 1.0:
@@ -212,9 +215,12 @@ class Daemon:
             if at > limit:
                 return
             del since[connection]
-            log.info("connection %d from %s closed: %s", connection.id, connection.peer, why)
-            self.refusals += 1
-            connection.abort()
+            self._cut_off(connection, why)
+
+    def _cut_off(self, connection: ServerConnection, why: str) -> None:
+        log.info("connection %d from %s closed: %s", connection.id, connection.peer, why)
+        self.refusals += 1
+        connection.abort()
 
     # -- connections (called by ServerConnection)
 
@@ -232,12 +238,11 @@ class Daemon:
         sockets cannot lock anybody out.
         """
         if len(self._connections) >= self.limits.connections_max:
-            self.refusals += 1
             if not self._ungreeted:
+                self.refusals += 1
                 return False
             silent = next(iter(self._ungreeted))
-            log.info("connection %d from %s closed: no handshake", silent.id, silent.peer)
-            silent.abort()
+            self._cut_off(silent, "no handshake")
             self.dismiss(silent)
         self._connections.add(connection)
         self._ungreeted[connection] = time.monotonic()
@@ -271,12 +276,8 @@ class Daemon:
 
     def bounds(self, identity: Identity) -> tuple[int, int]:
         """Return the bounds on one message of this caller: bytes, and elements."""
-        limits = self.limits
-        size, elements = limits.message_size_bytes_max, limits.elements_max
-        if self._authenticate is not None and identity.kind == ANONYMOUS.kind:
-            size = min(size, limits.stranger_size_bytes_max)
-            elements = min(elements, limits.stranger_elements_max)
-        return size, elements
+        stranger = self._authenticate is not None and identity.kind == ANONYMOUS.kind
+        return self.limits.of_message(stranger=stranger)
 
     def count_refusal(self) -> None:
         """Count a connection or handshake that was refused."""
@@ -286,9 +287,7 @@ class Daemon:
         self, handshake: object, connection: ServerConnection
     ) -> Identity | Awaitable[Identity]:
         """Return who is calling, or an awaitable of it; raises to refuse."""
-        if self._authenticate is None:
-            return ANONYMOUS
-        return self._authenticate(handshake, connection.peer)
+        return self._authenticate(handshake, connection.peer) if self._authenticate else ANONYMOUS
 
     def greeting(self, handshake: object, connection: ServerConnection) -> object:
         """Return the handshake data of the reply; override it to send something of your own."""

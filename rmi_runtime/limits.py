@@ -46,6 +46,9 @@ class DaemonLimits:
         connection_streams_max: the same for one connection.
         stream_lifetime_s: see :class:`rmi_runtime.streams.StreamTable`; 0 is for ever.
         stream_linger_s: likewise.
+        halves_size_bytes_max: what has come of messages that are not complete, on the connections
+            of all clients and strangers together; above it, whoever has most of it loses those
+            connections that have waited for longest.
         handshake_s: a connection that has not finished its handshake by then is closed.
         message_s: a message whose rest has not come by then closes its connection.
         write_buffer_bytes_max: replies a client has not read; above it, it is not listened to.
@@ -70,12 +73,21 @@ class DaemonLimits:
     connection_streams_max: int = 256
     stream_lifetime_s: float = 0.0
     stream_linger_s: float = 30.0
+    halves_size_bytes_max: int = 256 * 1024 * 1024
     handshake_s: float = 30.0
     message_s: float = 60.0
     write_buffer_bytes_max: int = 1024 * 1024
     unread_bytes_max: int = 256 * 1024 * 1024
     faults_per_s: float = 50.0
     faults_burst: int = 100
+
+    def of_message(self, *, stranger: bool) -> tuple[int, int]:
+        """Return the bounds on one message: bytes, and elements."""
+        size, elements = self.message_size_bytes_max, self.elements_max
+        if stranger:
+            size = min(size, self.stranger_size_bytes_max)
+            elements = min(elements, self.stranger_elements_max)
+        return size, elements
 
     def within_descriptors(self) -> Self:
         """Return these bounds, with connections that the system's limit on open files has room for.

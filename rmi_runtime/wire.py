@@ -147,6 +147,7 @@ class Parser:
 
     Attributes:
         error: what was wrong with the bytes, once something was; nothing is parsed after that.
+        kept: what has come of messages that are not complete, or not cut yet.
         more: True if the last :meth:`feed` stopped at its bound: another one may find messages in
             what is kept.
     """
@@ -155,13 +156,13 @@ class Parser:
         self.size_bytes_max = size_bytes_max
         self.error: WireError | None = None
         self.more = False
-        self._kept = bytearray()
+        self.kept = bytearray()
         self._wanted = HEADER_SIZE
 
     @property
     def partial(self) -> bool:
         """True while the beginning of a message is waiting for its rest."""
-        return bool(self._kept) and not self.more
+        return bool(self.kept) and not self.more
 
     def feed(self, data: bytes, messages_max: int = sys.maxsize) -> list[Message]:
         """Take bytes from the peer.
@@ -181,7 +182,7 @@ class Parser:
             except WireError as error:
                 self.error = error
                 self.more = False
-                self._kept.clear()
+                self.kept.clear()
         return messages
 
     def lone(self, data: bytes) -> Message | None:
@@ -190,7 +191,7 @@ class Parser:
         Returns:
             The message; or None, and then the bytes are still to be fed.
         """
-        if self._kept or self.error is not None or len(data) < HEADER_SIZE:
+        if self.kept or self.error is not None or len(data) < HEADER_SIZE:
             return None
         try:
             whole = self._read(data, 0, len(data))
@@ -202,13 +203,13 @@ class Parser:
         return whole[0]
 
     def _cut(self, data: bytes, messages: list[Message], messages_max: int) -> None:
-        if self._kept:
-            self._kept += data
-            if len(self._kept) < self._wanted:
-                self._check_beginning(self._kept)
+        if self.kept:
+            self.kept += data
+            if len(self.kept) < self._wanted:
+                self._check_beginning(self.kept)
                 return
-            data = bytes(self._kept)
-            self._kept.clear()
+            data = bytes(self.kept)
+            self.kept.clear()
         self._wanted = HEADER_SIZE
         self.more = False
         position, end = 0, len(data)
@@ -222,8 +223,8 @@ class Parser:
             message, position = whole
             messages.append(message)
         if position < end:
-            self._kept += data[position:] if position else data
-            self._check_beginning(self._kept)
+            self.kept += data[position:] if position else data
+            self._check_beginning(self.kept)
 
     def _check_beginning(self, kept: bytearray) -> None:
         """Refuse at the first wrong byte: who speaks HTTP to us shall not be waited for."""

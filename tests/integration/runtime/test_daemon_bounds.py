@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import Pyro5.api
 import Pyro5.errors
 import pytest
 
-from rmi_runtime import Daemon, DaemonLimits, Identity, errors
+from rmi_runtime import Daemon, DaemonLimits, Identity, errors, wire
 from tests.integration.runtime.worker import Worker, address_of, proxy_of
-from tests.raw_client import RawClient
+from tests.raw_client import (
+    CLOSED,
+    ERROR,
+    RESULT,
+    SERPENT,
+    Address,
+    RawClient,
+    dumps,
+    message,
+)
 from tests.support import eventually
 
 
@@ -73,6 +83,35 @@ async def test_one_connection_too_many_is_closed_unless_another_is_silent(worker
                 assert [await one.echo(1), await other.echo(2)] == [1, 2]
         await eventually(lambda: daemon.stats()["connections"] == 0)
         assert daemon.stats()["refusals"] == 2
+
+
+def half_a_call(address: Address, client: int) -> RawClient:
+    """Return a connection of a client, with a message of 100,000 bytes but for the last one."""
+    raw = RawClient(address, 0)
+    connect = dumps(SERPENT, {"handshake": client, "object": "target"})
+    raw.send(message(wire.MSG_CONNECT, connect))
+    assert raw.outcome() == RESULT
+    raw.send(message(wire.MSG_INVOKE, b" " * 100_000)[:-1])
+    return raw
+
+
+async def test_whoever_has_most_of_half_messages_makes_way(worker: Worker) -> None:
+    def identify(client: object, _: object) -> Identity:
+        return Identity("client", int(str(client)))
+
+    limits = DaemonLimits(halves_size_bytes_max=310_000)
+    async with Daemon(authenticate=identify, limits=limits) as daemon:
+        daemon.register(worker, "target")
+        with contextlib.ExitStack() as halves:
+            made = [
+                halves.enter_context(await asyncio.to_thread(half_a_call, address_of(daemon), who))
+                for who in (7, 8, 8, 8, 8)
+            ]
+            for greedy in made[1:3]:
+                assert await asyncio.to_thread(greedy.outcome) == CLOSED
+            for left in (made[0], *made[3:]):
+                left.send(b" ")  # that makes it a whole one, and none that can be read
+                assert await asyncio.to_thread(left.outcome) == ERROR
 
 
 async def test_strangers_may_send_less_than_those_who_are_known() -> None:
