@@ -160,6 +160,7 @@ class Refused(msgspec.Struct, array_like=True, tag=1):
 
 Outcome = Done | Refused
 
+_PLACE = re.compile(r"(?:\[[^\]]*\])*\.?([\w.]*)`")
 _SAME_ACCOUNT = "source and target are the same account; a transfer needs two different ones"
 
 
@@ -284,10 +285,23 @@ def invalid(error: Exception) -> InvalidRequest:
     missing = re.match(r"Object missing required field `(.*?)`", text)
     if missing:
         return InvalidRequest(f"the field {missing[1]!r} is missing", field=missing[1])
-    place = re.search(r"^(.*?) - at `\$(?:\[[^\]]*\])*\.?([\w.]*)`", text)
-    if place and place[2]:
-        return InvalidRequest(f"{place[2]}: {place[1]}", field=place[2])
-    return InvalidRequest(text)
+    what, field = _field_at_fault(text)
+    return InvalidRequest(f"{field}: {what}", field=field) if field else InvalidRequest(text)
+
+
+def _field_at_fault(text: str) -> tuple[str, str]:
+    """Return what is wrong, and the name of the field, empty if there is none.
+
+    They are looked for from the end: what is before them may be the caller's words, and many.
+    """
+    for _ in range(2):  # what we raise ourselves comes with a place of its own before msgspec's
+        text, found, rest = text.rpartition(" - at `$")
+        place = _PLACE.fullmatch(rest) if found else None
+        if place is None:
+            break
+        if place[1]:
+            return text, place[1]
+    return "", ""
 
 
 def outcome_dict(operation: Operation, outcome: Outcome) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -82,6 +83,15 @@ def test_an_unknown_field_is_malformed() -> None:
     with pytest.raises(MalformedRequest) as caught:
         op.parse_operation({**DEPOSIT, "note": "rent"})
     assert caught.value.fields == {"field": "note"}
+
+
+def test_words_like_those_of_an_error_are_read_once() -> None:
+    words = " - at `$[" * 100_000 + "]x"
+    begun = time.process_time()
+    with pytest.raises(InvalidRequest) as caught:
+        op.parse_operation({"type": words})
+    assert time.process_time() - begun < 2  # read from each of them it takes minutes
+    assert caught.value.fields["field"] == "type"
 
 
 def test_source_and_target_must_differ() -> None:
