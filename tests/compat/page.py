@@ -57,6 +57,13 @@ NOT_OFFERED = {
         "50 a second from one address are answered at once, others wait (`faults_per_s`)"
     ),
     "changes of the configuration while a daemon runs": "it is read when the daemon is made",
+    "changes at the name server by anybody (`pyro5-nsc register`, `serve` with `use_ns`)": (
+        "with `rmi nameserver` the [cluster key](operations.md#more-than-one-name-server); "
+        "`pyro5-ns` is as it was"
+    ),
+    "names of any form; look-around and back-references in `list(regex=…)`": (
+        "at `rmi nameserver` 1 to 200 printable characters, and RE2"
+    ),
     "broadcast look-up of the name server": (
         "`NS_HOST` and `NS_PORT`, or several name servers by address"
     ),
