@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import uuid
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -81,10 +82,15 @@ class ObjectTable:
             serializer.register_type_replacement(
                 obj_or_class if is_class else type(obj_or_class), _pyro_obj_to_auto_proxy
             )
-        self._objects[name] = weakref.ref(obj_or_class) if weak else obj_or_class
+        self._objects[name] = known = weakref.ref(obj_or_class) if weak else obj_or_class
         if weak:
-            weakref.finalize(obj_or_class, self.discard, name)
+            weakref.finalize(obj_or_class, self._forget, name, known)
         return name
+
+    def _forget(self, name: str, known: weakref.ref[Any]) -> None:
+        """Forget an object that is gone, unless another one has its id by now."""
+        if self._objects.get(name) is known:
+            del self._objects[name]
 
     def discard(self, obj_or_name: Any) -> None:
         """Forget an object. An unknown id is no error; the daemon's own object stays."""
@@ -113,10 +119,16 @@ class ObjectTable:
     def metadata(self, object_id: str) -> dict[str, set[str]]:
         """Return the exposed ``methods``, ``attrs`` and ``oneway`` methods of an object.
 
+        As stock does, it warns of one that exposes nothing.
+
         Raises:
             DaemonError: no such object.
         """
-        found: dict[str, set[str]] = _get_exposed_members(self._known(object_id))
+        obj = self._known(object_id)
+        found: dict[str, set[str]] = _get_exposed_members(obj)
+        if not (found["methods"] or found["attrs"]):
+            name = (obj if isinstance(obj, type) else type(obj)).__name__
+            warnings.warn(f"{name} exposes nothing: its methods want @expose", stacklevel=2)
         return found
 
     def reset_metadata(self, obj_or_name: Any) -> None:

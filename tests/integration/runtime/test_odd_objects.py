@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -159,3 +160,35 @@ async def test_an_object_that_answers_to_every_name_can_be_called(
         assert await proxy.ping() == "pong"
         with pytest.raises(AttributeError, match="unexposed"):
             await proxy._call("anything")
+
+
+@expose
+class Named:
+    """What is registered under ids that others had before."""
+
+
+async def test_a_weak_object_that_dies_does_not_take_the_id_of_its_successor_along() -> None:
+    async with Daemon() as daemon:
+        first, second = Named(), Named()
+        daemon.register(first, "taken", weak=True)
+        daemon.register(second, "taken", force=True)
+        del first
+        gc.collect()
+        assert daemon.objects.by_id()["taken"] is second
+        second = Named()
+        daemon.register(second, "weak", weak=True)
+        del second
+        gc.collect()
+        assert "weak" not in daemon.objects.by_id()
+
+
+async def test_who_connects_to_an_object_that_exposes_nothing_makes_the_server_warn() -> None:
+    class Forgotten:
+        def method(self) -> None: ...
+
+    async with Daemon() as daemon:
+        for number, forgotten in enumerate((Forgotten, Forgotten())):
+            uri = daemon.register(forgotten, f"forgotten.{number}")
+            with pytest.warns(UserWarning, match="Forgotten exposes nothing"):
+                async with Proxy(uri):
+                    pass
