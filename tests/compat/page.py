@@ -47,8 +47,9 @@ NOT_OFFERED = {
         "`Daemon(host, insecure=True)`, or an overridden `validateHandshake`, and TLS"
     ),
     "messages of a gigabyte": (
-        "64 MB, or `MAX_MESSAGE_SIZE` if it is set; a million values, 16 KB of handshake data; "
-        "`Daemon(limits=…)` sets other bounds"
+        "64 MB, or `MAX_MESSAGE_SIZE` if it is set, and a million values in a request to the "
+        "drop-in; 8 MB and 65,536 values in one to `rmi_runtime.Daemon`; 64 MB in its replies; 16 KB "
+        "of handshake data; `Daemon(limits=…)` sets other bounds"
     ),
     "any number of open item streams": (
         "256 of one connection, 1,024 in all; `Daemon(limits=…)` sets other bounds"
