@@ -145,7 +145,8 @@ class Daemon:
             compress=bool(config.COMPRESSION),
             tracebacks="detailed" if config.DETAILED_TRACEBACK else True,
         )
-        serving.daemon_object = interface(serving)
+        serving.daemon_object = own = interface(serving)
+        own.daemon = self  # for those derived from it
         serving.objects = ObjectTable(serving.daemon_object)
         serving._socket.listen(BACKLOG)  # who comes early waits, as with stock
         self._serving = serving
@@ -153,8 +154,7 @@ class Daemon:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
         self._stopping: asyncio.Event | None = None
-        self._must_close = False
-        self._closed = False
+        self._must_close = self._closed = False
         self._closing = threading.Lock()
         self._loop_ended = threading.Event()
         self._loop_ended.set()
@@ -313,6 +313,10 @@ class Daemon:
 
     def shutdown(self) -> None:
         """End the request loop and close the daemon; from any thread, also from a remote method."""
+        self.close()  # as stock: programs override it
+
+    def close(self) -> None:
+        """Close the sockets; end the request loop, if there is one."""
         self._must_close = True
         if self._loop_ended.is_set():
             self._close_now()
@@ -323,10 +327,6 @@ class Daemon:
                 loop.call_soon_threadsafe(stopping.set)
         if current.get(None) is None and self._loop_thread != threading.get_ident():
             self._loop_ended.wait(SHUTDOWN_S)  # not within a remote call, which ends before it
-
-    def close(self) -> None:
-        """Close the sockets; end the request loop, if there is one."""
-        self.shutdown()
 
     def _close_now(self) -> None:
         with self._closing:

@@ -22,7 +22,10 @@ class DaemonObject:
 
     Attributes:
         notes: what else :meth:`stats` tells, by name; each returns a plain value.
+        daemon: whose it is, if that is one that looks like stock's.
     """
+
+    daemon: Any = None
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon

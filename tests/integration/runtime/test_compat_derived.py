@@ -1,0 +1,60 @@
+"""Classes that programs derive from Pyro5's daemon and from its own object: as with stock."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import Pyro5.api
+import Pyro5.server
+import pytest
+from Pyro5.api import Proxy, expose
+
+from rmi_runtime import compat
+
+BOTH = pytest.mark.parametrize("module", [Pyro5.server, compat], ids=["stock", "ours"])
+
+
+@BOTH
+@pytest.mark.parametrize("ends_with", ["shutdown", "close"])
+def test_what_a_program_does_when_its_daemon_closes_is_done(module: Any, ends_with: str) -> None:
+    done = []
+
+    class Laboratory(module.Daemon):  # type: ignore[misc,name-defined]
+        def shutdown(self) -> None:
+            done.append("shutdown")
+            super().shutdown()
+
+        def close(self) -> None:
+            done.append("close")
+            super().close()
+
+    daemon = Laboratory("127.0.0.1")
+    thread = threading.Thread(target=daemon.requestLoop)
+    thread.start()
+    getattr(daemon, ends_with)()
+    if ends_with == "shutdown":
+        thread.join(10)
+        assert done == ["shutdown", "close"]
+    else:
+        assert done == ["close"]
+        daemon.shutdown()  # a stock daemon's loop goes on until then
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@BOTH
+def test_the_daemons_own_object_knows_its_daemon(module: Any) -> None:
+    class Own(module.DaemonObject):  # type: ignore[misc,name-defined]
+        @expose
+        def known(self) -> list[str]:
+            return sorted(self.daemon.objectsById)
+
+    with module.Daemon("127.0.0.1", interface=Own) as daemon:
+        daemon.register(Own(daemon), "more")
+        thread = threading.Thread(target=daemon.requestLoop)
+        thread.start()
+        with Proxy(daemon.uriFor("Pyro.Daemon")) as proxy:
+            assert proxy.known() == ["Pyro.Daemon", "more"]
+        daemon.shutdown()
+        thread.join(10)
