@@ -36,6 +36,7 @@ NOT_OFFERED = {
     "`SOCK_NODELAY`, `SOCK_REUSE`, `POLLTIMEOUT`, `THREADPOOL_SIZE_MIN`": (
         "nothing: they have no effect; small messages never wait, ports may be used anew at once"
     ),
+    "`Daemon.serveSimple`": "`serve`",
     "an `interface` class derived from `Pyro5.server.DaemonObject`": (
         "`rmi_runtime.compat.DaemonObject`"
     ),
@@ -48,8 +49,8 @@ NOT_OFFERED = {
     ),
     "messages of a gigabyte": (
         "64 MB, or `MAX_MESSAGE_SIZE` if it is set, and a million values in a request to the "
-        "drop-in; 8 MB and 65,536 values in one to `rmi_runtime.Daemon`; 64 MB in its replies; 16 KB "
-        "of handshake data; `Daemon(limits=…)` sets other bounds"
+        "drop-in; 8 MB and 65,536 values in one to `rmi_runtime.Daemon`; 64 MB in its replies; "
+        "16 KB of handshake data; `Daemon(limits=…)` sets other bounds"
     ),
     "any number of open item streams": (
         "256 of one connection, 1,024 in all; `Daemon(limits=…)` sets other bounds"
