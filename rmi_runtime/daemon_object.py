@@ -41,8 +41,9 @@ class DaemonObject:
 
     def info(self) -> str:
         """Return one line that describes the daemon."""
+        nat = self.daemon and self.daemon.natLocationStr
         return (
-            f"{DAEMON_NAME} bound on {self._daemon.location}, NAT None, "
+            f"{DAEMON_NAME} bound on {self._daemon.location}, NAT {nat}, "
             f"{len(self._daemon.objects.ids())} objects registered. Servertype: asyncio"
         )
 

@@ -58,3 +58,15 @@ def test_the_daemons_own_object_knows_its_daemon(module: Any) -> None:
             assert proxy.known() == ["Pyro.Daemon", "more"]
         daemon.shutdown()
         thread.join(10)
+
+
+@BOTH
+@pytest.mark.parametrize("nat", [{}, {"nathost": "nat.example", "natport": 55}])
+def test_the_daemon_tells_its_nat_address(module: Any, nat: dict[str, Any]) -> None:
+    with module.Daemon("127.0.0.1", **nat) as daemon:
+        thread = threading.Thread(target=daemon.requestLoop)
+        thread.start()
+        with Proxy(daemon.uriFor("Pyro.Daemon", nat=False)) as proxy:
+            assert f"NAT {daemon.natLocationStr}," in proxy.info()
+        daemon.shutdown()
+        thread.join(10)
