@@ -32,6 +32,10 @@ NOT_OFFERED = {
         "a decorator on the method; what fails in oneway calls and callbacks is logged"
     ),
     "`config.LOGWIRE`": "any network sniffer",
+    "`PYRO_LOGLEVEL`, `PYRO_LOGFILE`": (
+        "they set up Python's logging as before; what ours says is under `rmi_runtime`, and its "
+        "warnings also appear without them"
+    ),
     "`config.PREFER_IP_VERSION`": 'the address itself: `Daemon("::1")`',
     "`SOCK_NODELAY`, `SOCK_REUSE`, `POLLTIMEOUT`, `THREADPOOL_SIZE_MIN`": (
         "nothing: they have no effect; small messages never wait, ports may be used anew at once"
