@@ -12,6 +12,7 @@ It ends when its standard input does: also when whoever started it was killed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -29,6 +30,7 @@ PACKET_SIZE_BYTES_MAX = 4096
 PACKETS_AT_ONCE_MAX = 64
 ORDER_SIZE_BYTES_MAX = 4096
 ORDERS_FD, ANSWERS_FD = 0, 1
+_LOST = (errno.EAGAIN, errno.EIO)
 
 
 class PacketRelay:
@@ -79,9 +81,13 @@ class PacketRelay:
         now_s = time.monotonic()
         for host, way in self._ways.items():
             for packet in way.due(now_s):
-                # A host without memory for a packet loses it, as it does with a real device.
-                with contextlib.suppress(BlockingIOError):
+                try:
                     os.write(self._devices[host], packet)
+                except OSError as error:
+                    # A host loses a packet that it has no memory for, or whose device is not up
+                    # yet, as it does with a real one.
+                    if error.errno not in _LOST:
+                        raise
 
     def _obey(self) -> bool:
         """Carry out the orders that have come; return whether there may be more."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import signal
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from rmi_runtime.certificates import create_authority, create_certificate
 from tests.support import Clock
 
 
@@ -22,6 +25,15 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a CA and a certificate for ``localhost``, as ``rmi certs`` makes them."""
+    directory = tmp_path_factory.mktemp("certs")
+    create_authority(directory, datetime.now(UTC))
+    create_certificate(directory, ["localhost"], datetime.now(UTC))
+    return directory
 
 
 @pytest.fixture

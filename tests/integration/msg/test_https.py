@@ -10,26 +10,16 @@ import socket
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from rmi_runtime import client_context, server_context
-from rmi_runtime.certificates import create_authority, create_certificate
 from rmi_runtime.http import HttpServer, listen
 from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, head
 from tests.support import eventually
 
 pytestmark = BOTH_EVENT_LOOPS
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certs")
-    create_authority(directory, datetime.now(UTC))
-    create_certificate(directory, ["localhost"], datetime.now(UTC))
-    return directory
 
 
 @pytest.fixture

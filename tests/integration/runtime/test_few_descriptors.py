@@ -7,13 +7,11 @@ import contextlib
 import socket
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from rmi_runtime import Proxy, client_context
-from rmi_runtime.certificates import create_authority, create_certificate
 
 DESCRIPTORS = 256
 CROWD = 300
@@ -33,14 +31,6 @@ async def main():
 
 uvloop.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certs")
-    create_authority(directory, datetime.now(UTC))
-    create_certificate(directory, ["localhost"], datetime.now(UTC))
-    return directory
 
 
 @contextlib.asynccontextmanager

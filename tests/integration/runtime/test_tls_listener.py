@@ -7,14 +7,12 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from Pyro5.server import expose
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, client_context, server_context, tls_listener
-from rmi_runtime.certificates import create_authority, create_certificate
 from rmi_runtime.faults import NEWCOMER_HOLD_S_MAX
 from tests.processes import descriptors
 from tests.support import eventually
@@ -30,14 +28,6 @@ class Echo:
     def echo(self, text: str) -> str:
         """Return *text*."""
         return text
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certs")
-    create_authority(directory, datetime.now(UTC))
-    create_certificate(directory, ["localhost"], datetime.now(UTC))
-    return directory
 
 
 @contextlib.asynccontextmanager

