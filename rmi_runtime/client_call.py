@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -58,15 +59,19 @@ def stream_id(message: wire.Message) -> str:
     return found.decode("ascii", "replace")
 
 
-def raised_there(result: object) -> BaseException:
+def raised_there(result: object, deadline_s: float) -> BaseException:
     """Return what a call raises here for what the server says that it raised there.
 
     Args:
         result: what came; not always an exception.
+        deadline_s: of the call, by the monotonic clock. A server gives work up at the deadline that
+            travelled with the call; that is no other error if its word of it comes first.
 
     Returns:
         The exception; :class:`CarriedStop` for a ``StopIteration``, which futures refuse.
     """
+    if isinstance(result, errors.Interrupted) and time.monotonic() >= deadline_s:
+        return errors.CallTimeout("the call's deadline passed, and the server gave the work up")
     if isinstance(result, StopIteration):
         return CarriedStop(*result.args)
     if isinstance(result, BaseException):

@@ -368,7 +368,7 @@ class ClientConnection(asyncio.Protocol):
         if waiting is None:
             self._take_late(message, self._abandoned.pop(message.seq, None))
             return
-        future, _, answer, late = waiting
+        future, deadline_s, answer, late = waiting
         if future.done():  # the caller was cancelled
             self._take_late(message, late)
             return
@@ -385,7 +385,7 @@ class ClientConnection(asyncio.Protocol):
         if not message.flags & wire.FLAG_EXCEPTION:
             future.set_result(result)
         else:
-            future.set_exception(client_call.raised_there(result))
+            future.set_exception(client_call.raised_there(result, deadline_s))
             if not self.pipelining and isinstance(result, client_call.LAST_WORDS):
                 self._abort()
 
