@@ -256,6 +256,13 @@ ATTACKS = [
     Attack("minus signs", _greeted(raw_call(b"(" + b"-" * 50_000 + b"1,)")), ERROR),
     Attack("f-strings", _greeted(raw_call(b"(f'{a}" + b"{b}" * 20_000 + b"',)")), ERROR),
     Attack("a list of a million", _greeted(raw_call(b"([" + b"1," * 1_000_000 + b"],)")), ERROR),
+    Attack("blanks after a call in serpent", _greeted(raw_call(b"(1," + b" " * 500_000)), ERROR),
+    Attack("a handshake of blanks", _ungreeted(
+        message(wire.MSG_CONNECT, b"1," + b" " * 16_000)
+    ), CLOSED),
+    Attack("keys that collide in a handshake", _ungreeted(
+        message(wire.MSG_CONNECT, _colliding(1_000), MSGPACK)
+    ), CLOSED),
     Attack("keys that collide in serpent", _greeted(
         raw_call(b"({" + b",".join(b"%d:0" % (_modulus * i) for i in range(1, 20_000)) + b"},)")
     ), ERROR),
