@@ -44,7 +44,7 @@ class ClientConnection(asyncio.Protocol):
         resting: calls are made while no loop runs.
 
     Attributes:
-        closed: True as soon as the connection is of no more use.
+        closed: True as soon as the connection is of no more use; ``ended`` is done at its end.
         pipelining: the server answers out of order, and heeds deadlines.
         loop: where it lives.
         home: the loop that runs when calls are made; None if it rests then.
@@ -59,8 +59,7 @@ class ClientConnection(asyncio.Protocol):
         compress: bool = False,
         resting: bool = False,
     ) -> None:
-        self.closed = False
-        self.pipelining = False
+        self.closed = self.pipelining = False
         self.loop = asyncio.get_running_loop()
         self.home = None if resting else self.loop
         self._pid = os.getpid()
@@ -70,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._request_size_bytes_max = REQUEST_SIZE_BYTES_MAX
         self._parser = wire.Parser(REPLY_SIZE_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
+        self.ended: asyncio.Future[None] = self.loop.create_future()
         self._greeting: asyncio.Future[wire.Message] = self.loop.create_future()
         self._usual_timeout_s, self._usual_patience = -1.0, 0  # the latter is sent for the former
         self._seq = 0
@@ -78,8 +78,7 @@ class ClientConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._out: list[bytes] = []
-        self._flush_scheduled = False
-        self._paused = False
+        self._flush_scheduled = self._paused = False
         self._closing: asyncio.Task[None] | None = None
 
     # -- life-cycle
@@ -170,6 +169,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended."""
         self.closed = True
+        self.ended.set_result(None)
         self._fail_all(f"the connection broke before the reply came ({exc or 'closed by peer'})")
 
     def eof_received(self) -> bool:

@@ -22,7 +22,7 @@ from rmi_runtime.listening import PORT_MAX
 from rmi_runtime.proxy_names import direct_uri
 from rmi_runtime.proxy_results import Batch, Member, RemoteStream
 from rmi_runtime.proxy_state import ProxyState
-from rmi_runtime.tls import connect_options
+from rmi_runtime.tls import SHUTDOWN_S, connect_options
 
 
 class Proxy(ProxyState):
@@ -283,7 +283,10 @@ class Proxy(ProxyState):
         self._connection = None
         if connected and connection is not None:
             connection.close()
-            await asyncio.sleep(0)
+            if self._ssl is None or connection.inherited:
+                await asyncio.sleep(0)
+            else:  # both sides say goodbye; a loop that ends before that leaves the socket open
+                await asyncio.wait((connection.ended,), timeout=2 * SHUTDOWN_S)
 
     def __del__(self) -> None:
         if not self._connected:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from Pyro5.server import expose
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, client_context, server_context, tls_listener
@@ -192,3 +195,24 @@ async def test_without_descriptors_it_pauses_and_goes_on(
     monkeypatch.setattr(listener, "_sock", Exhausted(listener._sock))
     assert await call(daemon, certs) == "here"
     assert "Too many open files" in caplog.text
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+async def test_a_loop_that_ends_after_a_proxy_was_closed_leaves_no_socket_behind(
+    certs: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def one_call(uri: str) -> None:
+        async with Proxy(uri, ssl=client_context(certs / "ca.crt")) as proxy:
+            assert await proxy.echo("x") == "x"
+
+    def run(uri: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ResourceWarning)
+            for _ in range(10):
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    runner.run(one_call(uri))
+            gc.collect()
+        return [str(one.message) for one in told]
+
+    async with serving(certs) as daemon:
+        assert await asyncio.to_thread(run, f"PYRO:echo@{daemon.location}") == []
