@@ -14,8 +14,8 @@ What depends on the state of the accounts (insufficient funds, unknown account, 
 balance limit) is an outcome, stored under its request id. What depends on the caller's rights is
 refused and not stored: the same request may be allowed later. Roles: a ``teller`` acts on any
 account; a ``customer`` debits and reads the accounts it owns (and may transfer to any); an
-``admin`` opens accounts and reads any, and moves no money, so that nobody can both open an account
-and fill it.
+``admin`` opens accounts, with cash on them if it says so, and reads any; it moves no money that is
+there already.
 """
 
 from __future__ import annotations
