@@ -39,7 +39,8 @@ class ServiceProcess:
 
     Attributes:
         pid: process id, None until the zygote has told it.
-        ready: what the service said when it was ready; cancelled if it ends before.
+        ready: what the service said when it was ready, once its pid is known too; cancelled if it
+            ends before.
         not_started: what prevented it from being started, unless its output says it.
         exited: its exit status; negative: the number of the signal that ended it.
     """
@@ -55,6 +56,7 @@ class ServiceProcess:
         self._spawn_id = spawn_id
         self._ready_fd = ready_fd
         self._said = b""
+        self._ready_note: dict[str, Any] | None = None
         self._pipe_open = True
         os.set_blocking(ready_fd, False)
         loop.add_reader(ready_fd, self._on_pipe)
@@ -74,13 +76,24 @@ class ServiceProcess:
             return
         self._said = (self._said + data)[:READY_SIZE_BYTES_MAX]
         line, newline, _ = self._said.partition(b"\n")
-        if not newline or self.ready.done():
+        if not newline or self._ready_note is not None:
             return
         said = json.loads(line)
         if "failed" in said:
             self.not_started = str(said["failed"])
         else:
-            self.ready.set_result(said)
+            self._ready_note = said
+            self._settle_ready()
+
+    def spawned(self, pid: int) -> None:
+        """Take note of the process id. The service may have been quicker than this news of it."""
+        self.pid = pid
+        self._settle_ready()
+
+    def _settle_ready(self) -> None:
+        known = self.pid is not None or self._zygote.lost.is_set()
+        if known and self._ready_note is not None and not self.ready.done():
+            self.ready.set_result(self._ready_note)
 
     def _close_pipe(self) -> None:
         if self._pipe_open:
@@ -100,6 +113,7 @@ class ServiceProcess:
 
     def zygote_lost(self) -> None:
         """From now on the end of the pipe alone tells the end of the process."""
+        self._settle_ready()
         if not self._pipe_open:
             self.end(UNKNOWN_STATUS)
 
@@ -262,7 +276,7 @@ class ZygoteProcess:
             notice = json.loads(line)
             process = self._services[notice["id"]]
             if notice["event"] == "spawned":
-                process.pid = notice["pid"]
+                process.spawned(notice["pid"])
             else:
                 process.end(notice["status"])
                 del self._services[notice["id"]]
