@@ -16,7 +16,7 @@ import pytest_asyncio
 from rmi_bank import run_business, run_data, run_nameserver
 from rmi_msg import message_id, run_facade, run_gateway, run_logger, run_messages
 from rmi_runtime import NameServers, Proxy, Settings, errors, load_or_create_cluster_key
-from tests.integration.runtime.names import free_location
+from tests.ports import free_ports
 from tests.support import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,10 +26,11 @@ class System:
     """All services in this process' event loop, each stopped by its own event."""
 
     def __init__(self, data_dir: Path) -> None:
+        first = free_ports(2)
         self.settings = Settings(
             data_dir=data_dir,
-            ns=(free_location(),),
-            http=free_location(),
+            ns=(f"127.0.0.1:{first}",),
+            http=f"127.0.0.1:{first + 1}",
             demo=True,
             call_timeout_s=3.0,
             stop_wait_s=3.0,

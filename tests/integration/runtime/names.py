@@ -14,6 +14,7 @@ from rmi_runtime.credentials import ServiceAuthenticator
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.nameserver import OWN_TAGS, NameServer
 from rmi_runtime.namestore import NameKeeper
+from tests.ports import free_ports
 
 KEY = "5e" * 32
 SERVICE_HANDSHAKE = {"cluster_key": KEY}
@@ -114,10 +115,7 @@ async def serving(name: str, port: int = 0) -> AsyncIterator[tuple[Echo, str]]:
 
 def free_location() -> str:
     """Return a location where nobody listens."""
-    daemon = Daemon("127.0.0.1", 0)
-    location = daemon.location
-    daemon._socket.close()
-    return location
+    return f"127.0.0.1:{free_ports()}"
 
 
 def port_of(location: str) -> int:
