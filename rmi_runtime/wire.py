@@ -43,6 +43,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
 from Pyro5.errors import ProtocolError
@@ -395,6 +396,5 @@ def grant(message_size_bytes_max: int, in_turn: bool = False) -> bytes:
 def patience(remaining_s: float) -> int:
     """Return the header field for a caller who waits *remaining_s* more seconds."""
     hundredths = remaining_s * PATIENCE_PER_S
-    if hundredths < 1:
-        return 1
-    return int(hundredths) if hundredths < 0x10000 else 0  # the latter for infinity as well
+    # Not less than that: no server gives up before its caller does. 0 for infinity as well.
+    return max(1, ceil(hundredths)) if hundredths <= 0xFFFF else 0
