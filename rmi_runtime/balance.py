@@ -22,6 +22,12 @@ Policy = Literal["random", "less_busy"]
 
 ENDPOINTS_MAX = 1024
 
+SILENT_S = 1.0
+"""How long an endpoint that has calls under way may answer none of them, before it is asked whether
+it is still there."""
+
+_DOUBLINGS_MAX = 5  # of that time, for one that is found silent again and again
+
 
 class Endpoint:
     """One service, as a balancer sees it.
@@ -30,12 +36,15 @@ class Endpoint:
         name: its Pyro name.
         uri: where it is.
         inflight: calls under way; the caller counts them.
+        unrepeatable: how many of those must not be made twice.
+        busy_since: when the first of them was begun, by the caller's clock, which notes it.
         listed: whether the name server knew it when last asked.
         draining: whether it takes nothing new.
         failures: failures in a row.
         aside: whether it gets no calls until it has been probed.
         aside_until: when it may be probed, by the balancer's clock.
-        probing: whether somebody probes it.
+        probing: whether somebody probes it, or listens to it.
+        heard_at: when it was last found to be there although it answered no calls.
         gone: whether the balancer has forgotten it.
         answered_at: when a call was last answered, by the caller's clock; the caller notes it.
     """
@@ -44,14 +53,17 @@ class Endpoint:
         "answered_at",
         "aside",
         "aside_until",
+        "busy_since",
         "draining",
         "failures",
         "gone",
+        "heard_at",
         "inflight",
         "listed",
         "name",
         "probing",
         "unlisted_since",
+        "unrepeatable",
         "uri",
     )
 
@@ -62,12 +74,15 @@ class Endpoint:
         self.listed = True
         self.unlisted_since = math.inf
         self.inflight = 0
+        self.unrepeatable = 0
+        self.busy_since = -math.inf
         self.failures = 0
         self.aside = False
         self.aside_until = 0.0
         self.probing = False
         self.gone = False
         self.answered_at = -math.inf
+        self.heard_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name} {self.uri} inflight={self.inflight} aside={self.aside}>"
@@ -85,6 +100,7 @@ class Balancer:
         backoff_s_max: the most it is set aside after many.
         forget_s: how long an endpoint is kept that the name server does not list any more, while
             it lists others.
+        silent_s: after how long without an answer :meth:`silent` tells an endpoint.
     """
 
     def __init__(
@@ -96,6 +112,7 @@ class Balancer:
         backoff_s_min: float = 0.1,
         backoff_s_max: float = 2.0,
         forget_s: float = 30.0,
+        silent_s: float = SILENT_S,
     ) -> None:
         if policy not in ("random", "less_busy"):
             raise ValueError(f"policy is 'random' or 'less_busy', not {policy!r}")
@@ -105,6 +122,7 @@ class Balancer:
         self._backoff_s_min = backoff_s_min
         self._backoff_s_max = backoff_s_max
         self._forget_s = forget_s
+        self._silent_s = silent_s
         self._endpoints: dict[str, Endpoint] = {}
         self._ready: list[Endpoint] = []
 
@@ -239,6 +257,30 @@ class Balancer:
             return self.failed(endpoint)
         self._bring_back(endpoint)
         return False
+
+    def silent(self) -> list[Endpoint]:
+        """Return the endpoints to be listened to: each must be reported by :meth:`listened`.
+
+        They have calls under way and have answered none for too long; and there are others that
+        could take the calls. Who failed before is given more time: it may be slow.
+        """
+        if len(self._ready) < 2:
+            return []
+        now = self._clock()
+        silent = []
+        for endpoint in self._ready:
+            since = max(endpoint.busy_since, endpoint.answered_at, endpoint.heard_at)
+            patience_s = self._silent_s * 2.0 ** min(endpoint.failures, _DOUBLINGS_MAX)
+            if endpoint.inflight and not endpoint.probing and now - since >= patience_s:
+                endpoint.probing = True
+                silent.append(endpoint)
+        return silent
+
+    def listened(self, endpoint: Endpoint, answered: bool) -> None:
+        """Note whether a silent endpoint is there. One that is not is to be set aside."""
+        endpoint.probing = False
+        if answered:
+            endpoint.heard_at = self._clock()
 
     def _waiting_aside(self) -> list[Endpoint]:
         return [e for e in self._endpoints.values() if e.aside and not e.probing]

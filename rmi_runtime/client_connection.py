@@ -218,8 +218,7 @@ class ClientConnection(asyncio.Protocol):
             annotations: sent along.
             correlation_id: 16 bytes, or None.
             answer: takes the annotations of the reply.
-            late: takes the result if it comes when nobody waits any more (the deadline has passed,
-                or the future was cancelled) and the connection still stands; no exceptions.
+            late: takes a result that nobody waits for any more, while the connection stands.
 
         Returns:
             A future of the result; of None, done at once, for a oneway call.
@@ -329,7 +328,7 @@ class ClientConnection(asyncio.Protocol):
         if self._in_turn and None in self._abandoned.values():
             self._on_stuck(self)
         if len(self._abandoned) > ABANDONED_MAX:
-            self._abort()  # a peer that never answers: a new connection is better
+            self.abort()  # a peer that never answers: a new connection is better
         elif earliest < float("inf"):
             self._arm(max(earliest, now + TIMER_STEP_S))
 
@@ -356,9 +355,10 @@ class ClientConnection(asyncio.Protocol):
             log.warning("%s", why)
         else:  # whoever connects is told instead
             self._fail_all(f"{why}; is it a Pyro daemon?")
-        self._abort()
+        self.abort()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End the connection at once: calls in flight fail with ``ConnectionLost``."""
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
@@ -387,7 +387,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             future.set_exception(client_call.raised_there(result, deadline_s))
             if not self.pipelining and isinstance(result, client_call.LAST_WORDS):
-                self._abort()
+                self.abort()
 
     def _load(self, message: wire.Message) -> Any:
         serializer = self._serializer

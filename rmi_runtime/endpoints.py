@@ -14,19 +14,15 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
-from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import DaemonError, PyroError
 
 from rmi_runtime import errors
-from rmi_runtime.balance import Balancer, Endpoint, Policy
+from rmi_runtime.balance import SILENT_S, Balancer, Endpoint, Policy
 from rmi_runtime.client_call import Late
-from rmi_runtime.proxy import Proxy
+from rmi_runtime.endpoint_proxies import EndpointProxies, Unreached
 from rmi_runtime.registry import NameServers
 
 log = logging.getLogger(__name__)
-
-CONNECT_S = 1.0
-"""How long connecting to one endpoint, or probing it, may take before the next one is tried."""
 
 HURRY_S = 0.1
 """Pause between two looks at the name server while something is amiss."""
@@ -38,10 +34,6 @@ LOOK_GAP_S = 0.02
 """Least time between two looks at the name server."""
 
 _SERVICE_REFUSALS = (errors.Unavailable, errors.Draining, errors.Overloaded)
-
-
-class _Unreached(errors.Unavailable):
-    """Nobody, or somebody else, is at an endpoint's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +73,8 @@ class Endpoints:
         serializer: of the calls.
         ssl: client context for TLS; None takes that of *name_servers*, if they have one.
         waiting_max: most calls that wait for an endpoint at once; one more is ``Overloaded``.
+        silent_s: a service that has answered no call for so long, while some were under way, is
+            asked whether it is still there, unless it is the only one.
     """
 
     def __init__(
@@ -96,18 +90,23 @@ class Endpoints:
         serializer: str = "msgpack",
         ssl: tls.SSLContext | None = None,
         waiting_max: int = 16384,
+        silent_s: float = SILENT_S,
     ) -> None:
         self.prefix = prefix
         self._name_servers = name_servers
-        self._handshake = handshake
         self._refresh_s = refresh_s
         self._timeout_s = timeout_s
-        self._serializer = serializer
-        self._ssl = ssl or name_servers.ssl
         self._waiting_max = waiting_max
+        self._silent_s = silent_s
         # Balancing needs no secrets: the default source is fast and seeded by the system.
-        self._balancer = Balancer(policy, clock=time.monotonic, rng=rng or Random())  # noqa: S311
-        self._proxies: dict[Endpoint, Proxy] = {}
+        rng = rng or Random()  # noqa: S311
+        self._balancer = Balancer(policy, clock=time.monotonic, rng=rng, silent_s=silent_s)
+        self._proxies = EndpointProxies(
+            handshake=handshake,
+            timeout_s=timeout_s,
+            serializer=serializer,
+            ssl=ssl or name_servers.ssl,
+        )
         self._waiting: set[asyncio.Future[None]] = set()
         self._look_now = asyncio.Event()
         self._probe_now = asyncio.Event()
@@ -134,9 +133,7 @@ class Endpoints:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        proxies, self._proxies = self._proxies, {}
-        for proxy in proxies.values():
-            await proxy._close()
+        await self._proxies.aclose()
 
     def view(self) -> list[EndpointView]:
         """Return the endpoints as they are now, by name."""
@@ -209,7 +206,7 @@ class Endpoints:
                 raise self._given_up(last)
             try_s = left_s / 2 if repeatable and balancer.ready > 1 else left_s
             try:
-                return await self._call_at(endpoint, method, args, kwargs, try_s, late)
+                return await self._call_at(endpoint, method, args, kwargs, try_s, late, repeatable)
             except (errors.RmiError, DaemonError) as error:
                 if not self._may_go_on(endpoint, error, began, repeatable):
                     raise
@@ -227,12 +224,16 @@ class Endpoints:
         kwargs: Mapping[str, Any],
         timeout_s: float,
         late: Late | None,
+        repeatable: bool,
     ) -> Any:
+        if not endpoint.inflight:
+            endpoint.busy_since = time.monotonic()
         endpoint.inflight += 1
+        endpoint.unrepeatable += not repeatable
         try:
-            proxy = self._proxies.get(endpoint)
-            if proxy is None or not proxy._connected:
-                proxy = await self._connect(endpoint, timeout_s)
+            proxy = self._proxies.connected(endpoint)
+            if proxy is None:
+                proxy = await self._proxies.connect(endpoint, timeout_s)
             result = await proxy._call(method, args, kwargs, timeout_s=timeout_s, late=late)
             endpoint.answered_at = time.monotonic()
             if endpoint.failures:
@@ -241,33 +242,15 @@ class Endpoints:
             return result
         finally:
             endpoint.inflight -= 1
+            endpoint.unrepeatable -= not repeatable
             if endpoint.gone:
                 self._hang_up(endpoint)
-
-    async def _connect(self, endpoint: Endpoint, timeout_s: float) -> Proxy:
-        if self._closed:
-            raise errors.Unavailable(f"the endpoints of {self.prefix!r} are closed")
-        proxy = self._proxies.get(endpoint)
-        if proxy is None:
-            proxy = self._proxies[endpoint] = Proxy(
-                endpoint.uri,
-                handshake=self._handshake,
-                timeout_s=self._timeout_s,
-                serializer=self._serializer,
-                ssl=self._ssl,
-            )
-        try:
-            await proxy._bind(min(timeout_s, CONNECT_S))
-        except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
-            # NotFound: another service has the address now.
-            raise _Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
-        return proxy
 
     def _may_go_on(
         self, endpoint: Endpoint, error: Exception, began: float, repeatable: bool
     ) -> bool:
         """Note a failed try; return whether the call may be tried again."""
-        if isinstance(error, (_Unreached, DaemonError)):
+        if isinstance(error, (Unreached, DaemonError)):
             self._set_aside(endpoint, reachable=False)
             return True
         if isinstance(error, _SERVICE_REFUSALS):
@@ -332,8 +315,8 @@ class Endpoints:
 
     def _hang_up(self, endpoint: Endpoint) -> None:
         """Close the connection to an endpoint that is forgotten, once its calls have ended."""
-        if not endpoint.inflight and (proxy := self._proxies.pop(endpoint, None)):
-            self._spawn(proxy._close())
+        if not endpoint.inflight and (closing := self._proxies.forget(endpoint)):
+            self._spawn(closing)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -367,28 +350,44 @@ class Endpoints:
             self._probe_now.clear()
             for endpoint in self._balancer.due():
                 self._spawn(self._probe(endpoint))
-            next_due = self._balancer.next_due()
-            pause_s = next_due - time.monotonic() if math.isfinite(next_due) else None
+            for endpoint in self._balancer.silent():
+                self._spawn(self._listen(endpoint))
+            next_due_s = self._balancer.next_due() - time.monotonic()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(min(next_due_s, self._silent_s / 2)):
                     await self._probe_now.wait()
 
     async def _probe(self, endpoint: Endpoint) -> None:
         answered = False
         try:
-            proxy = await self._connect(endpoint, CONNECT_S)
-            await proxy._call("ping", object_id=DAEMON_NAME, timeout_s=CONNECT_S)
+            await self._proxies.ping(endpoint)
             answered = True
         except (errors.RmiError, PyroError) as error:
             log.debug("%r does not answer: %s", endpoint, error)
             # "Not now" is an answer too.
-            answered = isinstance(error, _SERVICE_REFUSALS) and not isinstance(error, _Unreached)
+            answered = isinstance(error, _SERVICE_REFUSALS) and not isinstance(error, Unreached)
         finally:
             self._balancer.probed(endpoint, answered)
         if endpoint.gone:
             self._hang_up(endpoint)
         self._probe_now.set()
         self._wake()
+
+    async def _listen(self, endpoint: Endpoint) -> None:
+        """Find out whether a service is slow or stands still; leave it in the latter case."""
+        asked_at = time.monotonic()
+        answered = True
+        try:
+            answered = await self._proxies.is_heard(endpoint)
+        finally:
+            answered = answered or endpoint.answered_at > asked_at
+            self._balancer.listened(endpoint, answered)
+        if answered:
+            return
+        log.warning("%s at %s stands still: calls go elsewhere", endpoint.name, endpoint.uri)
+        self._set_aside(endpoint, reachable=False)
+        if not endpoint.unrepeatable:
+            self._proxies.cut(endpoint)  # its calls are made again, elsewhere
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -131,7 +131,7 @@ async def test_changes_of_a_batch_get_ids_and_an_error_tells_them() -> None:
 async def test_a_name_server_is_not_shown_the_token() -> None:
     client = BankClient(token="secret")
     assert client._name_servers._handshake == "hello"
-    assert client._business._handshake == {"token": "secret"}
+    assert client._business._proxies._handshake == {"token": "secret"}
 
 
 @pytest.mark.parametrize("operations", ["x", b"x", 5, {"type": "balance"}, ["x"], [None]])

@@ -89,6 +89,57 @@ def test_random_pays_no_heed_to_load(clock: Clock) -> None:
     assert picks(balancer)["a"] > 100
 
 
+def busy(balancer: Balancer, name: str, clock: Clock) -> Endpoint:
+    endpoint = one(balancer, name)
+    endpoint.inflight, endpoint.busy_since = 1, clock.now_s
+    return endpoint
+
+
+def test_an_endpoint_that_owes_answers_for_too_long_is_told_once(clock: Clock) -> None:
+    balancer = new(clock)
+    balancer.update(listing("a", "b"))
+    a = busy(balancer, "a", clock)
+    clock.now_s += 0.9
+    assert balancer.silent() == []
+    a.answered_at = clock.now_s  # one of its calls
+    clock.now_s += 0.9
+    assert balancer.silent() == []
+    clock.now_s += 0.1
+    assert balancer.silent() == [a]
+    assert balancer.silent() == []  # it is being listened to
+    balancer.listened(a, True)
+    assert balancer.silent() == []
+    clock.now_s += 1.0
+    assert balancer.silent() == [a]
+
+
+def test_an_endpoint_found_silent_again_is_given_twice_the_time(clock: Clock) -> None:
+    balancer = new(clock)
+    balancer.update(listing("a", "b"))
+    a = busy(balancer, "a", clock)
+    for patience_s in (1.0, 2.0, 4.0):
+        a.busy_since = clock.now_s
+        clock.now_s += patience_s - 0.1
+        assert balancer.silent() == []
+        clock.now_s += 0.1
+        assert balancer.silent() == [a]
+        balancer.listened(a, False)
+        balancer.failed(a)
+        assert balancer.silent() == []  # set aside, so nobody waits for it
+        clock.now_s = balancer.next_due()
+        balancer.probed(balancer.due()[0], True)
+
+
+def test_nobody_is_silent_who_has_nothing_to_answer_or_nobody_beside(clock: Clock) -> None:
+    balancer = new(clock)
+    balancer.update(listing("a"))
+    busy(balancer, "a", clock)
+    clock.now_s += 5.0
+    assert balancer.silent() == []
+    balancer.update(listing("a", "b"))
+    assert balancer.silent() == [one(balancer, "a")]
+
+
 def test_those_tried_are_not_picked(clock: Clock) -> None:
     balancer = new(clock)
     balancer.update(listing("a", "b"))
