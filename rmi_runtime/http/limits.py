@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
+
+from rmi_runtime.limits import CONNECTIONS_SHARE, descriptors_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,10 @@ class HttpLimits:
         headers_max: number of headers; above it, 431.
         body_size_bytes_max: one body; above it, 413, before it is read if its length is announced.
         bodies_size_bytes_max: all bodies that are being received; above it, 503.
-        connections_max: open connections; one more is answered 503 and closed.
+        connections_max: open connections; for one more, those are closed that have asked nothing
+            for longest, if that is ``silent_s_min`` or more; else it is answered 503 and closed.
+            Never more than five eighths of the descriptors that the process may have.
+        silent_s_min: see there.
         pipelined_max: requests of one connection read ahead of their turn. With one waiting the
             socket is not read any more; what one read brought beyond the bound is not answered,
             and the connection closes after the last answer.
@@ -35,11 +41,25 @@ class HttpLimits:
     bodies_size_bytes_max: int = 128 * 1024 * 1024
     unread_size_bytes_max: int = 128 * 1024 * 1024
     connections_max: int = 10_000
+    silent_s_min: float = 1.0
     pipelined_max: int = 128
     head_wait_s: float = 10.0
     body_wait_s: float = 30.0
     idle_wait_s: float = 75.0
     write_wait_s: float = 30.0
+
+    @property
+    def refusals_max(self) -> int:
+        """Connections beyond ``connections_max`` that are told so; more are cut off without."""
+        return max(1, self.connections_max // 8)
+
+    def within_descriptors(self) -> Self:
+        """Return these bounds, with connections that the system's limit on open files has room for.
+
+        Out of descriptors, a server hears of no new connection, and reaches nobody itself.
+        """
+        room = max(1, descriptors_max() * CONNECTIONS_SHARE)
+        return replace(self, connections_max=int(room)) if room < self.connections_max else self
 
     @property
     def sweep_every_s(self) -> float:

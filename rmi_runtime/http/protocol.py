@@ -17,20 +17,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
+from rmi_runtime.http import heads
 from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
 from rmi_runtime.http.flow import LINGER_S, FlowProtocol
-from rmi_runtime.http.heads import (
-    HeadersByName,
-    announced_bytes,
-    body_too_large,
-    busy,
-    head_problem,
-    head_without_offer,
-    incomplete_head_problem,
-    slow,
-)
+from rmi_runtime.http.heads import HeadersByName
 from rmi_runtime.http.methods import UnknownMethod, unparsed
 from rmi_runtime.http.problems import HttpProblem
 from rmi_runtime.http.scopes import asgi_scope, request_path
@@ -87,14 +79,13 @@ class HttpProtocol(FlowProtocol):
         """Begin; refuse if there are too many connections."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without its name
         self.since_s = self.clock()
-        self.server.connections.add(self)
-        count = len(self.server.connections)
+        excess = self.server.count_in(self)
         if self.server.draining:
             self.transport.close()
-        elif count > 2 * self._limits.connections_max:
+        elif excess > self._limits.refusals_max:
             self.transport.abort()  # even the polite answers below have a bound
-        elif count > self._limits.connections_max:
-            self.refuse(busy("too many connections are open"))
+        elif excess > 0:
+            self.refuse(heads.busy("too many connections are open"))
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -116,7 +107,7 @@ class HttpProtocol(FlowProtocol):
 
     def eof_received(self) -> bool:
         """The client will send no more: finish what is under way, drop what is incomplete."""
-        if (self._current is None and not self._waiting) or self.lingering:
+        if self.idle or self.lingering:
             return False
         self._deaf = self.closing = True
         return self.transport.can_write_eof()  # over TLS there is no answer any more
@@ -164,7 +155,7 @@ class HttpProtocol(FlowProtocol):
             self.closing = True  # nothing can follow
         size_bytes, headers = self._message_bytes + self._fed_bytes, self._headers
         by_name = self._by_name = dict(headers)
-        problem = head_problem(
+        problem = heads.head_problem(
             self._version, self._target, headers, by_name, size_bytes, self._limits
         ) or self._expect_body(by_name)
         if problem is not None:
@@ -183,7 +174,7 @@ class HttpProtocol(FlowProtocol):
                 self._body = bytearray(self._body)
             self._body += part
         if len(self._body) > self._limits.body_size_bytes_max:
-            self._refusal = body_too_large(self._limits)
+            self._refusal = heads.body_too_large(self._limits)
             raise _StopParsing
 
     def on_message_complete(self) -> None:
@@ -254,6 +245,11 @@ class HttpProtocol(FlowProtocol):
         return not self._waiting
 
     @property
+    def idle(self) -> bool:
+        """Whether no request is complete and not yet answered."""
+        return self._current is None and not self._waiting
+
+    @property
     def ends_here(self) -> bool:
         """Whether nothing follows the answer under way."""
         return self.closing and not self._waiting and self._refusal is None
@@ -272,10 +268,10 @@ class HttpProtocol(FlowProtocol):
             return  # the application sets itself a time
         elif self._phase == _BODY:
             if waited_s > limits.body_wait_s:
-                self.refuse(slow("body", limits.body_wait_s))
+                self.refuse(heads.slow("body", limits.body_wait_s))
         elif self._phase == _HEAD or self._first:
             if waited_s > limits.head_wait_s:
-                self.refuse(slow("headers", limits.head_wait_s))
+                self.refuse(heads.slow("headers", limits.head_wait_s))
         elif waited_s > limits.idle_wait_s:
             self.transport.close()
 
@@ -315,7 +311,7 @@ class HttpProtocol(FlowProtocol):
                 return []
             method = self._parser.get_method()
             self._parser = self._new_parser()  # the old one might have seen the connection's end
-            head = head_without_offer(method, self._target, self._version, self._headers)
+            head = heads.head_without_offer(method, self._target, self._version, self._headers)
             return [head, memoryview(data)[error.args[0] :]]
         if isinstance(error, httptools.HttpParserInvalidMethodError):
             line_max = self._limits.target_size_bytes_max
@@ -329,9 +325,9 @@ class HttpProtocol(FlowProtocol):
         """Refuse a body for which there is no room; encourage a client that asks first."""
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
             return None
-        server, length_bytes = self.server, announced_bytes(headers)
+        server, length_bytes = self.server, heads.announced_bytes(headers)
         if server.bodies_size_bytes + length_bytes > self._limits.bodies_size_bytes_max:
-            return busy(_BODIES)
+            return heads.busy(_BODIES)
         if (
             b"expect" in headers
             and self._version == "1.1"  # HTTP/1.0 has no such expectation
@@ -347,13 +343,13 @@ class HttpProtocol(FlowProtocol):
         self._message_bytes += self._fed_bytes
         limits = self._limits
         if self._phase == _HEAD:
-            problem = incomplete_head_problem(self._target, self._message_bytes, limits)
+            problem = heads.incomplete_head_problem(self._target, self._message_bytes, limits)
             if problem is not None:
                 self.refuse(problem)
         elif self._message_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
-            self.refuse(body_too_large(limits))  # mostly framing of chunks, or trailers
+            self.refuse(heads.body_too_large(limits))  # mostly framing of chunks, or trailers
         elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
-            self.refuse(busy(_BODIES))
+            self.refuse(heads.busy(_BODIES))
 
     def _start_next(self) -> None:
         """Answer the next request, but not to a client that has not read the answers before."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
+from heapq import nsmallest
 from types import TracebackType
 
 from rmi_runtime import errors
@@ -26,6 +28,9 @@ from rmi_runtime.http.protocol import HttpProtocol
 from rmi_runtime.tls_listener import Listener, listen_on
 
 BACKLOG = 2048
+FULL_S = 0.1
+"""Pause between two vain looks for a connection to send away."""
+
 NO_ROUTES: DirectRoutes = {}
 METHODS_USUAL = ("GET", "HEAD", "OPTIONS", "POST")
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -115,7 +120,7 @@ class HttpServer:
         self.direct = direct
         self.methods = methods
         self.refusal = refusal
-        self.limits = limits or HttpLimits()
+        self.limits = (limits or HttpLimits()).within_descriptors()
         self.on_refused = on_refused
         self.clock = clock
         self.connections: set[HttpProtocol] = set()
@@ -129,6 +134,7 @@ class HttpServer:
         self.common_head = b""  # the last headers of every answer, and the line that ends them
         self._server: Listener | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._full_at = -math.inf  # when there was nobody to be sent away
 
     async def __aenter__(self) -> HttpServer:
         return self
@@ -159,6 +165,35 @@ class HttpServer:
             handshake_s=self.limits.head_wait_s,
             backlog=BACKLOG,
         )
+
+    def count_in(self, newcomer: HttpProtocol) -> int:
+        """Note a new connection, and make room for it if need be: silence locks nobody out.
+
+        Returns:
+            How many connections there are beyond the bound.
+        """
+        excess = len(self.connections) + 1 - self.limits.connections_max
+        if excess > 0 and self.clock() >= self._full_at + FULL_S:
+            excess -= self._send_silent_away()
+        self.connections.add(newcomer)
+        return excess
+
+    def _send_silent_away(self) -> int:
+        """Close the connections that have asked nothing for longest; return how many."""
+        latest_s = self.clock() - self.limits.silent_s_min
+        silent = [
+            each
+            for each in self.connections
+            if each.idle and not each.writing_paused and each.since_s <= latest_s
+        ]
+        if not silent:
+            self._full_at = self.clock()
+        # Several at once, since looking at all of them for each newcomer would be a flood's work.
+        leaving = nsmallest(self.limits.refusals_max, silent, key=lambda each: each.since_s)
+        for connection in leaving:
+            self.connections.discard(connection)
+            connection.transport.abort()
+        return len(leaving)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no new connections, answer what is under way, and close all connections.

@@ -132,7 +132,7 @@ async def test_a_flood_of_pipelined_requests_is_bounded_and_in_order() -> None:
 
 
 async def test_more_connections_than_the_bound_are_503_and_room_is_given_back() -> None:
-    async with serving(connections_max=2) as place:
+    async with serving(connections_max=2, silent_s_min=60.0) as place:
         first, second = await place.connect(), await place.connect()
         await eventually(lambda: len(place.server.connections) == 2)
         answer = await (await place.connect()).answer()
@@ -141,6 +141,31 @@ async def test_more_connections_than_the_bound_are_503_and_room_is_given_back() 
         second.writer.close()
         await eventually(lambda: not place.server.connections)
         await still_serves(place)
+
+
+async def test_silent_connections_give_way_to_new_ones_oldest_first() -> None:
+    async with serving(connections_max=3, silent_s_min=0.0) as place:
+        busy = await place.connect()
+        await busy.send(head("GET", "/slow"))
+        await place.app.entered.wait()
+        silent, asking = await place.connect(), await place.connect()
+        await asking.send(b"GET / HT")
+        await eventually(lambda: len(place.server.connections) == 3)
+        await still_serves(place)
+        assert await silent.rest() == b""
+        assert (await (await asking.send(b"TP/1.1\r\nHost: bank\r\n\r\n")).answer()).status == 200
+        place.app.hold.set()
+        assert (await busy.answer()).status == 200
+
+
+async def test_who_has_answers_to_come_is_never_sent_away() -> None:
+    async with serving(connections_max=1, silent_s_min=0.0) as place:
+        busy = await place.connect()
+        await busy.send(head("GET", "/slow"))
+        await place.app.entered.wait()
+        assert (await (await place.connect()).answer()).status == 503
+        place.app.hold.set()
+        assert (await busy.answer()).status == 200
 
 
 async def test_large_bodies_together_have_a_bound() -> None:
