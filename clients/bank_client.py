@@ -14,6 +14,7 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -33,6 +34,7 @@ from rich.table import Table
 KINDS = ("balance", "deposit", "withdrawal", "transfer")
 ROUTES = {"deposit": "deposits", "withdrawal": "withdrawals", "transfer": "transfers"}
 AMOUNT_MAX = 300
+ACCOUNTS_MAX = 1_000_000
 RETRY_PAUSE_S_MAX = 1.0
 
 
@@ -262,12 +264,22 @@ def parse_accounts(context: click.Context, option: click.Parameter, text: str) -
         accounts: list[int] = []
         for part in text.split(","):
             first, _, last = part.partition("-")
-            accounts.extend(range(int(first), int(last or first) + 1))
+            numbers = range(int(first), int(last or first) + 1)
+            if len(accounts) + len(numbers) > ACCOUNTS_MAX:
+                raise click.BadParameter(f"at most {ACCOUNTS_MAX} accounts")
+            accounts.extend(numbers)
     except ValueError:
         raise click.BadParameter("expected account numbers such as 1-10 or 1,2,7") from None
     if len(set(accounts)) < 2:
         raise click.BadParameter("at least two accounts are needed, to move money between them")
     return sorted(set(accounts))
+
+
+def finite(context: click.Context, option: click.Parameter, seconds: float) -> float:
+    """Refuse a number of seconds that is none."""
+    if not math.isfinite(seconds):
+        raise click.BadParameter("expected a number of seconds")
+    return seconds
 
 
 async def attack(options: dict[str, Any], progress: Progress) -> Report:
@@ -313,6 +325,7 @@ async def attack(options: dict[str, Any], progress: Progress) -> Report:
     default=60.0,
     show_default=True,
     type=click.FloatRange(0),
+    callback=finite,
     help="For so long a request is sent again while nobody answers.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,3 +165,27 @@ def test_a_second_start_finds_the_data_again(tmp_path: Path) -> None:
         assert new["balanced"]
         assert_numbered_without_gap(system.log("bank.data"), DATA_LINE)
         assert len(system.log("bank.data")) > lines
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--patience-s", "nan", "a number of seconds"),
+        ("--patience-s", "inf", "a number of seconds"),
+        ("--accounts", "1-99999999999", "at most 1000000 accounts"),
+        ("--accounts", "7", "at least two accounts"),
+        ("--accounts", "x", "such as 1-10"),
+    ],
+)
+def test_the_bank_client_refuses_options_that_make_no_sense(
+    option: str, value: str, words: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "clients/bank_client.py", option, value],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert words in ended.stderr
