@@ -21,7 +21,9 @@ the writer, who was told nothing, adds its ids again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +32,10 @@ from rmi_msg.hazelcast.table import Table
 
 READ_AHEAD: Final = 4
 """Blocks that are read at once."""
+
+
+RECENT_S: Final = 0.5
+"""How old what we know of the last block may be to save asking, in seconds."""
 
 
 class Listed(NamedTuple):
@@ -44,11 +50,16 @@ class Order:
 
     Args:
         blocks: the map of blocks: number of the block to its JSON text.
+        monotonic_s: this process's clock.
     """
 
-    def __init__(self, blocks: Table[int]) -> None:
+    def __init__(
+        self, blocks: Table[int], monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._blocks = blocks
+        self._monotonic_s = monotonic_s
         self._last = 0  # the last block we know of; only a hint
+        self._last_at_s = -math.inf  # when it was that
         self._settled = (0, "")  # a block that we know to be settled, and its text
 
     async def last(self) -> int:
@@ -56,14 +67,24 @@ class Order:
 
         Whatever is added to the log after this call goes into that block or a later one.
         """
-        row = await self._row(self._last)
+        row = await self._row_at_end(self._last)
         if not row and self._last:
             self._last = 0  # another cluster, begun anew
             row = await self._row(0)
         self._last += max(len(row) - 1, 0)
         if len(row) == READ_AHEAD:
             self._last = await self._leap(self._last)
+        self._last_at_s = self._monotonic_s()
         return self._last
+
+    async def since(self) -> int:
+        """Return a block for :meth:`add` to look from on: the last one, or one shortly before.
+
+        Like :meth:`last`, but whoever adds all the time need not ask.
+        """
+        if self._monotonic_s() - self._last_at_s < RECENT_S:
+            return self._last
+        return await self.last()
 
     async def _leap(self, low: int) -> int:
         """Return the number of the last block, which is *low* or after."""
@@ -98,7 +119,7 @@ class Order:
         left = dict.fromkeys(ids)
         number = since
         while left:
-            row = await self._row(number)
+            row = await self._row_at_end(number)
             if not row and number:
                 # Another cluster, begun anew. There are no gaps, so the last block is before this
                 # one; if others come meanwhile, none of them may be skipped.
@@ -168,7 +189,7 @@ class Order:
         left = dict(ids)
         number = min(left.values(), default=0)
         while left:
-            row = await self._row(number)
+            row = await self._row_at_end(number)
             if not row:
                 break
             number += len(row) - 1
@@ -256,6 +277,13 @@ class Order:
             if all(unpack(then).before == digest(one) for one, then in pairwise(row)):
                 return row
 
+    async def _row_at_end(self, first: int) -> list[str]:
+        """Return the same, where block *first* is likely to be the last: it alone if it is open."""
+        text = await self._blocks.get(first)
+        if text is not None and not unpack(text).closed:
+            return [text]
+        return await self._row(first)
+
     async def _settle(self, number: int, text: str, *, anew: bool = False) -> bool:
         """See that block *number*, which was *text* a moment ago, is settled.
 
@@ -276,7 +304,8 @@ class Order:
 
     def _note(self, number: int, text: str) -> None:
         self._settled = (number, text)
-        self._last = max(self._last, number)
+        if number >= self._last:
+            self._last, self._last_at_s = number, self._monotonic_s()
 
 
 def _strike(left: dict[str, Any], text: str) -> list[str]:

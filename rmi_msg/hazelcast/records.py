@@ -51,7 +51,7 @@ class Records(Generic[Entry]):
         Returns:
             The entries that were there before, by id, in place of those that were not put.
         """
-        block = await self._order.last()
+        block = await self._order.since()
         entries = make(block)
         packed = {id: msgspec.json.encode(entry).decode() for id, entry in entries.items()}
         known: dict[str, Entry] = {}
