@@ -107,9 +107,23 @@ def parse_cursor(cursor: str | None) -> Place:
     """
     if cursor is None:
         return START
+    block, offset = parse_numbers(cursor, 2)
+    return Place(block, offset)
+
+
+def parse_numbers(cursor: str, count: int) -> list[int]:
+    """Return the numbers of a cursor, which dots separate.
+
+    Args:
+        cursor: what a client sent.
+        count: how many there must be.
+
+    Raises:
+        InvalidRequest: there are not so many, or other things.
+    """
     parts = cursor.split(".")
-    if len(parts) != 2 or not all(
+    if len(parts) != count or not all(
         part.isascii() and part.isdigit() and len(part) <= _DIGITS_MAX for part in parts
     ):
         raise bad_cursor(cursor)
-    return Place(int(parts[0]), int(parts[1]))
+    return [int(part) for part in parts]

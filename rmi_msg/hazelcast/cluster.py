@@ -1,11 +1,10 @@
 """The maps that the messages are kept in, and the bounds of every operation on them.
 
-Five maps, each with two backups:
+Four maps, each with two backups:
 
     messages          id to {text, received_at, logger, block}: one entry per message
     messages.order    number to block: the order of arrival
-    consumed          id to {consumed_at, by, block}: one entry per consumed message
-    consumed.order    number to block: the order of consumption
+    consumed.order    number to block: the order of consumption, of whole claims
     queue             one entry: who may consume what
 """
 
@@ -42,14 +41,6 @@ class MessageEntry(msgspec.Struct, frozen=True):
     block: int
 
 
-class ConsumedEntry(msgspec.Struct, frozen=True):
-    """That a message was consumed, as JSON in its map."""
-
-    consumed_at: str
-    by: str
-    block: int
-
-
 class Cluster:
     """The maps of one cluster, and how long to persist.
 
@@ -78,7 +69,6 @@ class Cluster:
         self.message_order = Order(tables(MESSAGES + ORDER_SUFFIX))
         self.consumed_order = Order(tables(CONSUMED + ORDER_SUFFIX))
         self.messages = Records(tables(MESSAGES), self.message_order, MessageEntry)
-        self.consumed = Records(tables(CONSUMED), self.consumed_order, ConsumedEntry)
         self.queue: Table[str] = tables(QUEUE)
 
     @asynccontextmanager

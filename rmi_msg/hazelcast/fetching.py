@@ -12,9 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Final, TypeVar
-
-from rmi_msg.hazelcast.order import Listed
+from typing import Final, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +28,13 @@ LOST_MAX: Final = 10_000
 _READ_FIRST: Final = 64
 _READ_MAX: Final = 512
 
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+One = TypeVar("One", bound=_HasId)
 Found = TypeVar("Found")
 
 
@@ -40,8 +45,8 @@ class Fetching:
         self._lost: set[str] = set()
 
     async def fetched(
-        self, listed: Sequence[Listed], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
-    ) -> AsyncIterator[tuple[Listed, Found]]:
+        self, listed: Sequence[One], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
+    ) -> AsyncIterator[tuple[One, Found]]:
         """Fetch what belongs to ids, in order, some at a time; leave out what is lost.
 
         Args:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Final, NamedTuple
 
 from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, Block, Place, digest, pack, unpack
@@ -235,6 +235,27 @@ class Order:
                 ]
                 number, index = number + 1, 0
         return found[:limit]
+
+    async def between(self, first: Place, end: Place) -> list[str] | None:
+        """Return the ids between two places, the latter of which a reader has passed.
+
+        Returns:
+            The ids in order; None if whoever was asked does not know all of them (any more).
+        """
+        numbers = range(first.block, end.block + 1)
+        texts = await self._blocks.get_all(numbers)
+        if len(texts) < len(numbers):
+            return None
+        blocks = [unpack(texts[number]) for number in numbers]
+        if len(blocks[-1].ids) < end.offset or any(
+            then.before != digest(texts[number])
+            for number, then in zip(numbers, blocks[1:], strict=False)
+        ):
+            return None
+        ids = [list(block.ids) for block in blocks]
+        del ids[-1][end.offset :]
+        del ids[0][: first.offset]
+        return list(chain.from_iterable(ids))
 
     async def _is_end(self, number: int, row: list[str], current: bool) -> bool:
         """See that the log ends with *row*, read at block *number* a moment ago, and is settled.

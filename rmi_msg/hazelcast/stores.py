@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
 
 from rmi_msg.batches import BATCH_CHARS_MAX
 from rmi_msg.cluster_state import ClusterState
 from rmi_msg.hazelcast.blocks import Place, parse_cursor
-from rmi_msg.hazelcast.cluster import Cluster, ConsumedEntry, MessageEntry
+from rmi_msg.hazelcast.cluster import Cluster, MessageEntry
+from rmi_msg.hazelcast.consumed import HazelcastConsumedStore
 from rmi_msg.hazelcast.fetching import Fetching
-from rmi_msg.hazelcast.order import Listed, Order
-from rmi_msg.hazelcast.turns import Turn, Turns, Watch, pack, unpack
-from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
-
-_STATE: Final = "turns"
-
-Row = TypeVar("Row", Message, Consumed)
-P = ParamSpec("P")
+from rmi_msg.hazelcast.order import Listed
+from rmi_msg.hazelcast.pages import iso, page_of
+from rmi_msg.hazelcast.queue_entry import QueueEntry
+from rmi_msg.hazelcast.turns import Turn, Turns, Watch
+from rmi_msg.stores import Claim, Message, Page, Stores, Word
 
 
 class HazelcastMessageStore:
@@ -44,7 +39,7 @@ class HazelcastMessageStore:
             texts.setdefault(id, text)
         if not texts:
             return []
-        received_at = _iso(self._wall_clock_s())
+        received_at = iso(self._wall_clock_s())
 
         def make(block: int) -> dict[str, MessageEntry]:
             return {
@@ -67,7 +62,8 @@ class HazelcastMessageStore:
             }
 
         async with self._cluster.reading():
-            return await _page(self._fetching, self._cluster.message_order, after, limit, fetch)
+            listed = await self._cluster.message_order.read(parse_cursor(after), limit + 1)
+            return await page_of(self._fetching, listed, limit, fetch)
 
 
 class HazelcastMessageQueue:
@@ -86,6 +82,7 @@ class HazelcastMessageQueue:
         new_token: Callable[[], int] = lambda: secrets.randbits(62),
     ) -> None:
         self._cluster = cluster
+        self._entry = QueueEntry(cluster)
         self._fetching = Fetching()
         self._monotonic_s = monotonic_s
         self._new_token = new_token
@@ -105,16 +102,16 @@ class HazelcastMessageQueue:
                 messages, end = await self._read(listed)
                 if end < turn.end:
                     rest = self._new_token()
-                    await self._change(Turns.cut, turn.token, end, rest)
+                    await self._entry.change(Turns.cut, turn.token, end, rest)
                 if messages:
                     return Claim(messages, by, turn.token)
-                await self._change(Turns.drop, turn.token)
+                await self._entry.change(Turns.drop, turn.token)
         return None
 
     async def _take(self, by: str, limit: int, lease_s: float) -> tuple[Turn, list[Listed]] | None:
         """Claim the next ids; return the claim and its ids, or None if nothing waits."""
         while True:
-            text, turns = await self._state()
+            text, turns = await self._entry.read()
             offered = turns.offered
             first = turns.head if offered is None else offered.first
             # Who finds nothing new comes again; what was offered is there, and must be found.
@@ -126,12 +123,12 @@ class HazelcastMessageQueue:
             if not listed:
                 if offered is None:
                     return None
-                await self._change(Turns.drop, offered.token)
+                await self._entry.change(Turns.drop, offered.token)
                 continue
             turn = Turn(self._new_token(), by, first, listed[-1].after, lease_s)
-            if await self._cluster.queue.replace(_STATE, text, pack(turns.take(turn))):
+            if await self._entry.replace(text, turns.take(turn)):
                 return turn, listed
-            _, now = await self._state()
+            _, now = await self._entry.read()
             if now.has(turn.token):  # the answer to our step was lost
                 return turn, listed
 
@@ -149,9 +146,17 @@ class HazelcastMessageQueue:
         return messages, listed[-1].after
 
     async def done(self, claim: Claim) -> bool:
-        """Forget a claim; see the protocol."""
+        """Forget a claim, if it was entered; see the protocol."""
+        was = False
         async with self._cluster.writing():
-            return await self._change(Turns.drop, claim.token)
+            while True:
+                text, turns = await self._entry.read()
+                turn = turns.find(claim.token)
+                if turn is None or turn.mark is None:
+                    return was
+                was = True
+                if await self._entry.replace(text, turns.drop(claim.token)):
+                    return True
 
     async def give_back(self, by: str) -> int:
         """Offer again what *by* holds; see the protocol."""
@@ -164,81 +169,20 @@ class HazelcastMessageQueue:
         return await self._offer(lambda turns: self._watch.run_out(turns, self._monotonic_s()))
 
     async def _offer(self, which: Callable[[Turns], set[int]]) -> int:
+        """Offer claims again; those that are marked are consumed, and finished instead."""
         async with self._cluster.writing():
             while True:
-                text, turns = await self._state()
+                text, turns = await self._entry.read()
                 tokens = which(turns)
                 if not tokens:
                     return 0
-                if await self._cluster.queue.replace(_STATE, text, pack(turns.offer(tokens))):
-                    return len(tokens)
-
-    async def _change(
-        self,
-        step: Callable[Concatenate[Turns, int, P], Turns],
-        token: int,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> bool:
-        """Change claim *token*, if it is not done; return whether it was there at first."""
-        was = False
-        while True:
-            text, turns = await self._state()
-            if not turns.has(token):
-                return was
-            was = True
-            if await self._cluster.queue.replace(
-                _STATE, text, pack(step(turns, token, *args, **kwargs))
-            ):
-                return True
-
-    async def _state(self) -> tuple[str, Turns]:
-        text = await self._cluster.queue.get(_STATE)
-        if text is None:
-            first = pack(Turns())
-            text = await self._cluster.queue.put_if_absent(_STATE, first) or first
-        return text, unpack(text)
-
-
-class HazelcastConsumedStore:
-    """The :class:`~rmi_msg.stores.ConsumedStore` on a cluster.
-
-    Args:
-        cluster: its maps.
-        wall_clock_s: seconds since 1970, for ``consumed_at``.
-    """
-
-    def __init__(self, cluster: Cluster, wall_clock_s: Callable[[], float] = time.time) -> None:
-        self._cluster = cluster
-        self._fetching = Fetching()
-        self._wall_clock_s = wall_clock_s
-
-    async def add(self, claim: Claim) -> list[bool]:
-        """Enter a claim's messages as consumed; see the protocol."""
-        consumed_at = _iso(self._wall_clock_s())
-
-        def make(block: int) -> dict[str, ConsumedEntry]:
-            return {id: ConsumedEntry(consumed_at, claim.by, block) for id, _ in claim.messages}
-
-        async with self._cluster.writing():
-            known = await self._cluster.consumed.put_all(make)
-        return [id not in known for id, _ in claim.messages]
-
-    async def page(self, after: str | None, limit: int) -> Page[Consumed]:
-        """Read a page of consumed messages; see the protocol."""
-
-        async def fetch(ids: list[str]) -> dict[str, Consumed]:
-            entries, messages = await asyncio.gather(
-                self._cluster.consumed.get_all(ids), self._cluster.messages.get_all(ids)
-            )
-            return {
-                id: Consumed(id, messages[id].text, entry.consumed_at, entry.by)
-                for id, entry in entries.items()
-                if id in messages
-            }
-
-        async with self._cluster.reading():
-            return await _page(self._fetching, self._cluster.consumed_order, after, limit, fetch)
+                # Also if all of them are marked: a mark may only have been seen, and vanish.
+                if await self._entry.replace(text, turns.offer(tokens)):
+                    break
+            for turn in turns.turns:
+                if turn.token in tokens and turn.mark is not None:
+                    await self._entry.finish(turn)
+            return len(tokens)
 
 
 def stores_on(cluster: Cluster, state: Callable[[], ClusterState] | None = None) -> Stores:
@@ -251,29 +195,6 @@ def stores_on(cluster: Cluster, state: Callable[[], ClusterState] | None = None)
     )
 
 
-async def _page(
-    fetching: Fetching,
-    order: Order,
-    after: str | None,
-    limit: int,
-    fetch: Callable[[list[str]], Awaitable[dict[str, Row]]],
-) -> Page[Row]:
-    listed = await order.read(parse_cursor(after), limit + 1)
-    more = len(listed) > limit
-    listed = listed[:limit]
-    rows: list[Row] = []
-    chars = 0
-    for_next = str(listed[-1].after) if more else None
-    passed = ""
-    async for one, row in fetching.fetched(listed, fetch):
-        chars += len(row.text)
-        if rows and chars > BATCH_CHARS_MAX:
-            return Page(rows, passed)
-        rows.append(row)
-        passed = str(one.after)
-    return Page(rows, for_next)
-
-
 def _words(messages: Sequence[tuple[str, str]], known: dict[str, str]) -> list[Word]:
     """Tell the new from the known; *known* has the texts that were there, and grows."""
     words: list[Word] = []
@@ -284,8 +205,3 @@ def _words(messages: Sequence[tuple[str, str]], known: dict[str, str]) -> list[W
         else:
             words.append("same" if known[id] == text else "other")
     return words
-
-
-def _iso(unix_s: float) -> str:
-    """Return ``2026-01-31T12:00:00.000000Z`` for seconds since 1970."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

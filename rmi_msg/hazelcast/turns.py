@@ -1,8 +1,10 @@
 """Who may consume what: the queue as one value, and every change of it. Plain code.
 
 The order of arrival is the queue; this value says how far it was handed out. All ids before
-``head`` were claimed, all behind it wait. A claim is a range of the order; it ends when its holder
-is done. If that does not come in time, the claim loses its holder, and the next who asks gets it.
+``head`` were claimed, all behind it wait. A claim is a range of the order. Its holder marks it as
+consumed, which settles whose it was; enters it into the order of consumption; and then it is done,
+and forgotten here. If the mark does not come in time, the claim loses its holder, and the next who
+asks gets it. If it was marked and nothing follows, anybody may do the rest.
 
 The value is one entry of a Hazelcast map, changed only by compare and set, so a claim is made by
 one step that either happened or did not. A Hazelcast queue would hand an item out by destroying it:
@@ -17,6 +19,18 @@ import msgspec
 from rmi_msg.hazelcast.blocks import START, Place
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """That the holder of a claim has consumed it.
+
+    Attributes:
+        at: when, as it is told (ISO 8601, UTC).
+        since: a block of the order of consumption before which the claim cannot be.
+    """
+
+    at: str
+    since: int
+
+
 class Turn(msgspec.Struct, frozen=True):
     """A claim.
 
@@ -26,6 +40,7 @@ class Turn(msgspec.Struct, frozen=True):
         first: where the range begins.
         end: the place behind its last id.
         lease_s: how long the holder may take, in seconds.
+        mark: set when the holder has consumed it; then it stays the holder's.
     """
 
     token: int
@@ -33,6 +48,7 @@ class Turn(msgspec.Struct, frozen=True):
     first: Place
     end: Place
     lease_s: float
+    mark: Mark | None = None
 
 
 class Turns(msgspec.Struct, frozen=True):
@@ -55,9 +71,13 @@ class Turns(msgspec.Struct, frozen=True):
             default=None,
         )
 
+    def find(self, token: int) -> Turn | None:
+        """Return the claim *token*, or None if it is done."""
+        return next((turn for turn in self.turns if turn.token == token), None)
+
     def has(self, token: int) -> bool:
         """Say whether the claim *token* is not done."""
-        return any(turn.token == token for turn in self.turns)
+        return self.find(token) is not None
 
     def take(self, turn: Turn) -> Turns:
         """Return the state after *turn*, which begins where :attr:`offered` or the head is."""
@@ -75,17 +95,27 @@ class Turns(msgspec.Struct, frozen=True):
         rest = Turn(rest_token, None, end, turn.end, turn.lease_s)
         return Turns(self.head, (*self._without(token), kept, rest))
 
+    def marked(self, token: int, mark: Mark) -> Turns:
+        """Return the state after the holder of claim *token* has consumed it."""
+        return Turns(
+            self.head,
+            tuple(
+                msgspec.structs.replace(turn, mark=mark) if turn.token == token else turn
+                for turn in self.turns
+            ),
+        )
+
     def drop(self, token: int) -> Turns:
         """Return the state after claim *token* was done."""
         return Turns(self.head, self._without(token))
 
     def offer(self, tokens: set[int]) -> Turns:
-        """Return the state after claims lost their holders."""
+        """Return the state after claims lost their holders; those that are marked do not."""
         return Turns(
             self.head,
             tuple(
                 Turn(turn.token, None, turn.first, turn.end, turn.lease_s)
-                if turn.token in tokens
+                if turn.token in tokens and turn.mark is None
                 else turn
                 for turn in self.turns
             ),
@@ -106,6 +136,8 @@ class Watch:
 
     def run_out(self, turns: Turns, now_s: float) -> set[int]:
         """Return the tokens of the claims that were seen with a holder for longer than they may.
+
+        Those that are marked are among them: somebody has to do the rest.
 
         Args:
             turns: the state now.

@@ -17,7 +17,7 @@ from rmi_runtime import errors
 from tests.hazelcast import Members
 from tests.support import eventually
 
-MAPS = ("messages", "messages.order", "consumed", "consumed.order", "queue")
+MAPS = ("messages", "messages.order", "consumed.order", "queue")
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,

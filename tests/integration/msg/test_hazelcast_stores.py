@@ -128,22 +128,27 @@ async def test_each_message_is_claimed_by_one_service_and_consumed_once(stores: 
     assert {row.by for row in rows} <= {"M1", "M2", "M3"}
 
 
-async def test_a_claim_given_back_is_found_consumed_by_the_next(stores: Stores) -> None:
-    await stores.messages.put_many([("a", "x"), ("b", "y")], "L")
-    first = await stores.queue.claim("M1", 10, 10)
-    assert first is not None
+async def test_a_claim_given_back_goes_to_the_next_unless_it_was_entered(stores: Stores) -> None:
+    await stores.messages.put_many([("a", "x"), ("b", "y"), ("c", "z")], "L")
+    entered = await stores.queue.claim("M1", 1, 10)
+    left = await stores.queue.claim("M1", 2, 10)
+    assert entered is not None
+    assert left is not None
     assert await stores.queue.claim("M2", 10, 10) is None
-    assert await stores.consumed.add(first) == [True, True]
-    assert await stores.queue.give_back("M1") == 1
+    assert await stores.consumed.add(entered) == [True]
+    assert await stores.queue.give_back("M1") == 2
     again = await stores.queue.claim("M2", 1, 10)
     assert again is not None
-    assert again.messages == [("a", "x")]
-    assert await stores.consumed.add(again) == [False]
+    assert again.messages == [("b", "y")]
+    assert await stores.consumed.add(left) == [False, False]
+    assert await stores.consumed.add(again) == [True]
     assert await stores.queue.done(again)
     rest = await stores.queue.claim("M2", 10, 10)
     assert rest is not None
-    assert rest.messages == [("b", "y")]
-    assert not await stores.queue.done(first)
+    assert rest.messages == [("c", "z")]
+    assert not await stores.queue.done(entered)
+    rows = (await stores.consumed.page(None, 10)).rows
+    assert [(row.id, row.text, row.by) for row in rows] == [("a", "x", "M1"), ("b", "y", "M2")]
 
 
 async def test_an_entry_that_is_put_again_and_again_has_two_backups_each_time(

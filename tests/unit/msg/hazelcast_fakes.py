@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+
+from rmi_msg.hazelcast.cluster import Cluster
+from rmi_msg.hazelcast.link import Link
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -91,3 +94,23 @@ class LossyMap:
     async def _others(self) -> None:
         for _ in range(self._rng.randrange(3)):
             await asyncio.sleep(0)
+
+
+class HereLink(Link):
+    """A way to a cluster that is always there; its maps are opened otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(["127.0.0.1:1"], "rmi")
+
+    async def client(self, wait_s: float = 0.0) -> Any:
+        return None
+
+
+def lossy_cluster(rng: random.Random, loss: float = 0.0) -> Callable[[], Cluster]:
+    """Return what makes one process's view of a cluster of :class:`LossyMap`."""
+    maps: dict[str, LossyMap] = {}
+
+    def table(name: str) -> LossyMap:
+        return maps.setdefault(name, LossyMap(rng, loss))
+
+    return lambda: Cluster(HereLink(), 60.0, open_table=table)

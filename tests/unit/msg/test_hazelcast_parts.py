@@ -25,11 +25,12 @@ from rmi_msg.hazelcast import table as table_module
 from rmi_msg.hazelcast.acknowledged import NoBackup
 from rmi_msg.hazelcast.blocks import START
 from rmi_msg.hazelcast.cluster import Cluster
+from rmi_msg.hazelcast.consumed import HazelcastConsumedStore
 from rmi_msg.hazelcast.fetching import Fetching
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.order import Listed, Order
 from rmi_msg.hazelcast.records import Records
-from rmi_msg.hazelcast.stores import HazelcastConsumedStore, HazelcastMessageQueue, stores_on
+from rmi_msg.hazelcast.stores import HazelcastMessageQueue, stores_on
 from rmi_msg.hazelcast.table import HazelcastTable
 from tests.unit.msg.hazelcast_fakes import Entry
 

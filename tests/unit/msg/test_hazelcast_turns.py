@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmi_msg.hazelcast.blocks import START, Place
-from rmi_msg.hazelcast.turns import Turn, Turns, Watch, pack, unpack
+from rmi_msg.hazelcast.turns import Mark, Turn, Turns, Watch, pack, unpack
 
 
 def turn(token: int, first: int, end: int, by: str | None = "M1", lease_s: float = 10.0) -> Turn:
@@ -42,6 +42,19 @@ def test_a_claim_can_be_cut_and_the_rest_is_offered() -> None:
     turns = Turns().take(turn(1, 0, 5)).cut(1, Place(0, 2), 7)
     assert turns.offered == Turn(7, None, Place(0, 2), Place(0, 5), 10.0)
     assert turns.drop(1).turns == (turns.offered,)
+
+
+def test_a_marked_claim_stays_its_holders_until_it_is_done() -> None:
+    mark = Mark("2026-01-31T12:00:00.000000Z", 3)
+    turns = Turns().take(turn(1, 0, 5)).take(turn(2, 5, 9)).marked(1, mark)
+    found = turns.offer({1, 2}).find(1)
+    assert found is not None
+    assert (found.by, found.mark) == ("M1", mark)
+    offered = turns.offer({1, 2}).offered
+    assert offered is not None
+    assert offered.token == 2
+    assert not turns.drop(1).has(1)
+    assert unpack(pack(turns)) == turns
 
 
 def test_the_state_comes_back_as_it_was_stored() -> None:

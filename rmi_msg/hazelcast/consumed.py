@@ -1,0 +1,114 @@
+"""The consumed store on a Hazelcast cluster: claims are entered, messages are read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from rmi_msg.hazelcast import portions
+from rmi_msg.hazelcast.blocks import Place
+from rmi_msg.hazelcast.cluster import Cluster
+from rmi_msg.hazelcast.fetching import ABSENT_S, LOST_MAX, PAUSE_S, Fetching
+from rmi_msg.hazelcast.pages import iso, page_of
+from rmi_msg.hazelcast.portions import Portion, Within
+from rmi_msg.hazelcast.queue_entry import QueueEntry
+from rmi_msg.hazelcast.records import in_flight
+from rmi_msg.stores import Claim, Consumed, Page
+
+log = logging.getLogger(__name__)
+
+PORTIONS_READ: Final = 32
+"""Portions that are read at once."""
+
+
+class _Listed(NamedTuple):
+    """A consumed message, the place behind it, and the portion that it is in."""
+
+    id: str
+    after: Within
+    portion: Portion
+
+
+class HazelcastConsumedStore:
+    """The :class:`~rmi_msg.stores.ConsumedStore` on a cluster.
+
+    Args:
+        cluster: its maps.
+        wall_clock_s: seconds since 1970, for ``consumed_at``.
+    """
+
+    def __init__(self, cluster: Cluster, wall_clock_s: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._entry = QueueEntry(cluster)
+        self._fetching = Fetching()
+        self._wall_clock_s = wall_clock_s
+        self._lost: set[int] = set()  # tokens of portions whose ids are lost
+
+    async def add(self, claim: Claim) -> list[bool]:
+        """Enter all messages of a claim, or none if it has run out; see the protocol."""
+        async with self._cluster.writing():
+            turn = await self._entry.mark(claim.token, iso(self._wall_clock_s()))
+            if turn is not None:
+                await self._entry.enter(turn)
+        return [turn is not None] * len(claim.messages)
+
+    async def page(self, after: str | None, limit: int) -> Page[Consumed]:
+        """Read a page of consumed messages; see the protocol."""
+        within = portions.parse_within(after)
+        async with self._cluster.reading():
+            listed = await self._listed(within, limit + 1)
+            portion_of = {one.id: one.portion for one in listed}
+
+            async def fetch(ids: list[str]) -> dict[str, Consumed]:
+                entries = await self._cluster.messages.get_all(ids)
+                return {
+                    id: Consumed(id, entry.text, portion_of[id].at, portion_of[id].by)
+                    for id, entry in entries.items()
+                }
+
+            return await page_of(self._fetching, listed, limit, fetch)
+
+    async def _listed(self, after: Within, count: int) -> list[_Listed]:
+        """Return the consumed messages behind a place; fewer than *count* only at the end."""
+        place, skip = after
+        found: list[_Listed] = []
+        ended = False
+        while not ended and len(found) < count:
+            # A portion has one message at least.
+            wanted = min(PORTIONS_READ, count - len(found))
+            read = await self._cluster.consumed_order.read(place, wanted)
+            ended = len(read) < wanted
+            parts = [portions.unpack(one.id) for one in read]
+            for one, part, ids in zip(
+                read, parts, await in_flight(self._ids, parts, PORTIONS_READ), strict=True
+            ):
+                before = Place(one.after.block, one.after.offset - 1)
+                afters = [Within(before, number) for number in range(1, len(ids))]
+                afters.append(Within(one.after, 0))
+                found += list(map(_Listed, ids, afters, [part] * len(ids)))[skip:]
+                place, skip = one.after, 0
+        return found[:count]
+
+    async def _ids(self, portion: Portion) -> list[str]:
+        """Return the ids of a portion, which must be there; none if they are lost."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ABSENT_S
+        while True:
+            ids = await self._cluster.message_order.between(portion.first, portion.end)
+            if ids is not None:
+                return ids
+            if portion.token in self._lost or loop.time() > deadline:
+                break
+            await asyncio.sleep(PAUSE_S)  # it may have been a member that was left behind
+        if portion.token not in self._lost and len(self._lost) < LOST_MAX:
+            log.error(
+                "which messages were consumed from %s to %s is lost: more members were lost at "
+                "once than there are backups",
+                portion.first,
+                portion.end,
+            )
+            self._lost.add(portion.token)
+        return []
