@@ -11,6 +11,7 @@ from typing import Any, Final
 from Pyro5.errors import SecurityError, SerializeError
 
 from rmi_runtime import errors, wire
+from rmi_runtime.serializers import BY_ID, Serializer
 from rmi_runtime.streams import CarriedStop
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ def unreadable(error: Exception) -> BadReply:
     bad = BadReply(f"the reply cannot be read: {error!r}")
     bad.__cause__ = error
     return bad
+
+
+def read_result(message: wire.Message, serializer: Serializer) -> Any:
+    """Return what is in a reply; *serializer* is that of the connection."""
+    if message.serializer_id != serializer.serializer_id:
+        serializer = BY_ID[message.serializer_id]  # the answer to a blob passed on
+    return serializer.loads(message.payload)
 
 
 def stream_id(message: wire.Message) -> str:

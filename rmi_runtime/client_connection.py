@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, cast
 
 from Pyro5.client import SerializedBlob
+from Pyro5.core import DAEMON_NAME
 
 from rmi_runtime import client_call, errors, wire
 from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
 from rmi_runtime.client_call import Late, Pending, SentCall, WantedCall
 from rmi_runtime.client_handshake import accepted, peer_address
 from rmi_runtime.forked import drop_descriptor, never_free
-from rmi_runtime.serializers import BY_ID, Serializer
+from rmi_runtime.serializers import Serializer
 
 log = logging.getLogger(__name__)
 
@@ -378,7 +379,7 @@ class ClientConnection(asyncio.Protocol):
             if message.flags & wire.FLAG_STREAM:
                 future.set_result(self._on_stream(client_call.stream_id(message)))
                 return
-            result = self._load(message)
+            result = client_call.read_result(message, self._serializer)
         except Exception as error:
             future.set_exception(client_call.unreadable(error))
             return
@@ -389,12 +390,10 @@ class ClientConnection(asyncio.Protocol):
             if not self.pipelining and isinstance(result, client_call.LAST_WORDS):
                 self.abort()
 
-    def _load(self, message: wire.Message) -> Any:
-        serializer = self._serializer
-        if message.serializer_id != serializer.serializer_id:
-            serializer = BY_ID[message.serializer_id]  # the answer to a blob passed on
-        return serializer.loads(message.payload)
-
     def _take_late(self, message: wire.Message, late: Late | None) -> None:
-        if late is not None and not message.flags & (wire.FLAG_EXCEPTION | wire.FLAG_STREAM):
-            client_call.take_late(late, partial(self._load, message))
+        if message.flags & wire.FLAG_STREAM:  # nobody will read it, so the server need not keep it
+            with contextlib.suppress(ValueError, errors.RmiError):
+                unread = (client_call.stream_id(message),)
+                self.invoke(DAEMON_NAME, "close_stream", unread, None, 0.0, wire.FLAG_ONEWAY)
+        elif late is not None and not message.flags & wire.FLAG_EXCEPTION:
+            client_call.take_late(late, lambda: client_call.read_result(message, self._serializer))

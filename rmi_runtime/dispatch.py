@@ -306,6 +306,9 @@ class Dispatcher:
         if request.message.flags & wire.FLAG_ONEWAY:
             return
         stream_id = self._daemon.streams.open(request.connection, items)
+        if request.connection.over:  # its caller will never hear of it
+            self._daemon.streams.close(stream_id)
+            return
         # As stock: an exception for clients too old for streams, and the stream's id beside it.
         self._send_error(
             request,

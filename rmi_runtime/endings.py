@@ -14,12 +14,16 @@ log = sparse_logger(__name__)
 
 
 class Endings:
-    """Callbacks, and the resources that Pyro5's resource tracking closes."""
+    """Callbacks, and the resources that Pyro5's resource tracking closes.
+
+    Attributes:
+        over: True once the end has come.
+    """
 
     def __init__(self) -> None:
         self._resources: weakref.WeakSet[Any] | None = None  # most connections have none
         self._callbacks: dict[object, Callable[[], None]] = {}
-        self._over = False
+        self.over = False
 
     def add(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have *callback* called at the end; at once, if that has come.
@@ -28,7 +32,7 @@ class Endings:
             A function that takes the callback back.
         """
         key = object()
-        if self._over:
+        if self.over:
             callback()
         else:
             self._callbacks[key] = callback
@@ -51,7 +55,7 @@ class Endings:
         Args:
             executor: closes the resources, which may block, or belong to its thread; None: here.
         """
-        self._over = True
+        self.over = True
         acts, resources = list(self._callbacks.values()), list(self._resources or ())
         self._callbacks.clear()
         self._resources = None
@@ -74,6 +78,11 @@ class Ending:
             callback is called at once.
         """
         return self._endings.add(callback)
+
+    @property
+    def over(self) -> bool:
+        """True once this connection has ended."""
+        return self._endings.over
 
     @property
     def tracked_resources(self) -> weakref.WeakSet[Any]:
