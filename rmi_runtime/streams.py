@@ -78,7 +78,8 @@ class StreamTable:
             raise ProtocolError(
                 "result of call is an iterator, but the server is not configured to allow streaming"
             )
-        owned = sum(stream.owner is owner for stream in self._streams.values())
+        # Of a copy: threads that come to the end of a stream take it away.
+        owned = sum(stream.owner is owner for stream in list(self._streams.values()))
         if owned >= self._owner_streams_max:
             raise Overloaded(
                 f"{owned} item streams are open on this connection: close or finish some first"

@@ -172,6 +172,24 @@ def test_asking_twice_at_once_on_threads_does_not_lose_the_stream(clock: Clock) 
     assert table.next(stream, "owner") == 2
 
 
+def test_a_stream_may_end_on_a_thread_while_another_is_opened(clock: Clock) -> None:
+    table = _table(clock)
+    ending = table.open("owner", iter(()))
+
+    class Owner:
+        """Stands where the other thread gets its turn, in the midst of the counting."""
+
+        @property
+        def owner(self) -> str:
+            table._streams.pop(ending, None)
+            return "other"
+
+    table._streams["midst"] = Owner()  # type: ignore[assignment]
+    table._streams["last"] = Owner()  # type: ignore[assignment]
+    assert table.open("owner", Items()) in table._streams
+    assert ending not in table._streams
+
+
 async def test_closing_all_waits_for_asynchronous_clean_up(clock: Clock) -> None:
     cleaned = []
 
