@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -127,10 +129,22 @@ class Members:
 
     async def _from_thread(self, guarded: Callable[[], _Outcome], call: Call) -> Any:
         executor = self._daemon.executor_for(call)
-        result, error = await self._daemon.loop.run_in_executor(executor, guarded)
+        assert executor is not None
+        job = executor.submit(guarded)
+        try:
+            result, error = await asyncio.wrap_future(job, loop=self._daemon.loop)
+        except asyncio.CancelledError:
+            job.add_done_callback(_drop)  # a method that has begun goes on to its end
+            raise
         if error is not None:
             raise CarriedStop(*error.args) if isinstance(error, StopIteration) else error
         return await result if inspect.isawaitable(result) else result
+
+
+def _drop(job: Future[_Outcome]) -> None:
+    """Let go of what a method returned that nobody waits for any more."""
+    if not job.cancelled() and inspect.iscoroutine(coroutine := job.result()[0]):
+        coroutine.close()
 
 
 def _check(target: Any, member: Any, call: Call, name: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import threading
 import time
 from typing import Any
 
@@ -155,3 +157,37 @@ async def test_a_call_may_wait_for_ever(daemon: Daemon, worker: Worker, timeout_
 def test_a_deadline_that_is_no_number_is_refused_at_once(timeout_s: Any) -> None:
     with pytest.raises(ValueError, match="number of seconds"):
         Proxy("PYRO:x@127.0.0.1:1", timeout_s=timeout_s)
+
+
+async def test_a_coroutine_from_a_thread_whose_caller_has_gone_is_let_go(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    async def never() -> None:
+        raise AssertionError("nobody waits for this")
+
+    class Half:
+        @expose
+        def begin(self) -> Any:
+            begun.set()
+            gate.wait(10)
+            return never()
+
+        @expose
+        def end(self) -> None:
+            """Do nothing."""
+
+    async with Daemon(threads=1) as daemon:
+        uri = daemon.register(Half())
+        proxy = Proxy(uri)
+        calling = asyncio.ensure_future(proxy.begin())
+        await eventually(begun.is_set)
+        await proxy._close()
+        await asyncio.gather(calling, return_exceptions=True)
+        await eventually(lambda: daemon.stats()["inflight"] == 0)
+        gate.set()
+        async with Proxy(uri) as other:
+            await other.end()  # the only thread has done the first call by then
+    gc.collect()
+    assert not [w for w in recwarn if "never awaited" in str(w.message)]
