@@ -12,6 +12,7 @@ from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from Pyro5 import config
 from Pyro5.client import Proxy
@@ -183,9 +184,10 @@ class ConnectionThreads:
         self._threads_max = threads_max
         self._users: dict[DaemonThreads, int] = {}
         self._by_connection: dict[object, DaemonThreads] = {}
+        self._ended: WeakKeyDictionary[object, DaemonThreads] = WeakKeyDictionary()
 
     def of(self, connection: object) -> Executor:
-        """Return the thread of a connection."""
+        """Return the thread of a connection that has not ended."""
         thread = self._by_connection.get(connection)
         if thread is None:
             thread = min(self._users, key=self._load, default=None)
@@ -196,8 +198,10 @@ class ConnectionThreads:
         return thread
 
     def known(self, connection: object) -> Executor | None:
-        """Return the thread of a connection that has one."""
-        return self._by_connection.get(connection)
+        """Return the thread of a connection that has, or had, one; None stands for nobody's."""
+        if connection is None:
+            return None
+        return self._by_connection.get(connection) or self._ended.get(connection)
 
     def _load(self, thread: DaemonThreads) -> int:
         # A method goes on when its caller has hung up, and would keep the next one waiting.
@@ -208,6 +212,7 @@ class ConnectionThreads:
         thread = self._by_connection.pop(connection, None)
         if thread is not None:
             self._users[thread] -= 1
+            self._ended[connection] = thread
         return thread
 
     def close(self) -> None:
@@ -266,6 +271,8 @@ class Serving(Daemon):
         """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""
         if call.connection is None or call.message.flags & wire.FLAG_ONEWAY:
             return self.executor or self._oneway_threads  # the latter: as stock's multiplex server
+        if call.connection not in self._connections:  # its batch goes on when it has ended
+            return self._threads.known(call.connection) or self.executor
         return self._threads.of(call.connection) if self.threads else None
 
     def executor_of(self, connection: object) -> Executor | None:

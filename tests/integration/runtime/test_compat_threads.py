@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from Pyro5 import config
-from Pyro5.api import Proxy, behavior, current_context, expose, oneway
+from Pyro5.api import BatchProxy, Proxy, behavior, current_context, expose, oneway
 from Pyro5.errors import PyroError, TimeoutError
 
 from rmi_runtime import compat
+from rmi_runtime.limits import DaemonLimits
 from tests.support import sync_eventually
 
 WAIT_S = 10.0
@@ -40,9 +41,15 @@ class Thing:
         self.go = threading.Event()
         self.resource: Any = None
         self.ended = threading.Event()
+        self.threads: list[int] = []
 
     def ping(self) -> str:
+        self.threads.append(threading.get_ident())
         return "pong"
+
+    def begin(self) -> None:
+        self.threads.append(threading.get_ident())
+        self.go.wait(WAIT_S)
 
     def wait(self) -> None:
         self.go.wait(WAIT_S)
@@ -220,3 +227,35 @@ async def test_where_a_loop_runs_the_daemon_can_be_run_and_closed(thing: Thing) 
         daemon.requestLoop(asker.is_alive)
         asker.join(WAIT_S)
         assert answers == ["pong"]
+
+
+def test_a_batch_goes_on_in_its_thread_when_its_caller_has_gone_and_then_leaves_nothing(
+    thing: Thing, serve: Any
+) -> None:
+    daemon = compat.Daemon()
+    [uri] = serve(daemon=daemon)
+    with Proxy(uri) as impatient:
+        batch = BatchProxy(impatient)
+        batch.begin()
+        batch.ping()
+        impatient._pyroTimeout = 0.1
+        with pytest.raises(TimeoutError):
+            batch()
+    serving = daemon._serving
+    sync_eventually(lambda: not serving._connections)
+    thing.go.set()
+    sync_eventually(lambda: not serving.dispatcher.running)
+    assert len(set(thing.threads)) == 1
+    assert len(thing.threads) == 2
+    assert not serving._threads._by_connection
+    assert not any(serving._threads._users.values())
+
+
+def test_a_stream_whose_reader_does_not_come_back_is_closed(thing: Thing, serve: Any) -> None:
+    daemon = compat.Daemon(limits=DaemonLimits(stream_linger_s=0.01))
+    [uri] = serve(daemon=daemon)
+    with Proxy(uri) as leaving:
+        next(leaving.items())
+        thing.go.set()
+    assert thing.ended.wait(WAIT_S)
+    sync_eventually(lambda: not len(daemon._serving.streams))
