@@ -7,7 +7,6 @@ import contextlib
 import os
 import ssl as tls
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from types import TracebackType
@@ -19,6 +18,7 @@ from Pyro5.errors import DaemonError, SerializeError
 
 from rmi_runtime import context, serializers, wire
 from rmi_runtime.blob import read_blob_call
+from rmi_runtime.call_rate import CallRate
 from rmi_runtime.connection import ServerConnection
 from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
@@ -42,7 +42,6 @@ Authenticate = Callable[[object, object], Identity | Awaitable[Identity]]
 
 BACKLOG = 4096
 HOUSEKEEPING_S = 0.25
-RATE_WINDOW_S = 5
 GIVE_UP_S = 1.0
 
 
@@ -108,7 +107,7 @@ class Daemon:
         self._connection_count = 0
         self._ungreeted: dict[ServerConnection, float] = {}
         self._partial: dict[ServerConnection, float] = {}
-        self._rates: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_S + 1)
+        self._rate = CallRate()
         self._server: Listener | None = None
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -205,8 +204,7 @@ class Daemon:
             self._cut_off(connection, "too much of half messages")
         self.dispatcher.sweep()
         self.streams.sweep()
-        if not self._rates or now - self._rates[-1][0] >= 1.0:
-            self._rates.append((now, self.calls))
+        self._rate.look(now, self.calls)
 
     def _expire(self, since: dict[ServerConnection, float], limit: float, why: str) -> None:
         """Close those that have been in *since* for too long; it is in order of time."""
@@ -378,10 +376,6 @@ class Daemon:
             the last few seconds), ``connections``, ``inflight``, ``streams``, ``objects``.
         """
         now = time.monotonic()
-        rate = 0.0
-        if self._rates:
-            at, calls = self._rates[0]
-            rate = (self.calls - calls) / (now - at) if now > at else 0.0
         return {
             "state": "draining" if self.draining else "ready",
             "pid": os.getpid(),
@@ -391,7 +385,7 @@ class Daemon:
             "errors": self.errors,
             "overloads": self.overloads,
             "refusals": self.refusals,
-            "calls_per_s": round(rate, 1),
+            "calls_per_s": round(self._rate.per_s(now, self.calls), 1),
             "connections": len(self._connections),
             "inflight": len(self.dispatcher.running),
             "streams": len(self.streams),
