@@ -282,9 +282,11 @@ class Serving(Daemon):
 
     async def close(self) -> None:
         """Stop; see :meth:`rmi_runtime.Daemon.close`."""
-        await super().close()
-        self._threads.close()
-        self._oneway_threads.shutdown(wait=False, cancel_futures=True)
+        try:
+            await super().close()
+        finally:
+            self._threads.close()
+            self._oneway_threads.shutdown(wait=False, cancel_futures=True)
 
     def greeting(self, handshake: object, connection: ServerConnection) -> object:
         """Return what ``validateHandshake`` returned."""

@@ -176,9 +176,16 @@ class Daemon:
         running = list(self.dispatcher.running)
         for task in running:
             self.dispatcher.give_up(task)
-        if running:
-            await asyncio.wait(running, timeout=GIVE_UP_S)
-        await self.streams.close_all(GIVE_UP_S)
+        try:
+            if running:
+                await asyncio.wait(running, timeout=GIVE_UP_S)
+            await self.streams.close_all(GIVE_UP_S)
+        finally:  # whoever waits for this may be cancelled
+            self._let_go()
+        await asyncio.sleep(0)  # lets the transports tell their connections of the end
+
+    def _let_go(self) -> None:
+        self.streams.clear()
         for connection in list(self._connections):
             connection.close()
         self._socket.close()
@@ -187,7 +194,6 @@ class Daemon:
         if self._unixsocket and self._unixsocket[0] != "\0":
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._unixsocket)
-        await asyncio.sleep(0)  # lets the transports tell their connections of the end
 
     async def _keep_house(self) -> None:
         while True:
@@ -235,8 +241,9 @@ class Daemon:
         The newcomer takes the place of the one that has been silent for longest, if one is: silent
         sockets cannot lock anybody out.
         """
-        if len(self._connections) >= self.limits.connections_max:
-            if not self._ungreeted:
+        # One may have been accepted just before this was closed.
+        if self._closed or len(self._connections) >= self.limits.connections_max:
+            if self._closed or not self._ungreeted:
                 self.refusals += 1
                 return False
             silent = next(iter(self._ungreeted))

@@ -164,14 +164,18 @@ class StreamTable:
             if too_old or alone:
                 self.close(stream_id)
 
+    def clear(self) -> None:
+        """Begin to close every stream."""
+        for stream_id in list(self._streams):
+            self.close(stream_id)
+
     async def close_all(self, timeout_s: float) -> None:
         """Close every stream, and wait until the asynchronous ones have cleaned up.
 
         Args:
             timeout_s: how long to wait for them at most.
         """
-        for stream_id in list(self._streams):
-            self.close(stream_id)
+        self.clear()
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=timeout_s)
 

@@ -73,7 +73,12 @@ async def listen_on(
             faults=faults,
         )
     create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-    server: Listener = await create(inside, sock=sock, backlog=backlog)
+    server = await create(inside, sock=sock, backlog=backlog, start_serving=False)
+    try:
+        await server.start_serving()
+    except BaseException:  # whoever waits for this may be cancelled
+        server.close()
+        raise
     return server
 
 
