@@ -189,18 +189,25 @@ class Proxy(ProxyState):
             self._loop, self._connecting = loop, asyncio.Lock()
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         self._leave_other_loops()
+        closings = self._closings
         try:
             async with asyncio.timeout(wait_s), self._connecting:
                 if self._connection is None or not self._connected:
-                    closings = self._closings
+                    self._check_not_closed_since(closings)  # it may have waited for others
                     connection = await self._connect(wait_s)
-                    if self._closings != closings:
+                    try:
+                        self._check_not_closed_since(closings)
+                    except errors.Unavailable:
                         connection.close()
-                        raise errors.Unavailable(f"{self!r} was closed while it connected")
+                        raise
                     self._connection = connection
                 return self._connection
         except TimeoutError:
             raise errors.Unavailable(f"could not connect to {self._uri} in {wait_s} s") from None
+
+    def _check_not_closed_since(self, closings: int) -> None:
+        if self._closings != closings:
+            raise errors.Unavailable(f"{self!r} was closed while it connected")
 
     def _leave_other_loops(self) -> None:
         connection = self._connection

@@ -73,12 +73,13 @@ async def test_closing_while_another_task_connects_leaves_no_connection_behind()
 
     async with fake_server(slow) as uri:
         proxy = Proxy(uri)
-        call = asyncio.ensure_future(proxy.echo(1))
+        calls = [asyncio.ensure_future(proxy.echo(number)) for number in range(3)]
         await arrived.wait()
         await proxy._close()
         greet.set()
-        with pytest.raises(errors.Unavailable, match="closed while it connected"):
-            await call
+        for call in calls:  # also those that wait for the first one to connect
+            with pytest.raises(errors.Unavailable, match="closed while it connected"):
+                await call
         await ended.wait()
         assert not proxy._connected
 
