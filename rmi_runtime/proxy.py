@@ -239,7 +239,7 @@ class Proxy(ProxyState):
                 _, connection = await loop.create_connection(
                     protocol, uri.host, uri.port, **options
                 )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter: no host can have that name
             raise errors.Unavailable(f"cannot connect to {uri}: {error}") from error
         try:
             answer = await connection.greet(uri.object, self._handshake, timeout_s)

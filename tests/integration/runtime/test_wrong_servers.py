@@ -42,3 +42,10 @@ async def test_a_name_server_that_is_none_is_named_in_the_log_once(
         await eventually(lambda: len(asked) > 5)
     assert [f"{host}:{port}" in record.getMessage() for record in caplog.records] == [True]
     server.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "a\0b", "\udcff"])
+async def test_a_host_whose_name_nobody_can_have_is_nowhere(host: str) -> None:
+    for uri in (f"PYRO:thing@{host}:9000", f"PYRONAME:thing@{host}:9000"):
+        with pytest.raises(errors.Unavailable, match="cannot connect"):
+            await Proxy(uri).echo(1)
