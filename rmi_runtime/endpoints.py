@@ -14,7 +14,7 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
-from Pyro5.errors import DaemonError, PyroError
+from Pyro5.errors import DaemonError
 
 from rmi_runtime import errors
 from rmi_runtime.balance import SILENT_S, Balancer, Endpoint, Policy
@@ -335,7 +335,7 @@ class Endpoints:
     async def _look(self) -> None:
         try:
             listing = await self._name_servers.list(self.prefix)
-        except (errors.RmiError, PyroError) as error:
+        except Exception as error:  # whatever a name server may raise: it will be asked again
             if self._blind is None:
                 log.warning("%s*: keeping what is known; %s", self.prefix, error)
             self._blind = error
@@ -362,7 +362,7 @@ class Endpoints:
         try:
             await self._proxies.ping(endpoint)
             answered = True
-        except (errors.RmiError, PyroError) as error:
+        except Exception as error:
             log.debug("%r does not answer: %s", endpoint, error)
             # "Not now" is an answer too.
             answered = isinstance(error, _SERVICE_REFUSALS) and not isinstance(error, Unreached)

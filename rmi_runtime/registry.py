@@ -31,13 +31,14 @@ RETRY_S = 0.25
 FAREWELL_S = 1.0
 """How long leaving the name servers may take."""
 
-# NotFound: a daemon answers there, but it is no name server's.
+# NotFound: a daemon answers there, but it is no name server's. OSError: its disk is full, say.
 _UNREACHABLE = (
     errors.Unavailable,
     errors.NotFound,
     errors.Indefinite,
     errors.Draining,
     errors.Overloaded,
+    OSError,
     PyroError,
 )
 
@@ -306,7 +307,7 @@ class _Teller:
         """Take the name back, unless somebody else has it by now."""
         name, uri = self._announcer.name, self._announcer.uri
         # Nobody is left to be told of a failure, and the lease runs out by itself.
-        with contextlib.suppress(errors.RmiError, PyroError):
+        with contextlib.suppress(Exception):
             if self._leases:
                 try:
                     await self._call("leave", name, uri)
@@ -319,7 +320,7 @@ class _Teller:
         self._again.clear()
         try:
             await self._tell()
-        except (errors.RmiError, PyroError) as error:
+        except Exception as error:  # whatever a name server may raise: it will be told again
             self._say(f"{type(error).__name__}: {error}")
             return False
         self._say("")
@@ -371,4 +372,7 @@ class _Teller:
 def _entries(found: Any) -> dict[str, Entry]:
     if not isinstance(found, Mapping):
         raise errors.Unavailable(f"a name server answered with {type(found).__name__}, not a list")
-    return {str(name): Entry(str(uri), frozenset(tags)) for name, (uri, tags) in found.items()}
+    try:
+        return {str(name): Entry(str(uri), frozenset(tags)) for name, (uri, tags) in found.items()}
+    except (TypeError, ValueError) as error:
+        raise errors.Unavailable(f"what a name server listed makes no sense: {error}") from error

@@ -1,0 +1,106 @@
+"""Name servers that answer with errors of their own, or with nonsense, and then properly again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from rmi_runtime import Daemon, expose
+from rmi_runtime.endpoints import Endpoints
+from rmi_runtime.registry import Announcer, NameServers
+from tests.integration.runtime.names import name_server
+from tests.support import eventually
+
+A = "PYRO:a@127.0.0.1:1001"
+
+
+@expose
+class Flawed:
+    """A name server with a disk that is full for a while, say."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.answer: Any = {}
+        self.asked = 0
+        self.told = 0
+        self.left = 0
+
+    def list(self, prefix: str | None = None, return_metadata: bool = False) -> Any:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+    def announce(self, name: str, uri: str, lease_s: float, tags: Any) -> None:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        self.told += 1
+
+    def leave(self, name: str, uri: str) -> None:
+        self.left += 1
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+async def flawed() -> AsyncIterator[tuple[Flawed, NameServers]]:
+    server = Flawed()
+    async with Daemon() as daemon:
+        daemon.register(server, "Pyro.NameServer")
+        async with NameServers([daemon.location]) as names:
+            yield server, names
+
+
+ERRORS = [OSError("disk full"), ValueError("?"), RuntimeError("?"), KeyError("?")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+async def test_endpoints_look_again_after_any_error(
+    flawed: tuple[Flawed, NameServers], error: Exception
+) -> None:
+    server, names = flawed
+    server.error = error
+    async with Endpoints(names, "", refresh_s=0.01) as endpoints:
+        await eventually(lambda: server.asked >= 2)
+        server.error, server.answer = None, {"a": (A, [])}
+        await eventually(lambda: [view.name for view in endpoints.view()] == ["a"])
+
+
+@pytest.mark.parametrize("answer", [{"a": A}, {"a": 1}, {"a": (A, None)}, {"a": (A,)}, [1], None])
+async def test_endpoints_look_again_after_nonsense(
+    flawed: tuple[Flawed, NameServers], answer: Any
+) -> None:
+    server, names = flawed
+    server.answer = answer
+    async with Endpoints(names, "", refresh_s=0.01) as endpoints:
+        await eventually(lambda: server.asked >= 2)
+        server.answer = {"a": (A, [])}
+        await eventually(lambda: [view.name for view in endpoints.view()] == ["a"])
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+async def test_a_name_is_announced_again_after_any_error(
+    flawed: tuple[Flawed, NameServers], error: Exception
+) -> None:
+    server, names = flawed
+    server.error = error
+    async with Announcer(names, "a", A, lease_s=0.2) as announcer:
+        await eventually(lambda: server.asked >= 2)
+        assert not announcer.announced.is_set()
+        server.error = None
+        await eventually(lambda: server.told)
+        server.error = error
+    assert server.left == 1
+
+
+async def test_the_next_one_is_asked_if_the_first_one_has_trouble_with_its_disk(
+    flawed: tuple[Flawed, NameServers],
+) -> None:
+    server, names = flawed
+    server.error = OSError("disk full")
+    async with name_server() as sound, NameServers([*names.locations, sound]) as both:
+        assert await both.list("nobody.") == {}
+        assert server.asked == 1
