@@ -11,7 +11,7 @@ The cost per item is one future; a task exists only for as long as there is some
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from typing import Generic, TypeVar
 
 from rmi_runtime import errors
@@ -165,6 +165,11 @@ class Coalescer(Generic[Item, Result]):
     async def _send_batch(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
             results = await self._send(items)
+            count = len(results) if isinstance(results, Sized) else "no"
+            if count != len(futures):
+                raise errors.InternalError(
+                    f"a send of {len(futures)} items returned {count} results"
+                )
         except Exception as error:
             _fail(futures, error)
             return
@@ -172,10 +177,6 @@ class Coalescer(Generic[Item, Result]):
             # Cancelled, or the process is ending: the batch has left, so nobody can know.
             _fail(futures, errors.Interrupted("the send was stopped before its reply came"))
             raise
-        if len(results) != len(futures):
-            message = f"a send of {len(futures)} items returned {len(results)} results"
-            _fail(futures, errors.InternalError(message))
-            return
         for future, result in zip(futures, results, strict=True):
             if future.done():
                 continue
