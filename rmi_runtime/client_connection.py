@@ -18,6 +18,7 @@ from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
 from rmi_runtime.client_call import Late, Pending, SentCall, WantedCall
 from rmi_runtime.client_handshake import accepted, peer_address
 from rmi_runtime.forked import drop_descriptor, never_free
+from rmi_runtime.hang_up import hang_up
 from rmi_runtime.serializers import Serializer
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class ClientConnection(asyncio.Protocol):
         self.closed = True
         if self._transport is not None:
             self._flush()
-            self._transport.close()
+            hang_up(self._transport, self.loop, self.ended.add_done_callback)
         self._fail_all("the connection was closed by this side before the reply came")
 
     def connection_lost(self, exc: Exception | None) -> None:

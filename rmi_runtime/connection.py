@@ -24,6 +24,7 @@ from rmi_runtime import handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
 from rmi_runtime.endings import Ending, apart
 from rmi_runtime.faults import Held, is_fault
+from rmi_runtime.hang_up import hang_up
 from rmi_runtime.objects import Instances
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.turns import BURST, BURST_BYTES
@@ -268,10 +269,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._flush()
         self._state = _CLOSED
         self._waiting.clear()
-        if self._full:
-            self._transport.abort()
-        else:
-            self._transport.close()
+        hang_up(self._transport, self._daemon.loop, self.on_close, at_once=self._full)
 
     # -- handshake
 
