@@ -50,7 +50,7 @@ class Endings:
         return self._resources
 
     def happen(self, executor: Executor | None) -> None:
-        """Do it all, once; what fails is logged, and keeps nothing else from being done.
+        """Do it all, each thing once; what fails is logged, and keeps nothing else from being done.
 
         Args:
             executor: closes the resources, which may block, or belong to its thread; None: here.
@@ -83,6 +83,11 @@ class Ending:
     def over(self) -> bool:
         """True once this connection has ended."""
         return self._endings.over
+
+    def end_late(self) -> None:
+        """Do what a method asked for that went on after the end, in the thread that ran it."""
+        if self._endings.over:
+            self._endings.happen(None)
 
     @property
     def tracked_resources(self) -> weakref.WeakSet[Any]:

@@ -20,6 +20,7 @@ from Pyro5.server import (
 )
 
 from rmi_runtime.context import Call, check_allowed
+from rmi_runtime.endings import Ending
 from rmi_runtime.streams import CarriedStop
 
 if TYPE_CHECKING:
@@ -118,12 +119,16 @@ class Members:
     ) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that calls *method* where it may block."""
         context = contextvars.copy_context()
+        connection: object = call.connection
 
         def guarded() -> _Outcome:
             try:  # futures refuse StopIteration, and neither pool nor task must see SystemExit
                 return context.run(_call_plainly, method, args, kwargs, call), None
             except BaseException as error:
                 return None, error
+            finally:
+                if isinstance(connection, Ending):
+                    connection.end_late()
 
         return self._from_thread(guarded, call)
 

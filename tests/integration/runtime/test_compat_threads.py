@@ -63,6 +63,11 @@ class Thing:
         current_context.track_resource(self.resource)
         return threading.get_ident()
 
+    def wait_and_track(self) -> None:
+        self.threads.append(threading.get_ident())
+        self.go.wait(WAIT_S)
+        self.track()
+
     def items(self) -> Iterator[int]:
         try:
             yield threading.get_ident()
@@ -153,6 +158,21 @@ def test_resources_are_closed_by_the_thread_that_used_them_and_hold_up_nobody(
     thing.go.set()
     sync_eventually(lambda: thing.resource.closed_by is not None)
     assert thing.resource.closed_by == used_by
+
+
+def test_resources_of_a_method_that_goes_on_when_its_caller_has_gone_are_closed_too(
+    thing: Thing, serve: Any
+) -> None:
+    daemon = compat.Daemon()
+    [uri] = serve(daemon=daemon)
+    with Proxy(uri) as leaving:
+        leaving._pyroTimeout = 0.1
+        with pytest.raises(TimeoutError):
+            leaving.wait_and_track()
+    sync_eventually(lambda: not daemon._serving._connections)
+    thing.go.set()
+    sync_eventually(lambda: thing.resource and thing.resource.closed_by)
+    assert thing.resource.closed_by == thing.threads[0]
 
 
 def test_resources_that_nobody_holds_are_not_kept(thing: Thing, serve: Any) -> None:
