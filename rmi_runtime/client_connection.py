@@ -157,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
         await asyncio.gather(*waiting, return_exceptions=True)
         self.close()
 
-    def close(self) -> None:
+    def close(self, why: str = "the connection was closed by this side") -> None:
         """Send what waits, then close."""
         if self.inherited:
             self.abandon()
@@ -166,7 +166,7 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._flush()
             hang_up(self._transport, self.loop, self.ended.add_done_callback)
-        self._fail_all("the connection was closed by this side before the reply came")
+        self._fail_all(f"{why} before the reply came")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended."""
@@ -176,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Called by the loop: the server will send no more."""
-        self.closed = True
+        self.close("the connection was closed by the peer")
         return False
 
     def _fail_all(self, why: str) -> None:

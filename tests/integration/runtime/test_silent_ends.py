@@ -50,6 +50,35 @@ def test_a_proxy_that_is_closed_lets_go_of_a_server_that_does_not_read(new_loop:
         runner.run(fill_and_close())
 
 
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_proxy_lets_go_of_a_server_that_neither_writes_nor_reads(new_loop: NewLoop) -> None:
+    over = asyncio.Event()
+
+    async def deaf_and_mute(peer: Peer) -> None:
+        await peer.greet(pipelining=False)
+        peer._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await filled.wait()
+        peer._writer.write_eof()
+        await over.wait()
+
+    async def fill_and_wait() -> None:
+        async with fake_server(deaf_and_mute) as uri:
+            before = descriptors()
+            proxy = Proxy(uri, timeout_s=60.0)
+            await proxy._bind()
+            calling = asyncio.ensure_future(proxy.echo(b"x" * MANY_BYTES))
+            await asyncio.sleep(0)
+            filled.set()
+            with pytest.raises(errors.ConnectionLost, match="by the peer before the reply"):
+                await asyncio.wait_for(calling, 10.0)
+            await eventually(lambda: descriptors() == before + 1)  # the server's end
+            over.set()
+
+    filled = asyncio.Event()
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(fill_and_wait())
+
+
 async def test_a_daemon_that_is_closed_lets_go_of_a_client_that_does_not_read(
     daemon: Daemon, worker: Worker
 ) -> None:
