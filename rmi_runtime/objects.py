@@ -51,7 +51,8 @@ class ObjectTable:
 
     def by_id(self) -> Mapping[str, Any]:
         """Return the objects and classes that live, by their ids."""
-        return {name: self._resolve(name) for name in self._objects}
+        found = {name: self._resolve(name) for name in list(self._objects)}
+        return {name: obj for name, obj in found.items() if obj is not None}
 
     def add(
         self, obj_or_class: Any, name: str | None, daemon: Any, *, force: bool, weak: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -192,3 +193,19 @@ async def test_who_connects_to_an_object_that_exposes_nothing_makes_the_server_w
             with pytest.warns(UserWarning, match="Forgotten exposes nothing"):
                 async with Proxy(uri):
                     pass
+
+
+def test_the_objects_can_be_listed_while_they_come_and_go() -> None:
+    daemon, named = Daemon(), Named()
+
+    class Going(weakref.ref[Named]):
+        """Stands where another thread, or the garbage collector, gets its turn."""
+
+        def __call__(self) -> Named | None:
+            daemon.unregister("last")
+            return super().__call__()
+
+    daemon.objects._objects["first"] = Going(named)
+    daemon.register(Named(), "last")
+    assert set(daemon.objects.by_id()) == {"Pyro.Daemon", "first"}
+    daemon._socket.close()
