@@ -117,8 +117,7 @@ class EndpointProxies:
         """Close all connections, and make no more."""
         self._closed = True
         proxies, self._proxies = self._proxies, {}
-        for proxy in proxies.values():
-            await proxy._close()
+        await asyncio.gather(*(proxy._close() for proxy in proxies.values()))
 
     def _new_proxy(self, endpoint: Endpoint) -> Proxy:
         return Proxy(

@@ -132,8 +132,10 @@ class Endpoints:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._proxies.aclose()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # whoever waits for this may be cancelled
+            await self._proxies.aclose()
 
     def view(self) -> list[EndpointView]:
         """Return the endpoints as they are now, by name."""

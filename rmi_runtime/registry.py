@@ -163,8 +163,7 @@ class NameServers:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for proxy in self._proxies.values():
-            await proxy._close()
+        await asyncio.gather(*(proxy._close() for proxy in self._proxies.values()))
 
     async def _choose(self, tags: Sequence[str]) -> str:
         entries = _entries(await self._ask_any("yplookup", meta_all=tags, return_metadata=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -150,3 +151,19 @@ async def test_closing_ends_waiting_calls_and_closes_the_connections(services: S
         await endpoints.call("who")
     assert not endpoints._proxies
     assert not endpoints._tasks
+
+
+async def test_closing_that_is_cancelled_closes_the_connections_all_the_same(
+    services: Services,
+) -> None:
+    await services.start("x.1")
+    async with contextlib.AsyncExitStack() as stack:
+        endpoints = await stack.enter_async_context(services.endpoints())
+        assert await endpoints.call("who") == "x.1"
+        (proxy,) = endpoints._proxies._proxies.values()
+        leaving = asyncio.ensure_future(stack.aclose())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert not proxy._connected
