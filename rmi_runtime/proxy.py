@@ -186,7 +186,7 @@ class Proxy(ProxyState):
             RmiError: the server, or the name server, refuses.
         """
         if self._loop is not (loop := asyncio.get_running_loop()):  # a lock is good for one only
-            self._loop, self._connecting = loop, asyncio.Lock()
+            self._loop, self._connecting, self._ends = loop, asyncio.Lock(), set()
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         self._leave_other_loops()
         closings = self._closings
@@ -241,6 +241,8 @@ class Proxy(ProxyState):
                 )
         except (OSError, ValueError) as error:  # the latter: no host can have that name
             raise errors.Unavailable(f"cannot connect to {uri}: {error}") from error
+        self._ends.add(connection.ended)
+        connection.ended.add_done_callback(self._ends.discard)
         try:
             answer = await connection.greet(uri.object, self._handshake, timeout_s)
             self._direct, self._object_id = uri, uri.object
@@ -290,10 +292,12 @@ class Proxy(ProxyState):
         self._connection = None
         if connected and connection is not None:
             connection.close()
-            if self._ssl is None or connection.inherited:
-                await asyncio.sleep(0)
-            else:  # both sides say goodbye; a loop that ends before that leaves the socket open
-                await asyncio.wait((connection.ended,), timeout=2 * SHUTDOWN_S)
+        loop = asyncio.get_running_loop()
+        ends = {end for end in self._ends if end.get_loop() is loop}
+        if self._ssl is None or (connection is not None and connection.inherited):
+            await asyncio.sleep(0)
+        elif ends:  # both sides say goodbye; a loop that ends before that leaves the socket open
+            await asyncio.wait(ends, timeout=2 * SHUTDOWN_S)
 
     def __del__(self) -> None:
         if not self._connected:

@@ -79,6 +79,7 @@ class ProxyState:
         self._connection: ClientConnection | None = None
         self._direct: URI | None = None  # of the last connection
         self._closings = 0
+        self._ends: set[asyncio.Future[None]] = set()  # of the connections that stand, or leave
         self._object_id = ""
         self._loop: asyncio.AbstractEventLoop | None = None  # where it was connected last
         self._handshake_reply: object = None

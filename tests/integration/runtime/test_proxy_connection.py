@@ -357,6 +357,7 @@ def test_a_proxy_connects_anew_on_the_next_loop_although_nobody_closed_it() -> N
             warnings.simplefilter("ignore", ResourceWarning)  # asyncio's, of the old transport
             assert asyncio.run(use("one")) == ["one", "one"]
             assert asyncio.run(use("two")) == ["two", "two"]
+            assert len(proxy._ends) == 1  # nothing of the first loop is kept
             asyncio.run(leave())
             gc.collect()
     finally:

@@ -15,7 +15,17 @@ import pytest
 import uvloop
 from Pyro5.server import expose
 
-from rmi_runtime import Daemon, DaemonLimits, Proxy, client_context, server_context, tls_listener
+from rmi_runtime import (
+    Daemon,
+    DaemonLimits,
+    Proxy,
+    SyncProxy,
+    client_context,
+    errors,
+    server_context,
+    tls,
+    tls_listener,
+)
 from rmi_runtime.faults import NEWCOMER_HOLD_S_MAX
 from tests.processes import descriptors
 from tests.support import eventually
@@ -220,3 +230,43 @@ async def test_a_loop_that_ends_after_a_proxy_was_closed_leaves_no_socket_behind
 
     async with serving(certs) as daemon:
         assert await asyncio.to_thread(run, f"PYRO:echo@{daemon.location}") == []
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+async def test_nor_does_one_whose_proxy_had_left_a_silent_server_before(
+    certs: Path,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tls, "SHUTDOWN_S", 0.1)
+
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await over.wait()
+        writer.transport.abort()
+
+    async def fail(proxy: Proxy) -> None:
+        with pytest.raises(errors.Unavailable):
+            await proxy.echo("x")
+        await proxy._close()
+
+    def run(uri: str) -> list[str]:
+        options = {"ssl": client_context(certs / "ca.crt"), "timeout_s": 0.2}
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ResourceWarning)
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(fail(Proxy(uri, **options)))
+            script = SyncProxy(uri, **options)
+            with pytest.raises(errors.Unavailable):
+                script._bind()
+            script._close()
+            gc.collect()
+        return [str(one.message) for one in told]
+
+    over = asyncio.Event()
+    context = server_context(certs / "localhost.crt", certs / "localhost.key")
+    server = await asyncio.start_server(be_silent, "localhost", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    assert await asyncio.to_thread(run, f"PYRO:echo@localhost:{port}") == []
+    over.set()
+    server.close()
