@@ -32,6 +32,7 @@ class _Stream:
     opened_at: float
     orphaned_at: float = 0.0
     turn: threading.Lock = field(default_factory=threading.Lock)  # of whoever fetches an item
+    fetching: asyncio.Task[Any] | None = None  # who does, of asynchronous items
 
 
 class StreamTable:
@@ -117,6 +118,7 @@ class StreamTable:
 
     async def _next_async(self, stream_id: str, stream: _Stream, items: AsyncIterator[Any]) -> Any:
         _take_turn(stream)
+        stream.fetching = asyncio.current_task()
         try:
             return await anext(items)
         except StopAsyncIteration:
@@ -126,6 +128,7 @@ class StreamTable:
             self._streams.pop(stream_id, None)
             raise
         finally:
+            stream.fetching = None
             stream.turn.release()
 
     def close(self, stream_id: str) -> None:
@@ -133,6 +136,8 @@ class StreamTable:
         stream = self._streams.pop(stream_id, None)
         if stream is None:
             return
+        if stream.fetching is not None:  # else it would run for as long as no item comes
+            stream.fetching.cancel()
         close = getattr(stream.items, "aclose", None)
         if close is not None:
             task = asyncio.ensure_future(self._close_async(close))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -82,3 +83,30 @@ async def test_no_stream_is_kept_for_a_stock_client_that_hung_up_before_it_came(
     source.gate.set()
     await eventually(lambda: source.returned and daemon.stats()["inflight"] == 0)
     assert daemon.stats()["streams"] == 0
+
+
+async def test_closing_a_stream_ends_the_fetch_that_nobody_waits_for(daemon: Daemon) -> None:
+    ended = asyncio.Event()
+
+    @expose
+    class News:
+        async def follow(self) -> Any:
+            return _follow()
+
+    async def _follow() -> AsyncIterator[str]:
+        try:
+            yield "first"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with Proxy(daemon.register(News()), timeout_s=math.inf) as proxy:
+        stream = await proxy.follow()
+        assert await anext(stream) == "first"
+        fetching = asyncio.ensure_future(anext(stream))
+        await eventually(lambda: daemon.stats()["inflight"] == 1)
+        fetching.cancel()
+        await stream.aclose()
+        await eventually(ended.is_set)
+        await eventually(lambda: daemon.stats()["inflight"] == 0)
+        assert daemon.stats()["streams"] == 0
