@@ -20,6 +20,7 @@ from rmi_runtime.failures import as_batch_result, dump_error
 from rmi_runtime.faults import is_fault
 from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
+from rmi_runtime.sharing import Sharing
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.streams import CarriedStop
 
@@ -70,6 +71,7 @@ class Dispatcher:
         self._limits = daemon.limits
         self._members = Members(daemon)
         self.running: dict[asyncio.Future[Any], tuple[Request, Any]] = {}
+        self._shared = Sharing(self.running)
 
     def invoke(
         self, connection: ServerConnection, message: wire.Message, *, refuse: bool = False
@@ -198,8 +200,10 @@ class Dispatcher:
 
     def _follow(self, request: Request, future: asyncio.Future[Any]) -> asyncio.Future[Any] | None:
         """Answer when *future* is done, without a task."""
-        if future in self.running or future.get_loop() is not self._daemon.loop:
+        if future.get_loop() is not self._daemon.loop:
             return self._start(request, future)
+        if future in self.running:
+            return self._start(request, self._shared.join(future))
         if future.done():
             self._answer(request, future)
             return None
@@ -250,6 +254,11 @@ class Dispatcher:
         """End a call that nobody waits for any more, or that there is no time left for."""
         request, result = self.running[task]
         request.deadline = None  # once is enough: its clean-up shall not be cancelled as well
+        if task in self._shared:  # others wait for it
+            del self.running[task]
+            self._reply_error(request, _given_up())
+            request.connection.task_ended(task)
+            return
         task.cancel()
         if not _begun(task):  # then it never will, and cannot answer for itself
             _drop(result)

@@ -87,6 +87,44 @@ async def test_one_future_may_answer_several_calls(served: Served) -> None:
     await eventually(lambda: daemon.stats()["inflight"] == 0)
 
 
+@pytest.mark.parametrize("leaving", [[0], [1], [0, 1], [1, 0]])
+async def test_one_caller_that_leaves_takes_nothing_from_the_others(
+    served: Served, leaving: list[int]
+) -> None:
+    daemon, promises, proxy = served
+    others = [Proxy(str(proxy._uri)) for _ in range(2)]
+    calls = [await asked(promises, others[0]._call("make"))]
+    calls += [asyncio.ensure_future(one._call("last")) for one in (others[1], proxy)]
+    await eventually(lambda: daemon.stats()["inflight"] == 3)
+    for left, number in enumerate(leaving, 1):
+        await others[number]._close()
+        await eventually(lambda left=left: daemon.stats()["inflight"] == 3 - left)
+    promises.made[0].set_result("still")
+    assert await calls[2] == "still"
+    await asyncio.gather(*calls, return_exceptions=True)
+    for other in others:
+        await other._close()
+    await eventually(lambda: daemon.stats()["inflight"] == 0)
+    assert not daemon.dispatcher._shared._more
+
+
+@pytest.mark.parametrize("leaving", [[0, 1, 2], [2, 1, 0]])
+async def test_it_is_cancelled_when_the_last_of_several_callers_hangs_up(
+    served: Served, leaving: list[int]
+) -> None:
+    daemon, promises, first = served
+    proxies = [Proxy(str(first._uri)) for _ in range(3)]
+    calls = [await asked(promises, proxies[0]._call("make"))]
+    calls += [asyncio.ensure_future(proxy._call("last")) for proxy in proxies[1:]]
+    await eventually(lambda: daemon.stats()["inflight"] == 3)
+    for number in leaving:
+        assert not promises.made[0].cancelled()
+        await proxies[number]._close()
+    await eventually(promises.made[0].cancelled)
+    await asyncio.gather(*calls, return_exceptions=True)
+    await eventually(lambda: daemon.stats()["inflight"] == 0)
+
+
 async def test_it_is_cancelled_when_the_caller_stops_waiting(served: Served) -> None:
     daemon, promises, proxy = served
     with pytest.raises(errors.CallTimeout):
