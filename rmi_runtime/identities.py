@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from rmi_runtime.context import Identity
+from rmi_runtime.errors import Indefinite, Unavailable
 
 REMEMBERED_S = 1.0
 ENTRIES_MAX = 16_384
@@ -51,7 +52,8 @@ class Identities:
         """Return whose token it is; None if it is fake, revoked or expired.
 
         Raises:
-            Exception: what asking raised; nothing is remembered then.
+            Unavailable: no reply came. Asking changes nothing, and whoever asks has begun nothing.
+            Exception: else what asking raised. Nothing is remembered then.
         """
         known = self._known.get(token_hash)
         if known is not None and self._clock() < known[0]:
@@ -66,7 +68,10 @@ class Identities:
 
     async def _learn(self, token_hash: str) -> Identity | None:
         asked_s = self._clock()  # the answer is no younger than the question
-        found = await self._ask(token_hash)
+        try:
+            found = await self._ask(token_hash)
+        except Indefinite as error:
+            raise Unavailable("nobody could say whose token it is; nothing was done") from error
         identity = Identity("client", found["client"], found["role"]) if found else None
         self._known[token_hash] = (asked_s + self._remembered_s, identity)
         self._known.move_to_end(token_hash)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Identity
-from rmi_runtime.errors import Unavailable
+from rmi_runtime.errors import CallTimeout, ConnectionLost, Interrupted, RmiError, Unavailable
 from rmi_runtime.identities import REMEMBERED_S, Identities
 from tests.support import eventually
 
@@ -101,6 +101,17 @@ async def test_a_failure_is_told_and_not_remembered(source: Source) -> None:
         await identities.find("good")
     source.error = None
     assert await identities.find("good") is not None
+
+
+@pytest.mark.parametrize("lost", [CallTimeout, ConnectionLost, Interrupted])
+async def test_a_lost_reply_leaves_no_doubt_for_asking_changes_nothing(
+    source: Source, lost: type[RmiError]
+) -> None:
+    source.error = lost("no reply")
+    with pytest.raises(Unavailable) as caught:
+        await source.identities().find("good")
+    assert caught.value.definite
+    assert isinstance(caught.value.__cause__, lost)
 
 
 async def test_only_so_many_are_kept_the_latest_used(source: Source) -> None:
