@@ -69,3 +69,7 @@ def raise_file_limit() -> None:
         except (ValueError, OSError):
             # Some systems report a hard limit that they do not grant; then the soft one stays.
             return
+
+
+if __name__ == "__main__":
+    main()

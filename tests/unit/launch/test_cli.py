@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -37,6 +39,15 @@ def test_every_command_and_option_explains_itself(name: str) -> None:
         for option in each.params:
             if isinstance(option, click.Option):
                 assert option.help, option.opts
+
+
+@pytest.mark.parametrize("module", ["rmi_launch", "rmi_launch.cli"])
+def test_the_command_can_be_run_as_a_module(module: str, pytestconfig: pytest.Config) -> None:
+    line = [sys.executable, "-m", module, "--version"]
+    ended = subprocess.run(
+        line, cwd=pytestconfig.rootpath, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.startswith("rmi, version ")
 
 
 def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
