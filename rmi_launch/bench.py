@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rmi_runtime.errors import NotFound, Unavailable
+from rmi_runtime.errors import Unavailable
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("fastapi", "asyncpg", "matplotlib")
@@ -67,7 +67,9 @@ def bench(report: bool, **options: Any) -> None:
         else:
             importlib.import_module("benchmarks.command").bench(**options)
     except KeyError as error:
-        raise NotFound(f"there is no row {error}; docs/benchmarks.md has their names") from None
+        raise click.UsageError(
+            f"there is no row {error}; docs/benchmarks.md has their names"
+        ) from None
 
 
 def _check_installed() -> None:

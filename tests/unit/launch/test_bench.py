@@ -8,16 +8,16 @@ from click.testing import CliRunner
 from benchmarks.queueing import simulate, stations
 from benchmarks.rows import Row, alternate
 from rmi_launch.bench import bench
-from rmi_runtime.errors import NotFound
+from rmi_launch.failures import WRONG_USE
 
 HOPS_US = {"gateway": 40.0, "bank.business": 15.0, "bank.data": 20.0, "store": 12.0}
 
 
-def test_an_unknown_row_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_row_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmi_launch.bench.NEEDED", ())
     result = CliRunner().invoke(bench, ["--only", "nonsense", "--quiet"])
-    assert isinstance(result.exception, NotFound)
-    assert "nonsense" in str(result.exception)
+    assert result.exit_code == WRONG_USE
+    assert "nonsense" in result.output
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
