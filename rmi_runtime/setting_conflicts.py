@@ -14,6 +14,10 @@ _WAYS_OUT = (
     "give a certificate (tls_cert, tls_key and tls_ca: see 'rmi certs'), or accept this with "
     "--insecure; 127.0.0.1 needs neither"
 )
+_NEEDS = (
+    ", together with a certificate (tls_cert, tls_key and tls_ca: see 'rmi certs') or the word "
+    "--insecure; 127.0.0.1 needs neither"
+)
 
 
 def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -53,12 +57,13 @@ def _half_tls(settings: Settings) -> Iterator[tuple[str, str]]:
 def _nobodys_addresses(settings: Settings) -> Iterator[tuple[str, str]]:
     """The address that a service or name server listens on is the one that it tells others."""
     hosts = [("host", settings.host), *(("ns", split_address(each)[0]) for each in settings.ns)]
+    needs = "" if settings.insecure or settings.tls else _NEEDS
     for name, host in hosts:
         if is_unspecified(host):
             yield (
                 name,
                 f"nobody can connect to {host}; give the address or name under which others "
-                "reach this machine",
+                f"reach this machine{needs}",
             )
 
 

@@ -200,6 +200,16 @@ def test_an_address_that_is_told_to_others_must_be_somebodys(field: str, value: 
         load_settings(env={}, flags={field: value, "insecure": True})
 
 
+@pytest.mark.parametrize(("field", "value"), [("host", "0.0.0.0"), ("ns", "[::]:9090")])
+def test_whoever_asks_for_all_addresses_hears_at_once_what_others_need(
+    field: str, value: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"tls_cert.* or the word --insecure"):
+        load_settings(env={}, flags={field: value})
+    with pytest.raises(SettingsError, match=r"this machine$"):
+        load_settings(env={}, flags={field: value, "insecure": True})
+
+
 def test_a_service_is_not_announced_to_others_at_an_address_of_this_machine_only() -> None:
     elsewhere = ("127.0.0.1:9090", "10.0.0.1:9090")
     with pytest.raises(SettingsError, match="--host"):
