@@ -43,7 +43,7 @@ class Consumer:
     """Claims messages, enters them as consumed, and marks them done, for as long as it runs.
 
     It may die between any two of these steps: what it claimed is offered again when the claim has
-    run out, or at once when a service of the same name starts, and is then found to be entered.
+    run out, or at once when a service of the same name starts, and nothing of it is entered twice.
 
     Args:
         name: the Pyro name of its service, under which it claims and consumes.
@@ -58,7 +58,7 @@ class Consumer:
 
     Attributes:
         consumed: messages that it has entered.
-        delivered_again: messages of its claims that had been entered before, and were not again.
+        delivered_again: messages of its claims that were another's: entered before, or run out.
     """
 
     def __init__(
@@ -135,13 +135,16 @@ class Consumer:
         self.consumed += entered.count(True)
         if again := entered.count(False):
             self.delivered_again += again
-            log.info("%s got %d messages again that were consumed already", self._name, again)
+            log.info(
+                "%s did not consume %d messages of a claim: another has, or the claim had run out",
+                self._name,
+                again,
+            )
         fresh = [pair for pair, new in zip(claim.messages, entered, strict=True) if new]
         self._lines.write(message_lines(fresh))
         if not await self._queue.done(claim):
             log.warning(
-                "%s took more than %.1f s for %d messages; they were offered again, and will be "
-                "found consumed",
+                "%s took more than %.1f s for %d messages, which were offered again",
                 self._name,
                 self._lease_s,
                 len(claim.messages),

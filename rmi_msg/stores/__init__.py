@@ -134,8 +134,7 @@ class MessageQueue(Protocol):
         """Forget a claim whose messages are all in the consumed store.
 
         Returns:
-            False if the claim had run out and its messages were given to another, who will find
-            them consumed.
+            False if the claim had run out and its messages were given to another.
         """
         ...
 
@@ -163,7 +162,8 @@ class ConsumedStore(Protocol):
         """Enter a claim's messages as consumed by its holder, unless they are entered already.
 
         Returns:
-            Per message, in order, whether it is new: False for one that was delivered again.
+            Per message, in order, whether it was entered for this claim: False for one that another
+            has entered, or will, since the claim had run out.
         """
         ...
 
