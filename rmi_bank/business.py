@@ -194,7 +194,8 @@ class BusinessObject:
 
         Args:
             operations: at most 4,096 dictionaries: ``type`` (``deposit``, ``withdrawal``,
-                ``transfer``, ``balance``, ``open``) and the arguments of the method of that name.
+                ``transfer``, ``balance``, ``open``) and the arguments of :meth:`deposit`,
+                :meth:`withdraw` and so on, by name. A ``request_id`` of a ``balance`` is told back.
 
         Returns:
             One dictionary per operation: ``{"request_id", "status": "ok", "balance", "commit"}`` or

@@ -71,8 +71,8 @@ class BatchTransfer(_Keyed, tag="transfer"):
     amount: Amount
 
 
-class BatchBalance(msgspec.Struct, forbid_unknown_fields=True, tag="balance"):
-    """A look at a balance in a batch."""
+class BatchBalance(_Keyed, tag="balance"):
+    """A look at a balance in a batch; its request id is told back, and has no other meaning."""
 
     account: Account
 

@@ -106,10 +106,17 @@ class OpenAccount(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields
         check_request_id(self.request_id)
 
 
-class BalanceQuery(msgspec.Struct, frozen=True, tag="balance", forbid_unknown_fields=True):
-    """Read the balance of *account*."""
+class BalanceQuery(
+    msgspec.Struct, frozen=True, tag="balance", forbid_unknown_fields=True, omit_defaults=True
+):
+    """Read the balance of *account*. The request id is told back, and has no other meaning."""
 
     account: Account
+    request_id: RequestId | None = None
+
+    def __post_init__(self) -> None:
+        if self.request_id is not None:
+            check_request_id(self.request_id)
 
 
 Change = Deposit | Withdrawal | Transfer | OpenAccount

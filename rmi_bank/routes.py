@@ -345,15 +345,17 @@ def bank_routes(bank: Bank) -> list[Route]:
 
 def _operation(place: int, item: BatchItem, key: str | None) -> Operation:
     """Return the operation that *item* of a batch asks for; *key* is the batch's."""
-    if isinstance(item, BatchBalance):
-        return BalanceQuery(item.account)
     given = item.request_id
     if given is msgspec.UNSET:
+        if isinstance(item, BatchBalance):
+            return BalanceQuery(item.account)
         request_id = new_request_id() if key is None else keyed_request_id(key, place)
     elif given.isascii() and given.isprintable():
         request_id = given
     else:
         raise _bad_request_id(place)
+    if isinstance(item, BatchBalance):
+        return BalanceQuery(item.account, request_id)
     if isinstance(item, BatchDeposit):
         return Deposit(item.account, item.amount, request_id)
     if isinstance(item, BatchWithdrawal):

@@ -154,7 +154,7 @@ def keys(requests: Iterable[Request]) -> tuple[list[int], list[str]]:
         else:
             accounts[operation.account] = None  # type: ignore[union-attr]
         if type(operation) is not op.BalanceQuery:
-            request_ids[f"{client}:{operation.request_id}"] = None  # type: ignore[union-attr]
+            request_ids[f"{client}:{operation.request_id}"] = None
     return list(accounts), list(request_ids)
 
 

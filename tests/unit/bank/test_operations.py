@@ -20,6 +20,8 @@ def test_dictionaries_become_operations() -> None:
     assert op.parse_operation(DEPOSIT) == op.Deposit(1, 5, "r")
     assert op.parse_operation(TRANSFER) == op.Transfer(1, 2, 5, "r")
     assert op.parse_operation({"type": "balance", "account": 3}) == op.BalanceQuery(3)
+    named = {"type": "balance", "account": 3, "request_id": "r"}
+    assert op.parse_operation(named) == op.BalanceQuery(3, "r")
     withdrawal = {**DEPOSIT, "type": "withdrawal"}
     assert op.parse_operation(withdrawal) == op.Withdrawal(1, 5, "r")
     opening = {"type": "open", "account": 1, "request_id": "r"}

@@ -16,7 +16,7 @@ from rmi_bank.errors import (
     RequestIdReused,
     UnknownAccount,
 )
-from rmi_bank.operations import Deposit, Transfer, Withdrawal
+from rmi_bank.operations import BalanceQuery, Deposit, Transfer, Withdrawal
 from rmi_msg.gateway_app import gateway_app
 from rmi_msg.gateway_metrics import GatewayMetrics
 from rmi_msg.gateway_pages import GatewayPages
@@ -72,9 +72,9 @@ class FakeBank:
         for operation in operations:
             request_id = getattr(operation, "request_id", None)
             try:
-                if request_id is None:
+                if isinstance(operation, BalanceQuery):
                     balance = self._check(identity, operation.account)
-                    outcome = {"request_id": None, "balance": balance, "commit": 0}
+                    outcome = {"request_id": request_id, "balance": balance, "commit": 0}
                 else:
                     outcome = await self.execute(identity, operation)
                 outcomes.append({"status": "ok", **outcome})

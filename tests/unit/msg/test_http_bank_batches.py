@@ -28,6 +28,25 @@ async def test_a_batch_has_an_outcome_per_operation() -> None:
         assert isinstance(g.bank.operations[0], Deposit)
 
 
+async def test_a_balance_may_have_a_request_id_and_is_told_it() -> None:
+    async with gateway() as g:
+        operations = [
+            {"type": "balance", "account": 2, "request_id": "look"},
+            {"type": "deposit", "account": 2, "amount": 1, "request_id": "look"},
+            {"type": "balance", "account": 2, "request_id": "look"},
+        ]
+        response = await g.post("/bank/batches", {"operations": operations})
+        outcomes = response.json()["outcomes"]
+        assert [(one["request_id"], one["balance"]) for one in outcomes] == [
+            ("look", 1000),
+            ("look", 1001),
+            ("look", 1001),
+        ]
+        operations[0]["request_id"] = "\n"
+        refused = await g.post("/bank/batches", {"operations": operations})
+        assert assert_problem(refused, 422, "invalid")["field"] == "operations[0].request_id"
+
+
 async def test_a_batch_sent_again_under_its_key_is_done_once() -> None:
     async with gateway() as g:
         operations = [
