@@ -43,7 +43,8 @@ def frozen(send: Callable[[signal.Signals, int], None], member: int) -> Iterator
     try:
         yield
     finally:
-        send(signal.SIGCONT, member)
+        with contextlib.suppress(ProcessLookupError):  # its owner may have ended it just now
+            send(signal.SIGCONT, member)
 
 
 @contextlib.asynccontextmanager
