@@ -221,6 +221,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         elif message.type == wire.MSG_PING and self._state == _OPEN:
             id_, seq, mark = message.serializer_id, message.seq, message.correlation_id
             self.send(wire.encode(wire.MSG_PING, id_, 0, seq, b"pong", correlation_id=mark))
+            self.fault()  # a few are none, but nobody has a use for fifty a second
         elif self._state == _NEW:
             self._refuse_bytes(wire.WireError("expected a CONNECT message first"))
         else:

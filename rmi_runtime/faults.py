@@ -1,11 +1,12 @@
 """Faulty requests: how many a caller may make before it is held back.
 
 A *fault* is bytes that are no message, a refused handshake (of TLS, too), a request that was
-refused before any method began, or a connection that ends in the middle of a message, or with
-replies unread. Whoever makes more of them than a person with a bug would is served on, but waits,
-so that the calls of others keep their time: fifty a second, or one for each of its connections in
-five seconds, or in a quarter of one if it connects anew for each. Strangers are told apart by their
-addresses, clients by their numbers. Services are trusted, once they are known.
+refused before any method began, a PING (of which nobody needs many), or a connection that ends in
+the middle of a message, or with replies unread. Whoever makes more of them than a person with a bug
+would is served on, but waits, so that the calls of others keep their time: fifty a second, or one
+for each of its connections in five seconds, or in a quarter of one if it connects anew for each.
+Strangers are told apart by their addresses, clients by their numbers. Services are trusted, once
+they are known.
 
 The bound is a leaky bucket in its form with a *theoretical arrival time* (the generic cell rate
 algorithm of ITU-T I.371): one number for each caller, and no timer.

@@ -83,6 +83,20 @@ async def test_a_stranger_who_makes_many_faults_waits(
         assert await proxy.echo("in the end") == "in the end"
 
 
+async def test_a_stranger_who_pings_without_end_waits_and_gets_each_answer(daemon: Daemon) -> None:
+    host, _, port = daemon.location.rpartition(":")
+
+    def ping_all() -> int:
+        with RawClient((host, int(port))) as client:
+            client.send(b"".join(wire.encode(wire.MSG_PING, 1, 0, n, b"") for n in range(FAULTS)))
+            answers = [client.receive() for _ in range(FAULTS)]
+            return sum(one is not None and one.type == wire.MSG_PING for one in answers)
+
+    began = time.monotonic()
+    assert await asyncio.to_thread(ping_all) == FAULTS
+    assert time.monotonic() - began >= LEAST_S
+
+
 async def test_faults_under_way_at_once_are_not_cheaper(daemon: Daemon) -> None:
     async with Proxy(uri(daemon)) as proxy:
 
