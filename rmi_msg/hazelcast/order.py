@@ -67,15 +67,16 @@ class Order:
 
         Whatever is added to the log after this call goes into that block or a later one.
         """
-        row = await self._row_at_end(self._last)
-        if not row and self._last:
-            self._last = 0  # another cluster, begun anew
+        last = self._last  # others of this process may find out the same meanwhile
+        row = await self._row_at_end(last)
+        if not row and last:
+            last = 0  # another cluster, begun anew
             row = await self._row(0)
-        self._last += max(len(row) - 1, 0)
+        last += max(len(row) - 1, 0)
         if len(row) == READ_AHEAD:
-            self._last = await self._leap(self._last)
-        self._last_at_s = self._monotonic_s()
-        return self._last
+            last = await self._leap(last)
+        self._last, self._last_at_s = last, self._monotonic_s()
+        return last
 
     async def since(self) -> int:
         """Return a block for :meth:`add` to look from on: the last one, or one shortly before.

@@ -113,6 +113,16 @@ async def test_the_last_block_is_found_from_far_behind() -> None:
     assert await late.last() == 5 * READ_AHEAD - 1
 
 
+async def test_calls_at_the_same_time_do_not_lead_each_other_past_the_last_block() -> None:
+    writer, blocks = order()
+    log = Order(blocks)
+    assert await log.last() == 0
+    for n in range(2):
+        await writer.add([f"{n}-{i}" for i in range(GROWING_IDS_MAX)], 0)
+    assert await asyncio.gather(*(log.last() for _ in range(5))) == [1] * 5
+    assert await log.since() == 1
+
+
 async def test_a_writer_notices_that_the_cluster_began_anew() -> None:
     log, blocks = order()
     for n in range(5):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
 from typing import Any
 
 import msgspec
 import pytest
 
-from rmi_msg.hazelcast.blocks import START
+from rmi_msg.hazelcast.blocks import GROWING_IDS_MAX, START
 from rmi_msg.hazelcast.order import Order
 from rmi_msg.hazelcast.records import Records
 from tests.unit.msg.hazelcast_fakes import Entry, LossyMap
@@ -61,3 +63,22 @@ async def test_an_entry_that_only_a_member_left_behind_had_is_put_again(
     assert set(await entries.get_all(["a", "b", "c"])) == {"a", "b", "c"}
     assert sorted(await ids_in(order)) == ["a", "b", "c"]
     assert known == {}
+
+
+async def test_what_came_at_the_same_time_and_comes_again_later_stands_in_the_order_once() -> None:
+    texts, blocks = LossyMap(random.Random(0)), LossyMap(random.Random(0))
+    clock = itertools.count()  # whoever asks for the last block always looks
+    one, other = (
+        Records(texts, Order(blocks, lambda: float(next(clock))), Entry) for _ in range(2)
+    )
+    full = [[f"{n}-{i}" for i in range(GROWING_IDS_MAX)] for n in range(5)]
+    await one.put_all(made("first"))
+    await other.put_all(made(*full[0]))  # in a block that *one* has not seen
+    ids = [f"id{n}" for n in range(9)]
+    await asyncio.gather(*(one.put_all(made(id)) for id in ids))
+    for more in full[1:]:
+        await other.put_all(made(*more))
+    for id in ids:
+        assert set(await other.put_all(made(id))) == {id}
+    listed = [one.id for one in await Order(blocks).read(START, 10_000)]
+    assert len(listed) == len(set(listed))
