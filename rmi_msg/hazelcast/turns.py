@@ -89,8 +89,13 @@ class Turns(msgspec.Struct, frozen=True):
         return Turns(self.head, (*self._without(offered.token), turn, *left))
 
     def cut(self, token: int, end: Place, rest_token: int) -> Turns:
-        """Return the state after claim *token* was cut off at *end*, and the rest offered."""
-        (turn,) = (turn for turn in self.turns if turn.token == token)
+        """Return the state after claim *token* was cut off at *end*, and the rest offered.
+
+        The same, if that was done before, or the claim has lost its holder.
+        """
+        turn = self.find(token)
+        if turn is None or turn.by is None or turn.end <= end:
+            return self
         kept = Turn(token, turn.by, turn.first, end, turn.lease_s)
         rest = Turn(rest_token, None, end, turn.end, turn.lease_s)
         return Turns(self.head, (*self._without(token), kept, rest))

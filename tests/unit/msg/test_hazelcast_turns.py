@@ -44,6 +44,14 @@ def test_a_claim_can_be_cut_and_the_rest_is_offered() -> None:
     assert turns.drop(1).turns == (turns.offered,)
 
 
+def test_a_claim_is_cut_once_and_only_while_it_is_held() -> None:
+    cut = Turns().take(turn(1, 0, 9)).cut(1, Place(0, 2), 7)
+    partly = cut.take(turn(3, 2, 4, by="M2"))  # its answer was lost, and others went on
+    assert partly.cut(1, Place(0, 2), 7) == partly
+    offered = Turns().take(turn(1, 0, 9)).offer({1}).take(turn(2, 0, 5, by="M2"))
+    assert offered.cut(1, Place(0, 3), 7) == offered
+
+
 def test_a_marked_claim_stays_its_holders_until_it_is_done() -> None:
     mark = Mark("2026-01-31T12:00:00.000000Z", 3)
     turns = Turns().take(turn(1, 0, 5)).take(turn(2, 5, 9)).marked(1, mark)
