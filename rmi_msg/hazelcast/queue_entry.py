@@ -55,11 +55,12 @@ class QueueEntry:
         was = False
         while True:
             text, turns = await self.read()
-            if not turns.has(token):
+            there = turns.has(token)
+            was = was or there
+            # Also if it is not there: what was only seen may be out of date, or not there to stay.
+            new = step(turns, token, *args, **kwargs) if there else turns
+            if await self.replace(text, new):
                 return was
-            was = True
-            if await self.replace(text, step(turns, token, *args, **kwargs)):
-                return True
 
     async def mark(self, token: int, at: str) -> Turn | None:
         """Mark claim *token* as consumed by its holder.

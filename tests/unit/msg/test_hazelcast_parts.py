@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from rmi_msg.hazelcast import blocks as blocks_module
 from rmi_msg.hazelcast import fetching as fetching_module
+from rmi_msg.hazelcast import stores as stores_module
 from rmi_msg.hazelcast import table as table_module
 from rmi_msg.hazelcast.acknowledged import NoBackup
 from rmi_msg.hazelcast.blocks import START
@@ -220,13 +221,15 @@ def test_what_was_acknowledged_is_there_once_whichever_part_was_come_upon(
     steps=st.integers(2, 900),
     services=st.integers(1, 3),
     batches=st.lists(st.integers(1, 5), min_size=1, max_size=8),
+    claim_chars_max=st.sampled_from([6, 1_000_000]),
 )
 def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon(
-    seed: int, steps: int, services: int, batches: list[int]
+    seed: int, steps: int, services: int, batches: list[int], claim_chars_max: int
 ) -> None:
     rng = random.Random(seed)
     parts = Parts(rng, steps)
     clock = itertools.count()
+    handed_out: set[str] = set()
 
     def queue(stores_link: PartedLink) -> HazelcastMessageQueue:
         return HazelcastMessageQueue(
@@ -252,6 +255,7 @@ def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon
                     idle = 0
                 continue
             idle = 0
+            handed_out.update(id for id, _ in claim.messages)
             await patiently(rng, lambda claim=claim: consumed.add(claim))
             await patiently(rng, lambda claim=claim: turns.done(claim))
 
@@ -264,6 +268,7 @@ def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon
         for _ in range(100):  # claims that nobody remembers run out
             await last.sweep()
             while (claim := await last.claim("msg.messages.last", 4, lease_s=20.0)) is not None:
+                handed_out.update(id for id, _ in claim.messages)
                 await consumed.add(claim)
                 await last.done(claim)
         stores = stores_on(Cluster(PartedLink(parts), 60.0))
@@ -271,8 +276,9 @@ def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon
         ids = [row.id for row in (await stores.consumed.page(None, 1000)).rows]
         assert len(posted) == sum(batches)
         assert sorted(ids) == sorted(posted)
+        assert handed_out == set(posted), "consumed, and not handed out"
 
-    with no_pauses():
+    with no_pauses(), mock.patch.object(stores_module, "BATCH_CHARS_MAX", claim_chars_max):
         asyncio.run(run())
 
 
@@ -304,3 +310,40 @@ async def test_an_offer_is_not_dropped_by_who_comes_upon_a_member_left_behind() 
         claim = await stores.queue.claim("msg.messages.2", 10, 60.0)
     assert claim is not None
     assert claim.messages == messages
+
+
+class QueueBehind(Parts):
+    """Parts of which one step on the queue comes upon a member that knows an older state of it.
+
+    Attributes:
+        older: what it knows.
+        steps_before: how many steps come upon the others before that one.
+    """
+
+    older: str = ""
+    steps_before = -1
+
+    def step(self, name: str) -> tuple[dict[Any, str], bool]:
+        if name == "queue":
+            self.steps_before -= 1
+            if self.steps_before == -1:
+                return {"turns": self.older}, False
+        return super().step(name)
+
+
+async def test_a_claim_is_cut_short_also_by_who_comes_upon_a_member_left_behind() -> None:
+    parts = QueueBehind(random.Random(0), 0)
+    stores = stores_on(Cluster(PartedLink(parts), 60.0))
+    messages = [("a", "first"), ("b", "second")]
+    with no_pauses(), mock.patch.object(stores_module, "BATCH_CHARS_MAX", 5):
+        await stores.messages.put_many(messages, "msg.logger.1")
+        assert await stores.queue.sweep() == 0
+        parts.older = parts.stays["queue"]["turns"]
+        parts.steps_before = 2  # the claim is made by two
+        first = await stores.queue.claim("msg.messages.1", 10, 60.0)
+        assert first is not None
+        assert first.messages == messages[:1]
+        assert await stores.consumed.add(first) == [True]
+        second = await stores.queue.claim("msg.messages.1", 10, 60.0)
+    assert second is not None
+    assert second.messages == messages[1:]
