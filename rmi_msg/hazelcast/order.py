@@ -244,15 +244,23 @@ class Order:
             The ids in order; None if whoever was asked does not know all of them (any more).
         """
         numbers = range(first.block, end.block + 1)
-        texts = await self._blocks.get_all(numbers)
-        if len(texts) < len(numbers):
-            return None
-        blocks = [unpack(texts[number]) for number in numbers]
-        if len(blocks[-1].ids) < end.offset or any(
-            then.before != digest(texts[number])
-            for number, then in zip(numbers, blocks[1:], strict=False)
-        ):
-            return None
+        while True:
+            texts = await self._blocks.get_all([*numbers, end.block + 1])
+            row = [texts[number] for number in numbers if number in texts]
+            blocks = list(map(unpack, row))
+            if (
+                len(row) < len(numbers)
+                or len(blocks[-1].ids) < end.offset
+                or any(
+                    then.before != digest(one) for one, then in zip(row, blocks[1:], strict=False)
+                )
+            ):
+                return None
+            follower = texts.get(end.block + 1)
+            final = follower is not None and unpack(follower).before == digest(row[-1])
+            # A member left behind may have other ids in it, which nobody has acknowledged.
+            if final or await self._settle(end.block, row[-1]):
+                break
         ids = [list(block.ids) for block in blocks]
         del ids[-1][end.offset :]
         del ids[0][: first.offset]

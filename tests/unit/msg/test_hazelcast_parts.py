@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from unittest import mock
 
+import pytest
 from hazelcast.core import HazelcastJsonValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from rmi_msg.hazelcast import fetching as fetching_module
 from rmi_msg.hazelcast import stores as stores_module
 from rmi_msg.hazelcast import table as table_module
 from rmi_msg.hazelcast.acknowledged import NoBackup
-from rmi_msg.hazelcast.blocks import START
+from rmi_msg.hazelcast.blocks import START, Block, pack
 from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.consumed import HazelcastConsumedStore
 from rmi_msg.hazelcast.fetching import Fetching
@@ -283,18 +284,20 @@ def test_each_acknowledged_message_is_consumed_once_whichever_part_was_come_upon
 
 
 class OrderBehind(Parts):
-    """Parts whose steps on the order come upon a member that knows none of it, so many times.
+    """Parts whose steps on the order come upon a member left behind, so many times.
 
     Attributes:
         looks: how many times yet.
+        block: the only one that it knows; empty: none.
     """
 
     looks = 0
+    block = ""
 
     def step(self, name: str) -> tuple[dict[Any, str], bool]:
         if name == "messages.order" and self.looks:
             self.looks -= 1
-            return {}, False
+            return ({0: self.block} if self.block else {}), False
         return super().step(name)
 
 
@@ -347,3 +350,21 @@ async def test_a_claim_is_cut_short_also_by_who_comes_upon_a_member_left_behind(
         second = await stores.queue.claim("msg.messages.1", 10, 60.0)
     assert second is not None
     assert second.messages == messages[1:]
+
+
+@pytest.mark.parametrize("looks", [1, 2, 12])
+async def test_a_page_of_what_was_consumed_has_nothing_that_only_a_member_left_behind_knew(
+    looks: int,
+) -> None:
+    parts = OrderBehind(random.Random(0), 0)
+    stores = stores_on(Cluster(PartedLink(parts), 60.0))
+    with no_pauses():
+        await stores.messages.put_many([("a", "1"), ("c", "3")], "msg.logger.1")
+        claim = await stores.queue.claim("msg.messages.1", 10, 60.0)
+        assert claim is not None
+        await stores.consumed.add(claim)
+        await stores.messages.put_many([("b", "2")], "msg.logger.1")
+        # Tried first where nobody acknowledged it.
+        parts.block, parts.looks = pack(Block(0, ("a", "b"))), looks
+        page = await stores_on(Cluster(PartedLink(parts), 60.0)).consumed.page(None, 10)
+    assert [row.id for row in page.rows] == ["a", "c"]
