@@ -108,7 +108,7 @@ class Order:
         text = await self._blocks.get(await self.last())
         return 0 if text is None else unpack(text).end
 
-    async def add(self, ids: Iterable[str], since: int) -> None:
+    async def add(self, ids: Iterable[str], since: int) -> int:
         """Add ids at the end, unless they are in the log since block *since*.
 
         When this returns, all of them are in the log, and settled.
@@ -116,6 +116,9 @@ class Order:
         Args:
             ids: any number of ids.
             since: a block that was the last one, or before, when the ids were stored.
+
+        Returns:
+            *since*; or a block before it, if that was of another cluster: none of them is before.
         """
         left = dict.fromkeys(ids)
         number = since
@@ -125,6 +128,7 @@ class Order:
                 # Another cluster, begun anew. There are no gaps, so the last block is before this
                 # one; if others come meanwhile, none of them may be skipped.
                 number = min(number, await self.last())
+                since = min(since, number)
                 continue
             number += max(len(row) - 1, 0)
             for text in row[:-1]:
@@ -134,6 +138,7 @@ class Order:
             doubtful = _strike(left, row[-1]) if row else []
             if not await self._write(number, row[-1] if row else None, left):
                 left.update(dict.fromkeys(doubtful))
+        return since
 
     async def _write(self, number: int, text: str | None, left: dict[str, None]) -> bool:
         """Add *left* to the last block, or begin the next one with them.

@@ -69,8 +69,21 @@ class Records(Generic[Entry]):
             known |= {id: entry for id, entry in seen.items() if id not in vanished}
             add += [id for id in ids if id not in seen or (id in missing and id not in vanished)]
             ids = list(vanished)
-        await self._order.add(add, since)
+        if (begun := await self._order.add(add, since)) < since:
+            # The cluster was begun anew meanwhile, and has no such block yet.
+            mine = {id: packed[id] for id in packed if id not in known}
+            await self._put_back(mine, make(begun))
         return known
+
+    async def _put_back(self, packed: dict[str, str], entries: dict[str, Entry]) -> None:
+        """Let entries that were just put name an earlier block."""
+        await in_flight(
+            lambda id: self._entries.replace(
+                id, packed[id], msgspec.json.encode(entries[id]).decode()
+            ),
+            list(packed),
+            PUTS_IN_FLIGHT,
+        )
 
     async def _confirm(self, texts: dict[str, str]) -> set[str]:
         """See that entries by another, who has not added them to the order (yet), have backups.

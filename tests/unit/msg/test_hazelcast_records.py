@@ -82,3 +82,36 @@ async def test_what_came_at_the_same_time_and_comes_again_later_stands_in_the_or
         assert set(await other.put_all(made(id))) == {id}
     listed = [one.id for one in await Order(blocks).read(START, 10_000)]
     assert len(listed) == len(set(listed))
+
+
+class BegunAnew(LossyMap):
+    """Entries of a cluster that is lost as the next one is put, and begun anew.
+
+    Args:
+        blocks: of its order.
+    """
+
+    def __init__(self, blocks: LossyMap) -> None:
+        super().__init__(random.Random(0))
+        self.blocks: LossyMap | None = blocks
+
+    async def put_if_absent(self, key: Any, value: str) -> str | None:
+        if (blocks := self.blocks) is not None:
+            self.blocks = None
+            for lost in (self._seen, self._safe, blocks._seen, blocks._safe):
+                lost.clear()
+        return await super().put_if_absent(key, value)
+
+
+async def test_what_was_put_as_a_cluster_was_begun_anew_is_known_when_it_comes_again() -> None:
+    blocks = LossyMap(random.Random(0))
+    texts, order = BegunAnew(blocks), Order(blocks)
+    for n in range(3):
+        await order.add([f"{n}-{i}" for i in range(GROWING_IDS_MAX)], 0)
+    entries = Records(texts, order, Entry)
+    assert await entries.put_all(made("a", "b")) == {}
+    for n in range(5):
+        await entries.put_all(made(*(f"{n}-{i}" for i in range(GROWING_IDS_MAX))))
+    assert set(await entries.put_all(made("a", "b"))) == {"a", "b"}
+    listed = [one.id for one in await order.read(START, 10_000)]
+    assert len(listed) == len(set(listed))
