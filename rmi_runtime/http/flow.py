@@ -78,12 +78,22 @@ class FlowProtocol(asyncio.Protocol):
         if self._dropped_bytes > _DROPPED_BYTES_MAX:
             self.transport.abort()
 
+    @property
+    def unread(self) -> bool:
+        """Whether some of what was written still waits here for the peer to read on."""
+        return self.transport.get_write_buffer_size() > 0
+
+    def close(self) -> None:
+        """Close as soon as all that was written is sent."""
+        self.since_s = self.clock()
+        self.transport.close()
+
     def linger(self) -> None:
         """Say that nothing more comes from here, but read on for a while."""
         if self.transport.is_closing():
             return
         if not self.transport.can_write_eof():
-            self.transport.close()
+            self.close()
             return
         self.lingering = True
         self.since_s = self.clock()

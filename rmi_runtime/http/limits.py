@@ -21,7 +21,7 @@ class HttpLimits:
         connections_max: open connections; for one more, those are closed that have asked nothing
             for longest, if that is ``silent_s_min`` or more; else it is answered 503 and closed.
             Never more than five eighths of the descriptors that the process may have.
-        silent_s_min: see there.
+        silent_s_min: see there; it is ``write_wait_s`` for those that have not read all answers.
         pipelined_max: requests of one connection read ahead of their turn. With one waiting the
             socket is not read any more; what one read brought beyond the bound is not answered,
             and the connection closes after the last answer.

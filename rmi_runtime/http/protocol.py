@@ -264,8 +264,11 @@ class HttpProtocol(FlowProtocol):
         if self.lingering or self.writing_paused:
             if waited_s > (LINGER_S if self.lingering else limits.write_wait_s):
                 self.transport.abort()
-        elif self._current is not None or self.transport.is_closing():
+        elif self._current is not None:
             return  # the application sets itself a time
+        elif self.transport.is_closing():
+            if waited_s > limits.write_wait_s:
+                self.transport.abort()  # else it would hold its socket until all is read
         elif self._phase == _BODY:
             if waited_s > limits.body_wait_s:
                 self.refuse(heads.slow("body", limits.body_wait_s))
@@ -280,7 +283,7 @@ class HttpProtocol(FlowProtocol):
         self.closing = True
         self._waiting.clear()
         if self._current is None and not self.lingering:
-            self.transport.close()
+            self.close()
 
     # Inside.
 
@@ -389,7 +392,7 @@ class HttpProtocol(FlowProtocol):
         """Close, but read on for a while if the client may still be sending."""
         self._current = None
         self._waiting.clear()
-        (self.linger if self._deaf else self.transport.close)()
+        (self.linger if self._deaf else self.close)()
 
     def _drop_body(self) -> None:
         self.server.bodies_size_bytes -= len(self._body)

@@ -180,16 +180,20 @@ class HttpServer:
 
     def _send_silent_away(self) -> int:
         """Close the connections that have asked nothing for longest; return how many."""
-        latest_s = self.clock() - self.limits.silent_s_min
+        now_s, limits = self.clock(), self.limits
+
+        def patience_s(each: HttpProtocol) -> float:
+            return limits.write_wait_s if each.unread else limits.silent_s_min
+
         silent = [
             each
             for each in self.connections
-            if each.idle and not each.writing_paused and each.since_s <= latest_s
+            if each.idle and now_s - each.since_s >= patience_s(each)
         ]
         if not silent:
-            self._full_at = self.clock()
+            self._full_at = now_s
         # Several at once, since looking at all of them for each newcomer would be a flood's work.
-        leaving = nsmallest(self.limits.refusals_max, silent, key=lambda each: each.since_s)
+        leaving = nsmallest(limits.refusals_max, silent, key=lambda each: each.since_s)
         for connection in leaving:
             self.connections.discard(connection)
             connection.transport.abort()

@@ -1,0 +1,96 @@
+"""When the HTTP server ends a connection whose client has not read all of its answer yet."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rmi_runtime.http import HttpLimits, HttpServer
+from rmi_runtime.http.protocol import HttpProtocol
+from tests.support import Clock
+
+
+class Line(asyncio.Transport):
+    """A transport whose other end reads nothing more.
+
+    Args:
+        unread_bytes: what waits to be sent.
+
+    Attributes:
+        aborted: whether it was ended without sending that.
+    """
+
+    def __init__(self, unread_bytes: int) -> None:
+        super().__init__()
+        self.unread_bytes = unread_bytes
+        self.closing = self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write(self, data: object) -> None:
+        pass
+
+
+async def no_app(scope: object, receive: object, send: object) -> None:
+    raise AssertionError
+
+
+def server_of(clock: Clock, connections_max: int = 1) -> HttpServer:
+    return HttpServer(no_app, limits=HttpLimits(connections_max=connections_max), clock=clock)
+
+
+def connected(server: HttpServer, unread_bytes: int = 0) -> tuple[HttpProtocol, Line]:
+    connection, line = HttpProtocol(server), Line(unread_bytes)
+    connection.connection_made(line)
+    return connection, line
+
+
+def test_who_has_some_of_an_answer_to_read_yet_is_not_sent_away_as_silent(clock: Clock) -> None:
+    server = server_of(clock)
+    _, line = connected(server, unread_bytes=1000)
+    clock.now_s += server.limits.silent_s_min
+    connected(server)
+    assert not line.aborted
+
+
+def test_who_reads_nothing_for_long_makes_way_too(clock: Clock) -> None:
+    server = server_of(clock)
+    _, line = connected(server, unread_bytes=1000)
+    clock.now_s += server.limits.write_wait_s
+    connected(server)
+    assert line.aborted
+
+
+def test_who_has_nothing_to_read_makes_way_after_a_moment(clock: Clock) -> None:
+    server = server_of(clock)
+    _, line = connected(server)
+    clock.now_s += server.limits.silent_s_min
+    connected(server)
+    assert line.aborted
+
+
+def test_a_connection_that_closes_waits_for_its_client_to_read_and_not_for_ever(
+    clock: Clock,
+) -> None:
+    server = server_of(clock)
+    connection, line = connected(server, unread_bytes=1000)
+    clock.now_s += 2 * server.limits.write_wait_s  # so long the application took
+    connection.shutdown()
+    server.sweep()
+    assert line.closing
+    assert not line.aborted
+    clock.now_s += server.limits.write_wait_s + 1.0
+    server.sweep()
+    assert line.aborted
