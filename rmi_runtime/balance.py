@@ -36,7 +36,7 @@ class Endpoint:
         name: its Pyro name.
         uri: where it is.
         inflight: calls under way; the caller counts them.
-        unrepeatable: how many of those must not be made twice.
+        uncut: how many of those must not be cut off to be made elsewhere.
         busy_since: when the first of them was begun, by the caller's clock, which notes it.
         listed: whether the name server knew it when last asked.
         draining: whether it takes nothing new.
@@ -62,8 +62,8 @@ class Endpoint:
         "listed",
         "name",
         "probing",
+        "uncut",
         "unlisted_since",
-        "unrepeatable",
         "uri",
     )
 
@@ -74,7 +74,7 @@ class Endpoint:
         self.listed = True
         self.unlisted_since = math.inf
         self.inflight = 0
-        self.unrepeatable = 0
+        self.uncut = 0
         self.busy_since = -math.inf
         self.failures = 0
         self.aside = False

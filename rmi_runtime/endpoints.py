@@ -196,6 +196,7 @@ class Endpoints:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         balancer = self._balancer
         tried: set[Endpoint] = set()  # those that failed without being set aside for it
+        may_be_cut = repeatable  # off a service that stands still; once: it may be busy with this
         last: BaseException | None = None
         while True:
             endpoint = balancer.pick(tried, prefer)
@@ -208,10 +209,11 @@ class Endpoints:
                 raise self._given_up(last)
             try_s = left_s / 2 if repeatable and balancer.ready > 1 else left_s
             try:
-                return await self._call_at(endpoint, method, args, kwargs, try_s, late, repeatable)
+                return await self._call_at(endpoint, method, args, kwargs, try_s, late, may_be_cut)
             except (errors.RmiError, DaemonError) as error:
                 if not self._may_go_on(endpoint, error, began, repeatable):
                     raise
+                may_be_cut = may_be_cut and not isinstance(error, errors.ConnectionLost)
                 if not endpoint.aside and not endpoint.gone:
                     tried.add(endpoint)
                 # Once it may have happened, no later refusal makes that undone.
@@ -226,12 +228,12 @@ class Endpoints:
         kwargs: Mapping[str, Any],
         timeout_s: float,
         late: Late | None,
-        repeatable: bool,
+        may_be_cut: bool,
     ) -> Any:
         if not endpoint.inflight:
             endpoint.busy_since = time.monotonic()
         endpoint.inflight += 1
-        endpoint.unrepeatable += not repeatable
+        endpoint.uncut += not may_be_cut
         try:
             proxy = self._proxies.connected(endpoint)
             if proxy is None:
@@ -244,7 +246,7 @@ class Endpoints:
             return result
         finally:
             endpoint.inflight -= 1
-            endpoint.unrepeatable -= not repeatable
+            endpoint.uncut -= not may_be_cut
             if endpoint.gone:
                 self._hang_up(endpoint)
 
@@ -388,7 +390,7 @@ class Endpoints:
             return
         log.warning("%s at %s stands still: calls go elsewhere", endpoint.name, endpoint.uri)
         self._set_aside(endpoint, reachable=False)
-        if not endpoint.unrepeatable:
+        if not endpoint.uncut:
             self._proxies.cut(endpoint)  # its calls are made again, elsewhere
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -6,10 +6,13 @@ import asyncio
 import os
 import signal
 from contextlib import ExitStack
+from unittest import mock
 
 import pytest
 
 from rmi_runtime import Endpoints, errors
+from rmi_runtime.balance import Endpoint
+from rmi_runtime.endpoint_proxies import EndpointProxies
 from tests.integration.runtime.equal_services import Services, asked, names
 from tests.integration.runtime.servers import Server, serving
 from tests.support import eventually
@@ -96,6 +99,29 @@ async def test_a_service_that_is_only_slow_is_left_alone(services: Services) -> 
         assert await call == "x.1"
         assert not set_aside(endpoints)
         assert other.calls == asked_before
+
+
+async def test_a_call_is_cut_off_once_at_most_for_a_service_may_be_busy_with_it(
+    services: Services,
+) -> None:
+    """A stock daemon that does one call after the other says nothing to newcomers meanwhile."""
+    await services.start("x.1", "x.2")
+    listened_to: list[str] = []
+
+    async def is_heard(self: EndpointProxies, endpoint: Endpoint) -> bool:
+        listened_to.append(endpoint.name)
+        return False
+
+    with mock.patch.object(EndpointProxies, "is_heard", is_heard):
+        async with services.endpoints(silent_s=0.02, timeout_s=LONG_S) as endpoints:
+            assert set(await asked(endpoints)) == {"x.1", "x.2"}
+            calls_before = sum(echo.calls for echo in services.echoes.values())
+            call = asyncio.create_task(endpoints.call("wait", prefer="x.1", repeatable=True))
+            await eventually(lambda: len(listened_to) >= 6)
+            assert sum(echo.calls for echo in services.echoes.values()) == calls_before + 2
+            for echo in services.echoes.values():
+                echo.gate.set()
+            assert await call == "x.2"
 
 
 async def test_the_only_service_is_waited_for(services: Services) -> None:
