@@ -21,7 +21,10 @@ from rmi_msg.stores import Claim, Consumed, Page
 log = logging.getLogger(__name__)
 
 PORTIONS_READ: Final = 32
-"""Portions that are read at once."""
+"""Most portions that are read at once. Each may have a thousand messages, or one: a page begins
+with few, and takes twice as many each time."""
+
+_PORTIONS_FIRST: Final = 2
 
 
 class _Listed(NamedTuple):
@@ -76,9 +79,11 @@ class HazelcastConsumedStore:
         place, skip = after
         found: list[_Listed] = []
         ended = False
+        step = _PORTIONS_FIRST
         while not ended and len(found) < count:
             # A portion has one message at least.
-            wanted = min(PORTIONS_READ, count - len(found))
+            wanted = min(step, count - len(found))
+            step = min(2 * step, PORTIONS_READ)
             read = await self._cluster.consumed_order.read(place, wanted)
             ended = len(read) < wanted
             parts = [portions.unpack(one.id) for one in read]
