@@ -112,6 +112,8 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clie
         made = Client(system, http, {})
         try:
             await eventually(made.ready)
+            # The gateway may be ready before the data object is, which writes them.
+            await eventually((data_dir / "demo-tokens.json").exists)
             tokens = json.loads((data_dir / "demo-tokens.json").read_text())
             made.tokens = {entry["client"]: entry["token"] for entry in tokens}
             yield made
