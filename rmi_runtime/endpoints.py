@@ -180,8 +180,7 @@ class Endpoints:
                 its own id): then it is tried elsewhere also when the first service may have done
                 it. Each try but the last gets half of the time that is left.
             prefer: name of the service to try first, if it takes calls; then the policy decides.
-            late: takes the result of a try if it comes when nobody waits for that any more, while
-                the connection stands.
+            late: takes a result that nobody waits for any more, while the connection stands.
             kwargs: keyword arguments.
 
         Returns:
@@ -194,12 +193,11 @@ class Endpoints:
             Exception: what the method raises.
         """
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        balancer = self._balancer
         tried: set[Endpoint] = set()  # those that failed without being set aside for it
         may_be_cut = repeatable  # off a service that stands still; once: it may be busy with this
         last: BaseException | None = None
         while True:
-            endpoint = balancer.pick(tried, prefer)
+            endpoint = self._balancer.pick(tried, prefer)
             if endpoint is None and not tried:
                 await self._wait_for_change(deadline, last)
                 continue
@@ -207,7 +205,7 @@ class Endpoints:
             left_s = deadline - began
             if endpoint is None or left_s <= 0:
                 raise self._given_up(last)
-            try_s = left_s / 2 if repeatable and balancer.ready > 1 else left_s
+            try_s = left_s / 2 if repeatable and self._balancer.ready > 1 else left_s
             try:
                 return await self._call_at(endpoint, method, args, kwargs, try_s, late, may_be_cut)
             except (errors.RmiError, DaemonError) as error:

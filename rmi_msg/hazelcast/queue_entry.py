@@ -50,17 +50,14 @@ class QueueEntry:
         token: int,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> bool:
-        """Change claim *token*, if it is not done; return whether it was there at first."""
-        was = False
+    ) -> None:
+        """Change claim *token*, if it is not done."""
         while True:
             text, turns = await self.read()
-            there = turns.has(token)
-            was = was or there
             # Also if it is not there: what was only seen may be out of date, or not there to stay.
-            new = step(turns, token, *args, **kwargs) if there else turns
+            new = step(turns, token, *args, **kwargs) if turns.has(token) else turns
             if await self.replace(text, new):
-                return was
+                return
 
     async def mark(self, token: int, at: str) -> Turn | None:
         """Mark claim *token* as consumed by its holder.
@@ -76,12 +73,12 @@ class QueueEntry:
         while True:
             text, turns = await self.read()
             turn = turns.find(token)
-            lost = turn is None or turn.by is None
-            if not lost and turn is not None and turn.mark is None:
+            held = turn is not None and turn.by is not None
+            if turn is not None and held and turn.mark is None:
                 turns = turns.marked(token, mark)
             # Else unchanged: what was only seen may be out of date, or not be there to stay.
             if await self.replace(text, turns):
-                return None if lost else turns.find(token)
+                return turns.find(token) if held else None
 
     async def finish(self, turn: Turn) -> None:
         """Enter a marked claim as consumed, and drop it."""

@@ -198,6 +198,14 @@ async def until_death(rng: random.Random, work: Callable[[], Awaitable[None]]) -
         working.result()
 
 
+async def consume_the_rest(queue: HazelcastMessageQueue, stores: Stores) -> None:
+    for _ in range(60):  # claims that nobody remembers run out
+        await queue.sweep()
+        while (claim := await queue.claim("msg.messages.last", 4, lease_s=20.0)) is not None:
+            await stores.consumed.add(claim)
+            await queue.done(claim)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -252,11 +260,7 @@ def test_each_message_is_consumed_once_whoever_dies_and_whatever_is_lost(
         names = [f"msg.messages.{number}" for number in range(services)]
         await asyncio.gather(produce(), follow(), *map(lives, names))
         queue, stores = service()
-        for _ in range(60):  # claims that nobody remembers run out
-            await queue.sweep()
-            while (claim := await queue.claim("msg.messages.last", 4, lease_s=20.0)) is not None:
-                await stores.consumed.add(claim)
-                await queue.done(claim)
+        await consume_the_rest(queue, stores)
         posted = [row.id for row in (await stores.messages.page(None, 1000)).rows]
         ids = [row.id for row in await all_consumed(stores)]
         assert len(posted) == sum(batches)
