@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from Pyro5.client import SerializedBlob
 from Pyro5.core import DAEMON_NAME
 
 from rmi_runtime import client_call, errors, wire
-from rmi_runtime.blob import ANNOTATION_BLOB, encode_blob_call
 from rmi_runtime.client_call import Late, Pending, SentCall, WantedCall
 from rmi_runtime.client_handshake import accepted, peer_address
+from rmi_runtime.client_requests import Annotations, RequestWriter
 from rmi_runtime.forked import drop_descriptor, never_free
 from rmi_runtime.hang_up import hang_up
 from rmi_runtime.serializers import Serializer
@@ -27,12 +26,9 @@ INFLIGHT_MAX: Final = 60_000  # with the next one less than the sequence numbers
 ABANDONED_MAX: Final = 4_096
 UNSENT_MAX: Final = 60_000
 REPLY_SIZE_BYTES_MAX: Final = 256 * 1024 * 1024
-REQUEST_SIZE_BYTES_MAX: Final = 1024 * 1024 * 1024  # what a stock daemon takes by default
 TIMER_STEP_S: Final = 0.01
 _SEQ_MASK: Final = 0xFFFF
 _GREETINGS: Final = (wire.MSG_CONNECTOK, wire.MSG_CONNECTFAIL)
-
-Annotations = Mapping[str, bytes]
 
 
 class ClientConnection(asyncio.Protocol):
@@ -61,26 +57,27 @@ class ClientConnection(asyncio.Protocol):
         compress: bool = False,
         resting: bool = False,
     ) -> None:
-        self.closed = self.pipelining = False
+        self.closed = False
+        self.pipelining = False
         self.loop = asyncio.get_running_loop()
         self.home = None if resting else self.loop
         self._pid = os.getpid()
         self._serializer = serializer
-        self._on_stream, self._on_stuck = on_stream, on_stuck
-        self._compress = compress
-        self._request_size_bytes_max = REQUEST_SIZE_BYTES_MAX
+        self._on_stream = on_stream
+        self._on_stuck = on_stuck
+        self._writer = RequestWriter(serializer, compress=compress)
         self._parser = wire.Parser(REPLY_SIZE_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self._greeting: asyncio.Future[wire.Message] = self.loop.create_future()
-        self._usual_timeout_s, self._usual_patience = -1.0, 0  # the latter is sent for the former
         self._seq = 0
         self._pending: dict[int, Pending] = {}
         self._abandoned: dict[int, Late | None] = {}  # timed out; their replies may still come
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._out: list[bytes] = []
-        self._flush_scheduled = self._paused = False
+        self._flush_scheduled = False
+        self._paused = False
         self._closing: asyncio.Task[None] | None = None
 
     # -- life-cycle
@@ -108,18 +105,7 @@ class ClientConnection(asyncio.Protocol):
             RmiError: the server refuses; the class tells why.
             Unavailable: no proper answer came.
         """
-        payload = self._serializer.dumps({"handshake": handshake, "object": object_id})
-        self._send(
-            wire.encode(
-                wire.MSG_CONNECT,
-                self._serializer.serializer_id,
-                0,
-                0,
-                payload,
-                {wire.ANNOTATION_PIPELINING: wire.PIPELINING_VERSION},
-            )
-        )
-        self._flush()
+        self._send(self._writer.handshake(object_id, handshake), at_once=True)
         try:
             async with asyncio.timeout(timeout_s):
                 message = await self._greeting
@@ -127,10 +113,10 @@ class ClientConnection(asyncio.Protocol):
             raise errors.Unavailable(f"no answer to the handshake in {timeout_s} s") from None
         answer = accepted(message)
         granted = message.annotations.get(wire.ANNOTATION_PIPELINING, b"")
-        self.pipelining = granted[:1] == wire.PIPELINING_VERSION
+        self.pipelining = self._writer.patience_told = granted[:1] == wire.PIPELINING_VERSION
         self._in_turn = not self.pipelining or granted[5:6] == b"\x01"
         if self.pipelining and len(granted) > 1:
-            self._request_size_bytes_max = int.from_bytes(granted[1:5], "big")
+            self._writer.size_bytes_max = int.from_bytes(granted[1:5], "big")
         return answer
 
     @property
@@ -234,20 +220,12 @@ class ClientConnection(asyncio.Protocol):
             raise errors.Overloaded(
                 f"{len(self._pending)} calls are in flight on this connection: await some first"
             )
-        serializer_id = self._serializer.serializer_id
-        if args and isinstance(args[0], SerializedBlob):
-            payload, serializer_id, note = encode_blob_call(
-                object_id, method, args, kwargs, self._serializer
-            )
-            annotations = {**(annotations or {}), ANNOTATION_BLOB: note}
-            flags |= wire.FLAG_KEEP_SERIALIZED
-        else:
-            payload = self._serializer.dumpsCall(object_id, method, args, kwargs or {})
         seq = (self._seq + 1) & _SEQ_MASK
         while seq in self._pending or seq in self._abandoned:
             seq = (seq + 1) & _SEQ_MASK
-        what = (wire.MSG_INVOKE, serializer_id, flags, seq, payload)
-        data = self._encode(what, annotations, correlation_id, timeout_s)
+        data = self._writer.call(
+            seq, flags, object_id, method, args, kwargs, annotations, correlation_id, timeout_s
+        )
         self._seq = seq
         future = SentCall(loop=self.loop) if late is None else WantedCall(late, loop=self.loop)
         self._send(data, at_once=not (self._pending or flags & wire.FLAG_ONEWAY))
@@ -259,28 +237,6 @@ class ClientConnection(asyncio.Protocol):
         if deadline < self._timer_at:
             self._arm(deadline)
         return future
-
-    def _encode(
-        self,
-        what: tuple[int, int, int, int, bytes],
-        annotations: Annotations | None,
-        correlation_id: bytes | None,
-        timeout_s: float,
-    ) -> bytes:
-        if len(what[-1]) > self._request_size_bytes_max:
-            raise errors.InvalidRequest(
-                f"the request has {len(what[-1])} bytes, the server takes at most "
-                f"{self._request_size_bytes_max}: send less at once",
-                field="size",
-            )
-        if timeout_s is not self._usual_timeout_s:
-            self._usual_timeout_s = timeout_s
-            self._usual_patience = wire.patience(timeout_s) if self.pipelining else 0
-        wait = self._usual_patience
-        if annotations or correlation_id or self._compress:
-            compress = self._compress
-            return wire.encode(*what, annotations, correlation_id, compress=compress, patience=wait)
-        return wire.encode_plain(*what, wait)
 
     def _send(self, data: bytes, *, at_once: bool = False) -> None:
         """Send a message now, or with all others of this turn of the loop."""

@@ -78,7 +78,6 @@ class Proxy(ProxyState):
         method: str,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-        *,
         timeout_s: float | None = None,
         flags: int = 0,
         object_id: str | None = None,
@@ -119,41 +118,32 @@ class Proxy(ProxyState):
             or connection.closed
             or (running is not connection.home and running is not connection.loop)
         ):
-            return self._call_connecting(
-                wait_s,
-                method,
-                args,
-                kwargs,
-                flags=flags,
-                object_id=object_id,
-                annotations=annotations,
-                correlation_id=correlation_id,
-                answer=answer,
-                late=late,
-            )
+            options = (flags, object_id, annotations, correlation_id, answer, late)
+            return self._call_connecting(wait_s, method, args, kwargs, options)
         if method in self._oneway and object_id is None:
             flags |= wire.FLAG_ONEWAY
+        object_id = object_id or self._object_id
+        notes = annotations or self._annotations
+        id = correlation_id or self._correlation_id
         return connection.invoke(
-            object_id or self._object_id,
-            method,
-            args,
-            kwargs,
-            wait_s,
-            flags,
-            annotations or self._annotations,
-            correlation_id or self._correlation_id,
-            answer,
-            late,
+            object_id, method, args, kwargs, wait_s, flags, notes, id, answer, late
         )
 
-    async def _call_connecting(self, timeout_s: float, *call: Any, **options: Any) -> Any:
+    async def _call_connecting(
+        self,
+        timeout_s: float,
+        method: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        options: tuple[Any, ...],
+    ) -> Any:
         """Connect, and make the call in what is left of the time."""
         began = asyncio.get_running_loop().time()
         connection = await self._bind(timeout_s)
         if connection.closed:
             raise errors.Unavailable(f"{self._uri} hung up before the call was sent")
         left_s = timeout_s - (asyncio.get_running_loop().time() - began)
-        return await self._call(*call, timeout_s=max(left_s, 0.001), **options)
+        return await self._call(method, args, kwargs, max(left_s, 0.001), *options)
 
     async def _set(self, name: str, value: Any) -> None:
         """Set a remote attribute (an exposed property with a setter)."""
