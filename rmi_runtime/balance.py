@@ -262,16 +262,21 @@ class Balancer:
         """Return the endpoints to be listened to: each must be reported by :meth:`listened`.
 
         They have calls under way and have answered none for too long; and there are others that
-        could take the calls. Who failed before is given more time: it may be slow.
+        could take the calls. Who failed before is given more time: it may be slow. One that gets
+        no new calls is among them if its old ones can be made elsewhere.
         """
-        if len(self._ready) < 2:
+        if not self._ready:
             return []
         now = self._clock()
         silent = []
-        for endpoint in self._ready:
+        for endpoint in self._endpoints.values():
+            if not endpoint.inflight or endpoint.probing or self._ready == [endpoint]:
+                continue
+            if endpoint.uncut and endpoint not in self._ready:
+                continue
             since = max(endpoint.busy_since, endpoint.answered_at, endpoint.heard_at)
             patience_s = self._silent_s * 2.0 ** min(endpoint.failures, _DOUBLINGS_MAX)
-            if endpoint.inflight and not endpoint.probing and now - since >= patience_s:
+            if now - since >= patience_s:
                 endpoint.probing = True
                 silent.append(endpoint)
         return silent

@@ -118,16 +118,35 @@ def test_an_endpoint_found_silent_again_is_given_twice_the_time(clock: Clock) ->
     balancer.update(listing("a", "b"))
     a = busy(balancer, "a", clock)
     for patience_s in (1.0, 2.0, 4.0):
-        a.busy_since = clock.now_s
+        a.inflight, a.busy_since = 1, clock.now_s
         clock.now_s += patience_s - 0.1
         assert balancer.silent() == []
         clock.now_s += 0.1
         assert balancer.silent() == [a]
         balancer.listened(a, False)
         balancer.failed(a)
-        assert balancer.silent() == []  # set aside, so nobody waits for it
+        a.inflight = 0  # its call was cut off
+        assert balancer.silent() == []
         clock.now_s = balancer.next_due()
         balancer.probed(balancer.due()[0], True)
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+def test_one_that_gets_no_calls_any_more_is_listened_to_for_those_it_has(
+    clock: Clock, leaving: bool
+) -> None:
+    balancer = new(clock)
+    balancer.update(listing("a", "b"))
+    a = busy(balancer, "a", clock)
+    if leaving:
+        balancer.update(listing("a", "b", draining="a"))
+    else:
+        balancer.failed(a)
+    clock.now_s += 2.0
+    a.uncut = 1  # it must not be made twice, so there is nothing that could be done for it
+    assert balancer.silent() == []
+    a.uncut = 0
+    assert balancer.silent() == [a]
 
 
 def test_nobody_is_silent_who_has_nothing_to_answer_or_nobody_beside(clock: Clock) -> None:
