@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from rmi_msg.hazelcast import portions
+from rmi_msg.hazelcast import missing, portions
 from rmi_msg.hazelcast.blocks import Place
 from rmi_msg.hazelcast.cluster import Cluster
-from rmi_msg.hazelcast.fetching import ABSENT_S, LOST_MAX, PAUSE_S, Fetching
+from rmi_msg.hazelcast.fetching import Fetching
+from rmi_msg.hazelcast.missing import Missing
 from rmi_msg.hazelcast.pages import iso, page_of
 from rmi_msg.hazelcast.portions import Portion, Within
 from rmi_msg.hazelcast.queue_entry import QueueEntry
@@ -48,7 +49,7 @@ class HazelcastConsumedStore:
         self._entry = QueueEntry(cluster)
         self._fetching = Fetching()
         self._wall_clock_s = wall_clock_s
-        self._lost: set[int] = set()  # tokens of portions whose ids are lost
+        self._missing: Missing[int] = Missing()  # tokens of portions whose ids are not there
 
     async def add(self, claim: Claim) -> list[bool]:
         """Enter all messages of a claim, or none if it has run out; see the protocol."""
@@ -99,21 +100,22 @@ class HazelcastConsumedStore:
 
     async def _ids(self, portion: Portion) -> list[str]:
         """Return the ids of a portion, which must be there; none if they are lost."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + ABSENT_S
+        token = portion.token
+        now_s = asyncio.get_running_loop().time
         while True:
             ids = await self._cluster.message_order.between(portion.first, portion.end)
             if ids is not None:
+                self._missing.found([token])
                 return ids
-            if portion.token in self._lost or loop.time() > deadline:
+            if self._missing.given_up(token):
+                return []
+            if self._missing.missed([token], now_s()):
                 break
-            await asyncio.sleep(PAUSE_S)  # it may have been a member that was left behind
-        if portion.token not in self._lost and len(self._lost) < LOST_MAX:
-            log.error(
-                "which messages were consumed from %s to %s is lost: more members were lost at "
-                "once than there are backups",
-                portion.first,
-                portion.end,
-            )
-            self._lost.add(portion.token)
+            await asyncio.sleep(missing.PAUSE_S)
+        log.error(
+            "which messages were consumed from %s to %s is lost: more members were lost at once "
+            "than there are backups",
+            portion.first,
+            portion.end,
+        )
         return []

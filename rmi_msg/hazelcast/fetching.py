@@ -1,9 +1,7 @@
 """Entries of ids that are in the order, and so must be there.
 
-A member that was frozen, and does not know yet that the others went on without it, answers for a
-while as if it had none of what came since. So what is not there is asked for again, for as long as
-such a member may live. If it is still not there, more members were lost at once than there are
-backups: it is reported, and left out.
+What is not there is asked for again until it is found or lost (:mod:`~rmi_msg.hazelcast.missing`);
+what is lost is reported, and left out.
 """
 
 from __future__ import annotations
@@ -14,16 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
+from rmi_msg.hazelcast import missing
+from rmi_msg.hazelcast.missing import Missing
+
 log = logging.getLogger(__name__)
-
-ABSENT_S: Final = 5.0
-"""How long what is not there is asked for, in seconds; once per id."""
-
-PAUSE_S: Final = 0.2
-"""Pause before it is asked for again, in seconds."""
-
-LOST_MAX: Final = 10_000
-"""How many lost ids are remembered; beyond, nothing is asked for again."""
 
 _READ_FIRST: Final = 64
 _READ_MAX: Final = 512
@@ -42,7 +34,7 @@ class Fetching:
     """Fetches what belongs to ids in the order, and remembers which ids have lost it."""
 
     def __init__(self) -> None:
-        self._lost: set[str] = set()
+        self._missing: Missing[str] = Missing()
 
     async def fetched(
         self, listed: Sequence[One], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
@@ -67,21 +59,19 @@ class Fetching:
     ) -> dict[str, Found]:
         found = await fetch(ids)
         if len(found) == len(ids):
+            self._missing.found(ids)
             return found
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + ABSENT_S
-        while absent := [id for id in ids if id not in found and id not in self._lost]:
-            if len(self._lost) >= LOST_MAX:
-                break
-            if loop.time() > deadline:
+        now_s = asyncio.get_running_loop().time
+        while absent := [id for id in ids if id not in found and not self._missing.given_up(id)]:
+            if lost := self._missing.missed(absent, now_s()):
                 log.error(
                     "%d entries are lost, %r among them: more members were lost at once than "
                     "there are backups",
-                    len(absent),
-                    absent[0],
+                    len(lost),
+                    lost[0],
                 )
-                self._lost.update(absent)
-                break
-            await asyncio.sleep(PAUSE_S)
+                continue
+            await asyncio.sleep(missing.PAUSE_S)
             found |= await fetch(absent)
+        self._missing.found(found)
         return found

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmi_msg.hazelcast import blocks as blocks_module
-from rmi_msg.hazelcast import consumed as consumed_module
+from rmi_msg.hazelcast import missing as missing_module
 from rmi_msg.hazelcast.blocks import Place
 from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.queue_entry import QueueEntry
@@ -172,8 +172,8 @@ async def test_a_portion_whose_ids_are_lost_is_left_out(cluster: Cluster, stores
 
     with (
         mock.patch.object(cluster.message_order, "between", forgetful),
-        mock.patch.object(consumed_module, "ABSENT_S", 0.01),
-        mock.patch.object(consumed_module, "PAUSE_S", 0.001),
+        mock.patch.object(missing_module, "ABSENT_S", 0.01),
+        mock.patch.object(missing_module, "PAUSE_S", 0.001),
     ):
         rows = await all_consumed(stores, 2)
     assert [row.id for row in rows] == [id for id, _ in TEN[:4] + TEN[7:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -35,7 +36,7 @@ class LeftBehind:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rmi_msg.hazelcast.fetching.PAUSE_S", 0)
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.PAUSE_S", 0)
 
 
 async def read(fetching: Fetching, member: LeftBehind) -> list[str]:
@@ -51,13 +52,33 @@ async def test_what_a_member_left_behind_does_not_know_is_asked_for_until_it_giv
 async def test_what_is_lost_is_reported_once_left_out_and_not_waited_for_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rmi_msg.hazelcast.fetching.ABSENT_S", -1.0)
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", -1.0)
     fetching, member = Fetching(), LeftBehind({"id3", "id99"}, looks=1_000)
     kept = [id for id in IDS if id not in {"id3", "id99"}]
     with caplog.at_level(logging.ERROR):
         assert await read(fetching, member) == kept
     assert [record.args for record in caplog.records] == [(1, "id3"), (1, "id99")]
     caplog.clear()
-    monkeypatch.setattr("rmi_msg.hazelcast.fetching.ABSENT_S", 3600.0)
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", 3600.0)
     assert await read(fetching, member) == kept
     assert not caplog.records
+
+
+async def test_calls_that_are_cut_short_one_after_the_other_find_out_what_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", 0.2)
+    fetching, member = Fetching(), LeftBehind({"id3"}, looks=1_000_000)
+
+    async def cut_short() -> list[str] | None:
+        try:
+            async with asyncio.timeout(0.02):  # less than it takes
+                return await read(fetching, member)
+        except TimeoutError:
+            return None
+
+    assert await cut_short() is None
+    async with asyncio.timeout(30):
+        while (there := await cut_short()) is None:
+            pass
+    assert there == [id for id in IDS if id != "id3"]

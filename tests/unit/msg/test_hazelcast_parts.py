@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmi_msg.hazelcast import blocks as blocks_module
-from rmi_msg.hazelcast import fetching as fetching_module
+from rmi_msg.hazelcast import missing as missing_module
 from rmi_msg.hazelcast import stores as stores_module
 from rmi_msg.hazelcast import table as table_module
 from rmi_msg.hazelcast.acknowledged import NoBackup
@@ -160,7 +160,7 @@ def no_pauses() -> Iterator[None]:
     """Let nobody wait, and let blocks be small, so that there are many."""
     with (
         mock.patch.object(table_module, "PAUSE_S", 0),
-        mock.patch.object(fetching_module, "PAUSE_S", 0),
+        mock.patch.object(missing_module, "PAUSE_S", 0),
         mock.patch.object(blocks_module, "GROWING_IDS_MAX", 6),
     ):
         yield
