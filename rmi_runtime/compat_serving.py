@@ -243,8 +243,7 @@ class Serving(Daemon):
         return DaemonThreads(self.threads, "pyro-method")
 
     def _new_connection(self) -> ServerConnection:
-        self._connection_count += 1
-        return Connection(self, self._connection_count)
+        return Connection(self, self.connections.next_number())
 
     def authenticate(
         self, handshake: object, connection: ServerConnection
@@ -271,7 +270,7 @@ class Serving(Daemon):
         """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""
         if call.connection is None or call.message.flags & wire.FLAG_ONEWAY:
             return self.executor or self._oneway_threads  # the latter: as stock's multiplex server
-        if call.connection not in self._connections:  # its batch goes on when it has ended
+        if call.connection not in self.connections:  # its batch goes on when it has ended
             return self._threads.known(call.connection) or self.executor
         return self._threads.of(call.connection) if self.threads else None
 

@@ -13,17 +13,15 @@ stays bytes until then, and no more is read from its socket.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import time
 import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from rmi_runtime import handshake, wire
-from rmi_runtime.context import ANONYMOUS, Identity, Renew
+from rmi_runtime import wire
 from rmi_runtime.endings import Ending, apart
-from rmi_runtime.faults import Held, is_fault
+from rmi_runtime.greeting import CLOSED, NEW, OPEN, Greeted
 from rmi_runtime.hang_up import hang_up
 from rmi_runtime.objects import Instances
 from rmi_runtime.sparse_log import sparse_logger
@@ -34,42 +32,28 @@ if TYPE_CHECKING:
 
 log = sparse_logger(__name__)
 
-_NEW, _GREETING, _OPEN, _CLOSED = range(4)
 
-
-class ServerConnection(Ending, Held, asyncio.Protocol):
+class ServerConnection(Ending, Greeted, asyncio.Protocol):
     """The server's end of one connection.
 
     Attributes:
-        id: number of the connection in its daemon.
-        identity: who is at the other end.
-        peer: the other end's address, as the socket gives it.
-        pipelining: replies may leave in any order.
-        parser: cuts what the other end sends into messages.
-        elements_max: bound on the values in one message from this peer.
         instances: objects made for this connection (instance mode ``session``).
         correlation_uuid: stands in for the correlation id of calls that bring none.
     """
 
-    in_turn = False  # whether a plain method begins when the one before has ended
-
     def __init__(self, daemon: Daemon, number: int) -> None:
         super().__init__()
         self.id = number
-        self.identity: Identity = ANONYMOUS
         self.peer: object = None
-        self.pipelining = False
         self.instances = Instances()
         self.elements_max = daemon.limits.stranger_elements_max
         self.correlation_uuid = uuid.uuid4()
-        self._daemon, self._limits = daemon, daemon.limits
+        self._daemon = daemon
+        self._book = daemon.connections
+        self._limits = daemon.limits
         self.parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
-        self._state = _NEW
         self._waiting: deque[wire.Message] = deque()
         self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
-        self._greeter: asyncio.Task[None] | None = None
-        self._ask_at = math.inf  # when it has to be asked again who the caller is
-        self._unknown: Exception | None = None  # why that is not known any more
         self._busy = False  # a stock client's call is under way: the next one waits
         self._crowded = False  # so many calls are under way that the next one waits
         self._full = False  # the client does not read its replies: it is not listened to
@@ -77,7 +61,8 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._going_on = False
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._corked = self._flush_scheduled = False
+        self._corked = False
+        self._flush_scheduled = False
 
     # -- life-cycle
 
@@ -86,15 +71,15 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
         self.peer = transport.get_extra_info("peername")
-        if not self._daemon.admit(self):
-            self._state = _CLOSED
+        if not self._book.admit(self):
+            self._state = CLOSED
             self._transport.abort()
         if transport.get_extra_info("ssl_object") is None:  # else it waited before the handshake
             self.hold_newcomer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended, for whichever reason."""
-        self._state = _CLOSED
+        self._state = CLOSED
         if exc is not None or self._full or self.parser.partial:
             self.fault()  # it ended in the middle of a message, or left replies unread
         self._waiting.clear()
@@ -113,12 +98,12 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
 
     def close(self) -> None:
         """Send what waits, then close."""
-        if self._state != _CLOSED:
+        if self._state != CLOSED:
             self._hang_up()
 
     def abort(self) -> None:
         """Close at once."""
-        self._state = _CLOSED
+        self._state = CLOSED
         self._transport.abort()
 
     @property
@@ -130,7 +115,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes have come."""
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return
         if not self._waiting and self._may_go_on():
             message = self.parser.lone(data)
@@ -141,11 +126,11 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._waiting.extend(whole)
         self._go_on()
         if not self.parser.partial or not self._listening:
-            self._daemon.note_whole(self)
+            self._book.note_whole(self)
         elif whole:
-            self._daemon.note_partial_anew(self)
+            self._book.note_partial_anew(self)
         else:
-            self._daemon.note_partial(self)
+            self._book.note_partial(self)
 
     def _take_lone(self, message: wire.Message) -> None:
         """Carry out a message that came alone, with nothing before or after it."""
@@ -160,7 +145,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
 
     def _burst(self) -> int:
         # What follows a handshake is not read before that is done, and then with other bounds.
-        return self._daemon.turns.burst(self.id) if self._state == _OPEN else 1
+        return self._daemon.turns.burst(self.id) if self._state == OPEN else 1
 
     def _go_on(self) -> None:
         """Carry out what waits, as far as it may be now, and no more than a burst of it."""
@@ -188,12 +173,12 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
         self._choose_whether_to_listen()
 
     def _may_go_on(self) -> bool:
-        return self._state in (_OPEN, _NEW) and not (
+        return self._state in (OPEN, NEW) and not (
             self._busy or self._crowded or self._full or self._held
         )
 
     def _go_on_soon(self) -> None:
-        if not self._going_on and self._state != _CLOSED:
+        if not self._going_on and self._state != CLOSED:
             self._going_on = True
             self._daemon.loop.call_soon(self._go_on_now)
 
@@ -204,35 +189,33 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
     def _choose_whether_to_listen(self) -> None:
         parser = self.parser
         listen = not (self._full or self._waiting or parser.more or parser.error is not None)
-        if listen != self._listening and self._state != _CLOSED:
+        if listen != self._listening and self._state != CLOSED:
             self._listening = listen
             if listen:
                 self._transport.resume_reading()
                 if parser.partial:
-                    self._daemon.note_partial_anew(self)
+                    self._book.note_partial_anew(self)
             else:
                 self._transport.pause_reading()
 
     def _take(self, message: wire.Message) -> None:
-        if message.type == wire.MSG_INVOKE and self._state == _OPEN:
+        if message.type == wire.MSG_INVOKE and self._state == OPEN:
             self._invoke(message)
-        elif message.type == wire.MSG_CONNECT and self._state == _NEW:
+        elif message.type == wire.MSG_CONNECT and self._state == NEW:
             self._greet(message)
-        elif message.type == wire.MSG_PING and self._state == _OPEN:
+        elif message.type == wire.MSG_PING and self._state == OPEN:
             id_, seq, mark = message.serializer_id, message.seq, message.correlation_id
             self.send(wire.encode(wire.MSG_PING, id_, 0, seq, b"pong", correlation_id=mark))
             self.fault()  # a few are none, but nobody has a use for fifty a second
-        elif self._state == _NEW:
+        elif self._state == NEW:
             self._refuse_bytes(wire.WireError("expected a CONNECT message first"))
         else:
             self._refuse_bytes(wire.WireError(f"message type {message.type} was not expected here"))
 
     def _invoke(self, message: wire.Message) -> None:
         if self._ask_at != math.inf:  # the caller may lose its rights while it is connected
-            if time.monotonic() >= self._ask_at and self.identity.renew is not None:
+            if self._has_to_ask():
                 self._waiting.appendleft(message)
-                self._state = _GREETING
-                self._greeter = asyncio.ensure_future(self._ask_again(self.identity.renew))
                 return
             if self._unknown is not None:
                 self._daemon.dispatcher.refuse(self, message, self._unknown)
@@ -258,106 +241,25 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
 
     def _refuse_bytes(self, error: wire.WireError) -> None:
         """Close on a peer that does not speak the protocol; no valid one is told less than why."""
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return
         log.info("connection %d from %s closed: %s", self.id, self.peer, error)
-        self._daemon.count_refusal()
+        self._book.count_refusal()
         self.fault()
         self._hang_up()
 
     def _hang_up(self) -> None:
         """Send what waits, take nothing more, and close; at once if the client does not read."""
         self._flush()
-        self._state = _CLOSED
+        self._state = CLOSED
         self._waiting.clear()
         hang_up(self._transport, self._daemon.loop, self.on_close, at_once=self._full)
-
-    # -- handshake
-
-    def _greet(self, message: wire.Message) -> None:
-        self._state = _GREETING
-        try:
-            serializer = self._daemon.serializer(message.serializer_id)
-            data = handshake.read_connect(serializer, message, self.elements_max)
-            identity = self._daemon.authenticate(data.get("handshake"), self)
-        except BaseException as error:
-            self._reject(message, error)
-            return
-        if inspect.isawaitable(identity):
-            self._greeter = asyncio.ensure_future(self._greet_later(message, data, identity))
-        else:
-            self._welcome(message, data, identity)
-
-    async def _greet_later(
-        self, message: wire.Message, data: dict[str, Any], identity: Any
-    ) -> None:
-        try:
-            known = await identity
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self._reject(message, error)
-            return
-        if self._state == _GREETING:
-            self._welcome(message, data, known)
-
-    def _welcome(self, message: wire.Message, data: dict[str, Any], identity: Identity) -> None:
-        try:
-            handshake.check_certificate(identity, self._transport)
-            reply = {
-                "handshake": self._daemon.greeting(data.get("handshake"), self),
-                "meta": handshake.metadata(self._daemon.objects.metadata(data["object"])),
-            }
-            payload = self._daemon.serializer(message.serializer_id).dumps(reply)
-        except Exception as error:
-            self._reject(message, error)
-            return
-        self._know(identity, time.monotonic())
-        if identity.kind == "client":  # it may have made its faults on another connection
-            self.hold_newcomer()
-        annotations, asked = dict(self._daemon.annotations()), message.annotations
-        self.pipelining = asked.get(wire.ANNOTATION_PIPELINING) == wire.PIPELINING_VERSION
-        size_bytes_max, self.elements_max = self._daemon.bounds(identity)
-        if self.pipelining:
-            annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max, self.in_turn)
-        self._state = _OPEN
-        self.parser.size_bytes_max = size_bytes_max
-        self._daemon.greeted(self)
-        self.send(handshake.encode_welcome(message, payload, annotations))
-        if self.parser.more:
-            self._go_on_soon()
-
-    def _reject(self, message: wire.Message, error: BaseException) -> None:
-        self._daemon.count_refusal()
-        if is_fault(error):
-            self.fault()
-        log.info("connection %d from %s rejected: %s", self.id, self.peer, error)
-        self.send(handshake.encode_refusal(message, error))
-        self._hang_up()
-
-    def _know(self, identity: Identity, asked_at: float) -> None:
-        self.identity = identity
-        self._unknown = None
-        self._ask_at = math.inf if identity.renew is None else asked_at + handshake.KNOWN_S
-
-    async def _ask_again(self, renew: Renew) -> None:
-        """Find out whether the caller is still who it was; what has come meanwhile waits."""
-        asked_at = time.monotonic()
-        try:
-            self._know(await renew(), asked_at)
-        except Exception as error:
-            log.info("connection %d from %s is known no longer: %s", self.id, self.peer, error)
-            self._unknown = error
-            self._ask_at = time.monotonic() + handshake.ASK_AGAIN_S
-        if self._state == _GREETING:
-            self._state = _OPEN
-            self._go_on_soon()
 
     # -- out
 
     def send(self, data: bytes) -> None:
         """Queue one encoded message; it leaves before this turn of the loop is over."""
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return
         self._out.append(data)
         self._out_bytes += len(data)
@@ -381,7 +283,7 @@ class ServerConnection(Ending, Held, asyncio.Protocol):
                 and self._transport.get_write_buffer_size() > self._limits.unread_bytes_max
             ):
                 log.info("connection %d from %s closed: it reads no replies", self.id, self.peer)
-                self._daemon.count_refusal()
+                self._book.count_refusal()
                 self._transport.abort()
         self._out.clear()
         self._out_bytes = 0

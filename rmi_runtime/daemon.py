@@ -20,12 +20,12 @@ from rmi_runtime import context, serializers, wire
 from rmi_runtime.blob import read_blob_call
 from rmi_runtime.call_rate import CallRate
 from rmi_runtime.connection import ServerConnection
+from rmi_runtime.connections import Connections
 from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.dispatch import Dispatcher
 from rmi_runtime.failures import Tracebacks
 from rmi_runtime.faults import FaultMeter
-from rmi_runtime.halves import too_many_halves
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.listening import bind
 from rmi_runtime.objects import ObjectTable
@@ -94,25 +94,27 @@ class Daemon:
                 "bind a loopback address, or say insecure=True"
             )
         self.limits = (limits or DaemonLimits()).within_descriptors()
-        self.threads, self.compress, self.tracebacks = threads, compress, tracebacks
+        self.threads = threads
+        self.compress = compress
+        self.tracebacks = tracebacks
         self.draining = False
-        self.calls = self.errors = self.overloads = self.refusals = 0
+        self.calls = self.errors = self.overloads = 0
+        self.connections = Connections(self.limits)
         self.faults = FaultMeter(self.limits.faults_per_s, self.limits.faults_burst)
         self.streams = StreamTable(self.limits, time.monotonic, self.executor_of)
-        self._ssl, self._authenticate, self._unixsocket = ssl, authenticate, unixsocket
+        self._ssl = ssl
+        self._authenticate = authenticate
+        self._unixsocket = unixsocket
         self._socket, self.location = bind(host, port, unixsocket)
         self.daemon_object = DaemonObject(self)
         self.objects = ObjectTable(self.daemon_object)
-        self._connections: set[ServerConnection] = set()
-        self._connection_count = 0
-        self._ungreeted: dict[ServerConnection, float] = {}
-        self._partial: dict[ServerConnection, float] = {}
         self._rate = CallRate()
         self._server: Listener | None = None
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
         self.executor: Executor | None = None
-        self.dispatcher, self.turns = Dispatcher(self), Turns()
+        self.dispatcher = Dispatcher(self)
+        self.turns = Turns()
 
     # -- life-cycle
 
@@ -127,10 +129,12 @@ class Daemon:
         if self.threads:
             self.executor = self._new_executor()
         self._server = await listen_on(
-            *(self._socket, self._new_connection, self._ssl),
+            self._socket,
+            self._new_connection,
+            self._ssl,
             handshake_s=self.limits.handshake_s,
             backlog=BACKLOG,
-            on_refused=self.count_refusal,
+            on_refused=self.connections.count_refusal,
             faults=self.faults,
         )
         self._housekeeper = asyncio.create_task(self._keep_house())
@@ -169,6 +173,7 @@ class Daemon:
         if self._closed:
             return
         self._closed = self.draining = True
+        self.connections.close()
         if self._housekeeper is not None:
             self._housekeeper.cancel()
         if self._server is not None:
@@ -186,7 +191,7 @@ class Daemon:
 
     def _let_go(self) -> None:
         self.streams.clear()
-        for connection in list(self._connections):
+        for connection in self.connections:
             connection.close()
         self._socket.close()
         if self.executor is not None:
@@ -204,27 +209,10 @@ class Daemon:
                 log.exception("housekeeping failed; it will be tried again")
 
     def _tidy(self, now: float) -> None:
-        self._expire(self._ungreeted, now - self.limits.handshake_s, "no handshake in time")
-        self._expire(self._partial, now - self.limits.message_s, "half a message only")
-        for connection in too_many_halves(self._partial, self.limits.halves_size_bytes_max):
-            self._cut_off(connection, "too much of half messages")
+        self.connections.tidy()
         self.dispatcher.sweep()
         self.streams.sweep()
         self._rate.look(now, self.calls)
-
-    def _expire(self, since: dict[ServerConnection, float], limit: float, why: str) -> None:
-        """Close those that have been in *since* for too long; it is in order of time."""
-        while since:
-            connection, at = next(iter(since.items()))
-            if at > limit:
-                return
-            del since[connection]
-            self._cut_off(connection, why)
-
-    def _cut_off(self, connection: ServerConnection, why: str) -> None:
-        log.info("connection %d from %s closed: %s", connection.id, connection.peer, why)
-        self.refusals += 1
-        connection.abort()
 
     # -- connections (called by ServerConnection)
 
@@ -232,61 +220,22 @@ class Daemon:
         return ThreadPoolExecutor(self.threads, "pyro-method")
 
     def _new_connection(self) -> ServerConnection:
-        self._connection_count += 1
-        return ServerConnection(self, self._connection_count)
-
-    def admit(self, connection: ServerConnection) -> bool:
-        """Count a new connection in, unless there are too many.
-
-        The newcomer takes the place of the one that has been silent for longest, if one is: silent
-        sockets cannot lock anybody out.
-        """
-        # One may have been accepted just before this was closed.
-        if self._closed or len(self._connections) >= self.limits.connections_max:
-            if self._closed or not self._ungreeted:
-                self.refusals += 1
-                return False
-            silent = next(iter(self._ungreeted))
-            self._cut_off(silent, "no handshake")
-            self.dismiss(silent)
-        self._connections.add(connection)
-        self._ungreeted[connection] = time.monotonic()
-        return True
+        return ServerConnection(self, self.connections.next_number())
 
     def greeted(self, connection: ServerConnection) -> None:
         """Note that a connection's handshake is done."""
-        self._ungreeted.pop(connection, None)
+        self.connections.greeted(connection)
 
     def dismiss(self, connection: ServerConnection) -> None:
         """Forget a connection that has ended."""
-        self._connections.discard(connection)
-        self._ungreeted.pop(connection, None)
-        self._partial.pop(connection, None)
+        self.connections.dismiss(connection)
         if self.streams:
             self.streams.orphan(connection)
-
-    def note_partial(self, connection: ServerConnection) -> None:
-        """Note that half a message has come, unless that is known."""
-        self._partial.setdefault(connection, time.monotonic())
-
-    def note_partial_anew(self, connection: ServerConnection) -> None:
-        """Note that half a message has come, after a whole one."""
-        self._partial.pop(connection, None)
-        self._partial[connection] = time.monotonic()
-
-    def note_whole(self, connection: ServerConnection) -> None:
-        """Note that no half message is waiting for its rest."""
-        if self._partial:
-            self._partial.pop(connection, None)
 
     def bounds(self, identity: Identity) -> tuple[int, int]:
         """Return the bounds on one message of this caller: bytes, and elements."""
         stranger = self._authenticate is not None and identity.kind == ANONYMOUS.kind
         return self.limits.of_message(stranger=stranger)
-
-    def count_refusal(self) -> None:
-        """Count a connection or handshake that was refused."""
-        self.refusals += 1
 
     def authenticate(
         self, handshake: object, connection: ServerConnection
@@ -391,9 +340,9 @@ class Daemon:
             "calls": self.calls,
             "errors": self.errors,
             "overloads": self.overloads,
-            "refusals": self.refusals,
+            "refusals": self.connections.refusals,
             "calls_per_s": round(self._rate.per_s(now, self.calls), 1),
-            "connections": len(self._connections),
+            "connections": len(self.connections),
             "inflight": len(self.dispatcher.running),
             "streams": len(self.streams),
             "objects": len(self.objects),

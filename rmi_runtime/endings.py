@@ -68,6 +68,7 @@ class Ending:
     """What has an end that others may want to hear of: a base class of connections."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._endings = Endings()
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:

@@ -169,7 +169,7 @@ def test_resources_of_a_method_that_goes_on_when_its_caller_has_gone_are_closed_
         leaving._pyroTimeout = 0.1
         with pytest.raises(TimeoutError):
             leaving.wait_and_track()
-    sync_eventually(lambda: not daemon._serving._connections)
+    sync_eventually(lambda: not daemon._serving.connections)
     thing.go.set()
     sync_eventually(lambda: thing.resource and thing.resource.closed_by)
     assert thing.resource.closed_by == thing.threads[0]
@@ -262,7 +262,7 @@ def test_a_batch_goes_on_in_its_thread_when_its_caller_has_gone_and_then_leaves_
         with pytest.raises(TimeoutError):
             batch()
     serving = daemon._serving
-    sync_eventually(lambda: not serving._connections)
+    sync_eventually(lambda: not serving.connections)
     thing.go.set()
     sync_eventually(lambda: not serving.dispatcher.running)
     assert len(set(thing.threads)) == 1

@@ -96,7 +96,7 @@ async def test_calls_that_never_began_are_refused_as_definite_when_the_daemon_cl
         daemon.register(worker, "target")
         with await raw_client(daemon, pipelining=True) as client:
             await eventually(lambda: daemon.stats()["connections"] == 1)
-            (connection,) = daemon._connections
+            (connection,) = daemon.connections
             connection.data_received(call("work", 1))  # its task has not had a turn yet
             await daemon.close()
             reply = await asyncio.to_thread(client.receive)

@@ -27,7 +27,7 @@ async def test_a_dropped_proxy_closes_itself_also_if_the_warning_is_an_error() -
         proxies: list[Any] = [Proxy(uri)]
         await proxies[0].ping()
         _drop(proxies)
-        await eventually(lambda: not daemon._connections)
+        await eventually(lambda: not daemon.connections)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -44,4 +44,4 @@ async def test_so_does_a_sync_proxy_and_its_loop_is_closed() -> None:
 
         await asyncio.to_thread(script)
         assert loops[0].is_closed()
-        await eventually(lambda: not daemon._connections)
+        await eventually(lambda: not daemon.connections)

@@ -31,7 +31,7 @@ class Cut:
 
     async def when_called(self) -> None:
         await eventually(lambda: self.echo.calls)
-        for connection in list(self.daemon._connections):
+        for connection in list(self.daemon.connections):
             connection.abort()
 
 

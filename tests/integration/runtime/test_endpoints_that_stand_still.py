@@ -92,9 +92,9 @@ async def test_a_service_that_is_only_slow_is_left_alone(services: Services) -> 
     slow, other = services.daemons["x.1"], services.echoes["x.2"]
     async with services.endpoints(silent_s=0.05) as endpoints:
         assert set(await asked(endpoints)) == {"x.1", "x.2"}
-        asked_before, connections_before = other.calls, slow._connection_count
+        asked_before, connections_before = other.calls, slow.connections.made
         call = asyncio.create_task(endpoints.call("wait", prefer="x.1", repeatable=True))
-        await eventually(lambda: slow._connection_count > connections_before + 2)  # listened to
+        await eventually(lambda: slow.connections.made > connections_before + 2)  # listened to
         services.echoes["x.1"].gate.set()
         assert await call == "x.1"
         assert not set_aside(endpoints)

@@ -135,7 +135,7 @@ async def test_a_connection_that_ends_half_way_is_a_fault(daemon: Daemon, half: 
     async def strikes() -> None:
         for _ in range(FAULTS):
             await asyncio.to_thread(strike)
-            await eventually(lambda: not daemon._connections)
+            await eventually(lambda: not daemon.connections)
 
     assert await took_s(strikes) >= LEAST_S
 
@@ -175,7 +175,7 @@ async def test_one_client_does_not_wait_for_another_and_a_service_for_nobody(
         assert daemon.faults.wait_s(("client", 2), time.monotonic()) == 0.0
         await faulty(service)
         assert service._connected
-        (held,) = [c for c in daemon._connections if c.identity == SERVICE]
+        (held,) = [c for c in daemon.connections if c.identity == SERVICE]
         assert not held._held
 
 

@@ -76,7 +76,7 @@ def counted(connection: Any) -> Counted:
 
 
 def server_side(daemon: Daemon) -> Any:
-    (connection,) = daemon._connections
+    (connection,) = daemon.connections
     return connection
 
 

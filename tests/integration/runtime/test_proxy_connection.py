@@ -156,9 +156,9 @@ async def test_a_sync_proxy_does_not_notice_it_either() -> None:
             return found
 
         async def hang_up() -> None:
-            for connection in list(daemon._connections):
+            for connection in list(daemon.connections):
                 connection.close()
-            await eventually(lambda: not daemon._connections)
+            await eventually(lambda: not daemon.connections)
 
         loop = asyncio.get_running_loop()
         assert await asyncio.to_thread(script) == [1, 2, 3]

@@ -84,7 +84,7 @@ async def test_a_daemon_that_is_closed_lets_go_of_a_client_that_does_not_read(
 ) -> None:
     with await raw_client(daemon) as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        (connection,) = daemon._connections
+        (connection,) = daemon.connections
         transport = connection._transport
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         transport.set_write_buffer_limits(high=MANY_BYTES)
