@@ -51,8 +51,17 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: Trac
             f"Error serializing exception: {errors.describe(why)}. "
             f"Original exception: {type(error)}: {said}"
         )
-        plain._pyroTraceback = []
+        plain._pyroTraceback = _plain_traceback(error, tracebacks)
         return serializer.dumps(plain)
+
+
+def _plain_traceback(error: BaseException, tracebacks: Tracebacks) -> list[str]:
+    """Return the remote traceback as any serializer can write it; nothing if there is none."""
+    try:
+        lines = remote_traceback(error, tracebacks)
+    except Exception:  # it may be what went wrong before
+        return []
+    return [line.encode("utf-8", "replace").decode("utf-8") for line in lines]
 
 
 def remote_traceback(error: BaseException, tracebacks: Tracebacks) -> list[str]:

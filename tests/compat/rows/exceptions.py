@@ -181,8 +181,10 @@ def registered_class(world: World) -> None:
 @row("exceptions", "one that cannot be serialized becomes a PyroError that describes it")
 def unserializable(world: World) -> None:
     client = world.client(Thrower(), serializer="json")
-    with pytest.raises(Pyro5.errors.PyroError, match="Error serializing exception"):
+    with pytest.raises(Pyro5.errors.PyroError, match="Error serializing exception") as raised:
         client.call("unserializable")
+    remote_traceback = "".join(raised.value._pyroTraceback)
+    assert "in unserializable" in remote_traceback
     assert client.call("fine") == "fine"
 
 

@@ -38,6 +38,9 @@ async def test_whatever_a_method_raises_or_returns_there_is_an_answer(
         def surrogate(self) -> None:
             raise ValueError("\udc80")
 
+        def no_traceback(self) -> None:
+            raise SyntaxError(object(), ("file", 1, "no column", "text"))
+
         def not_serializable(self) -> object:
             return (n for n in "abc").gi_frame
 
