@@ -58,7 +58,7 @@ from rmi_runtime.context import ANONYMOUS, current
 from rmi_runtime.daemon import BACKLOG
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.limits import DaemonLimits
-from rmi_runtime.objects import ObjectTable
+from rmi_runtime.objects import NotCopied, ObjectTable
 
 __all__ = [
     "URI",
@@ -92,7 +92,7 @@ SHUTDOWN_S: Final = 5.0
 DRAIN_S: Final = 1.0
 
 
-class Daemon:
+class Daemon(NotCopied):
     """Pyro5's daemon, as far as programs see it. Override its methods as with Pyro5.
 
     Args:

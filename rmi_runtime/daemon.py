@@ -28,7 +28,7 @@ from rmi_runtime.failures import Tracebacks
 from rmi_runtime.faults import FaultMeter
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.listening import bind
-from rmi_runtime.objects import ObjectTable
+from rmi_runtime.objects import NotCopied, ObjectTable
 from rmi_runtime.serializers import Call, Serializer
 from rmi_runtime.setting_rules import is_loopback
 from rmi_runtime.sparse_log import sparse_logger
@@ -45,7 +45,7 @@ HOUSEKEEPING_S = 0.25
 GIVE_UP_S = 1.0
 
 
-class Daemon:
+class Daemon(NotCopied):
     """Serves registered objects on one event loop.
 
     ``async def`` methods run as tasks, plain ones at once on the loop (so they must not block),

@@ -31,6 +31,17 @@ class Instances(dict[type, Any]):
         self.making = threading.RLock()
 
 
+class NotCopied:
+    """Base class of daemons: the objects registered there can be copied and pickled.
+
+    They refer to their daemon. A deep copy, or what comes out of a pickle, has none, and is
+    registered nowhere. (With stock it has a daemon that is of no use.)
+    """
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+
 class ObjectTable:
     """Registered objects and classes.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import Pyro5.api
@@ -10,9 +13,21 @@ import Pyro5.server
 import pytest
 from Pyro5.api import Proxy, expose
 
+import rmi_runtime
 from rmi_runtime import compat
 
 BOTH = pytest.mark.parametrize("module", [Pyro5.server, compat], ids=["stock", "ours"])
+
+
+class Counter:
+    """Keeps its state by copying or pickling itself."""
+
+    count = 0
+
+    @expose
+    def add(self) -> int:
+        self.count += 1
+        return self.count
 
 
 @BOTH
@@ -70,3 +85,20 @@ def test_the_daemon_tells_its_nat_address(module: Any, nat: dict[str, Any]) -> N
             assert f"NAT {daemon.natLocationStr}," in proxy.info()
         daemon.shutdown()
         thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "module", [Pyro5.server, compat, rmi_runtime], ids=["stock", "ours", "asyncio"]
+)
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda obj: pickle.loads(pickle.dumps(obj))])
+async def test_a_registered_object_can_be_copied_and_pickled(
+    module: Any, again: Callable[[Counter], Counter]
+) -> None:
+    daemon, counter = module.Daemon("127.0.0.1"), Counter()
+    daemon.register(counter, "counter")
+    counter.add()
+    other = again(counter)
+    assert other.add() == 2
+    assert counter.count == 1
+    assert daemon.register(other, "other").object == "other"
+    await closed if (closed := daemon.close()) is not None else None
