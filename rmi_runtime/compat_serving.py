@@ -12,9 +12,11 @@ from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, Protocol
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from Pyro5 import config
+from Pyro5.callcontext import current_context
 from Pyro5.client import Proxy
 from Pyro5.core import URI
 from Pyro5.errors import PyroError
@@ -143,6 +145,7 @@ class Connection(ServerConnection):
     """A connection with the methods of Pyro5's ``SocketConnection`` that programs use."""
 
     in_turn = True
+    greeting_mark: bytes | None = None  # the correlation id of its handshake
     _ended: EndedSocket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -150,6 +153,10 @@ class Connection(ServerConnection):
         super().connection_made(transport)
         if (sock := super().sock) is not None:
             self._ended = EndedSocket(sock, self.peer)
+
+    def _greet(self, message: wire.Message) -> None:
+        self.greeting_mark = message.correlation_id
+        super()._greet(message)
 
     @property
     def sock(self) -> Any:
@@ -254,11 +261,15 @@ class Serving(Daemon):
         return self._ask(handshake, connection)
 
     async def _ask(self, handshake: object, connection: ServerConnection) -> Identity:
-        validate = self._facade.validateHandshake
         thread = self._threads.of(connection) if self.threads else None
-        answer = await self.apart(thread, validate, connection, handshake)
+        answer = await self.apart(thread, self._validate, connection, handshake)
         self._greetings[connection] = answer
         return ANONYMOUS
+
+    def _validate(self, connection: Connection, handshake: object) -> object:
+        mark = connection.greeting_mark
+        current_context.correlation_id = UUID(bytes=mark) if mark else connection.correlation_uuid
+        return self._facade.validateHandshake(connection, handshake)
 
     async def apart(self, thread: Executor | None, function: Callable[..., Any], *args: Any) -> Any:
         """Call what may block where it may: on *thread*, or any."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import Pyro5.api
 import Pyro5.server
 import pytest
-from Pyro5.api import Proxy, expose
+from Pyro5.api import Proxy, current_context, expose
 
 import rmi_runtime
 from rmi_runtime import compat
@@ -102,3 +103,30 @@ async def test_a_registered_object_can_be_copied_and_pickled(
     assert counter.count == 1
     assert daemon.register(other, "other").object == "other"
     await closed if (closed := daemon.close()) is not None else None
+
+
+@BOTH
+def test_the_correlation_id_of_a_handshake_can_be_asked(module: Any) -> None:
+    heard = []
+
+    class Careful(module.Daemon):  # type: ignore[misc,name-defined]
+        def validateHandshake(self, conn: object, data: object) -> object:
+            heard.append(current_context.correlation_id)
+            return "hello"
+
+    daemon = Careful("127.0.0.1")
+    thread = threading.Thread(target=daemon.requestLoop)
+    thread.start()
+    mine = uuid.uuid4()
+    try:
+        for known in (mine, None):
+            current_context.correlation_id = known
+            with Proxy(daemon.uriFor("Pyro.Daemon")) as proxy:
+                proxy._pyroBind()
+    finally:
+        current_context.correlation_id = None
+        daemon.shutdown()
+        thread.join(10)
+    assert heard[0] == mine
+    assert isinstance(heard[1], uuid.UUID)
+    assert heard[1] != mine
