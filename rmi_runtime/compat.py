@@ -393,7 +393,7 @@ def serve(
                 name_server.register(name, uri)
             if verbose:
                 print(f"Object {obj!r}:\n    uri = {uri}")
-                if name:
+                if name and name_server:
                     print(f"    name = {name}")
         if verbose:
             print("Pyro daemon running.")

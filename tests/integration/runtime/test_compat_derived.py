@@ -130,3 +130,16 @@ def test_the_correlation_id_of_a_handshake_can_be_asked(module: Any) -> None:
     assert heard[0] == mine
     assert isinstance(heard[1], uuid.UUID)
     assert heard[1] != mine
+
+
+@BOTH
+def test_serve_tells_the_names_that_the_name_server_knows(
+    module: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Brief(module.Daemon):  # type: ignore[misc,name-defined]
+        def requestLoop(self, loopCondition: object = None) -> None: ...
+
+    module.serve({Counter: "counter"}, daemon=Brief("127.0.0.1"), use_ns=False)
+    printed = capsys.readouterr().out
+    assert "uri = PYRO:counter@" in printed
+    assert "name = " not in printed
