@@ -199,7 +199,7 @@ class ConnectionThreads:
         if thread is None:
             thread = min(self._users, key=self._load, default=None)
             if thread is None or (self._load(thread) and len(self._users) < self._threads_max):
-                thread = DaemonThreads(1, "pyro-connection")
+                thread = DaemonThreads(1, f"pyro-connection-{len(self._users)}")
             self._by_connection[connection] = thread
             self._users[thread] = self._users.get(thread, 0) + 1
         return thread

@@ -54,6 +54,9 @@ class Thing:
     def wait(self) -> None:
         self.go.wait(WAIT_S)
 
+    def thread_name(self) -> str:
+        return threading.current_thread().name
+
     @oneway
     def wait_alone(self) -> None:
         self.go.wait(WAIT_S)
@@ -115,6 +118,14 @@ def test_a_method_whose_caller_has_gone_keeps_no_other_client_waiting(serve: Any
         with Proxy(uri) as other:
             other._pyroTimeout = WAIT_S / 2
             assert other.ping() == "pong"
+
+
+def test_the_threads_of_connections_can_be_told_apart_by_name(serve: Any) -> None:
+    [uri] = serve()
+    with Proxy(uri) as one, Proxy(uri) as two:
+        names = [one.thread_name(), two.thread_name(), one.thread_name()]
+    assert names[0] != names[1]
+    assert names[0] == names[2]
 
 
 def test_a_creator_may_call_a_class_of_the_same_daemon(serve: Any) -> None:
