@@ -279,7 +279,8 @@ class Serving(Daemon):
 
     def executor_for(self, call: Call) -> Executor | None:
         """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""
-        if call.connection is None or call.message.flags & wire.FLAG_ONEWAY:
+        marks = call.message.flags & (wire.FLAG_ONEWAY | wire.FLAG_BATCH)
+        if call.connection is None or marks == wire.FLAG_ONEWAY:
             return self.executor or self._oneway_threads  # the latter: as stock's multiplex server
         if call.connection not in self.connections:  # its batch goes on when it has ended
             return self._threads.known(call.connection) or self.executor

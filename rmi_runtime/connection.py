@@ -54,7 +54,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self.parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._waiting: deque[wire.Message] = deque()
         self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
-        self._busy = False  # a stock client's call is under way: the next one waits
+        self._busy: object = None  # a stock client's call that is under way: the next one waits
         self._crowded = False  # so many calls are under way that the next one waits
         self._full = False  # the client does not read its replies: it is not listened to
         self._listening = True
@@ -229,12 +229,14 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         task = self._daemon.dispatcher.invoke(self, message, refuse=full)
         if task is not None:
             self._tasks[task] = not oneway
-            self._busy = not (self.pipelining or oneway)
+            if not self.pipelining and (not oneway or message.flags & wire.FLAG_BATCH):
+                self._busy = task
 
     def task_ended(self, task: asyncio.Future[Any]) -> None:
         """Called by the dispatcher: a call of this connection is over."""
-        if self._tasks.pop(task) and not self.pipelining:
-            self._busy = False
+        del self._tasks[task]
+        if task is self._busy:
+            self._busy = None
         self._crowded = False
         if self._waiting or self.parser.more or self.parser.error is not None:
             self._go_on_soon()

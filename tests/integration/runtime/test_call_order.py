@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from rmi_runtime import Daemon, Proxy, expose
+from rmi_runtime import Daemon, Proxy, expose, wire
 from tests.integration.runtime.worker import Worker, proxy_of, raw_client
-from tests.raw_client import call
+from tests.raw_client import SERPENT, call, dumps, message
 from tests.support import eventually
 
 
@@ -19,6 +19,23 @@ async def test_a_stock_client_is_answered_in_order(daemon: Daemon, worker: Worke
         worker.gate.set()
         replies = [await asyncio.to_thread(client.receive) for _ in range(3)]
         assert [reply.seq for reply in replies] == [1, 2, 3]
+
+
+async def test_a_oneway_batch_of_a_stock_client_is_done_before_its_next_call(
+    daemon: Daemon, worker: Worker
+) -> None:
+    flags = wire.FLAG_BATCH | wire.FLAG_ONEWAY
+    batch = dumps(SERPENT, ("target", "<batch>", [("work", (1,), {})], {}))
+    with await raw_client(daemon) as client:
+        client.send(message(wire.MSG_INVOKE, batch, flags=flags) + call("work", 2, seq=2))
+        await eventually(lambda: worker.begun == [1])
+        await asyncio.sleep(0)
+        assert worker.begun == [1]
+        worker.gate.set()
+        reply = await asyncio.to_thread(client.receive)
+        assert reply is not None
+        assert reply.seq == 2
+        assert worker.finished == [1, 2]
 
 
 async def test_a_pipelining_client_is_answered_as_the_work_is_done(

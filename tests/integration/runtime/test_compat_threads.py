@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import Pyro5.api
 import pytest
 from Pyro5 import config
 from Pyro5.api import BatchProxy, Proxy, behavior, current_context, expose, oneway
@@ -217,6 +218,24 @@ def test_the_multiplex_server_runs_oneway_methods_in_threads(
         proxy.wait_alone()
         proxy._pyroTimeout = WAIT_S / 2
         assert proxy.ping() == "pong"
+
+
+@pytest.mark.parametrize("servertype", ["thread", "multiplex"])
+@pytest.mark.parametrize("make", [Pyro5.api.Daemon, compat.Daemon], ids=["stock", "ours"])
+def test_a_oneway_batch_runs_in_the_thread_of_its_connection_before_the_next_call(
+    make: Any, servertype: str, thing: Thing, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SERVERTYPE", servertype)
+    [uri] = serve(daemon=make())
+    thing.go.set()
+    with Proxy(uri) as proxy:
+        batch = BatchProxy(proxy)
+        for _ in range(3):
+            batch.begin()
+        batch(oneway=True)
+        assert proxy.ping() == "pong"
+    assert len(thing.threads) == 4
+    assert len(set(thing.threads)) == 1
 
 
 def test_a_type_of_server_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
