@@ -292,10 +292,15 @@ class Dispatcher:
         self._send(request, flags & wire.FLAG_BATCH, payload, request.response_annotations)
 
     def _send(
-        self, request: Request, flags: int, payload: bytes, annotations: Mapping[str, bytes]
+        self,
+        request: Request,
+        flags: int,
+        payload: bytes,
+        annotations: Mapping[str, bytes],
+        always: Mapping[str, bytes] | None = None,
     ) -> None:
         daemon, message = self._daemon, request.message
-        always = daemon.annotations()
+        always = daemon.annotations() if always is None else always
         what = (wire.MSG_RESULT, request.serializer.serializer_id, flags, message.seq, payload)
         if annotations or always or message.correlation_id or daemon.compress:
             annotations = {**annotations, **always} if always else annotations
@@ -336,6 +341,8 @@ class Dispatcher:
             # What ends a process or a coroutine stays here; the caller learns of it.
             log.warning("a remote method raised %r", error)
             error = pyro_errors.PyroError(f"the method raised {type(error).__name__}: {error}")
+        elif isinstance(error, wire.WireError):  # about annotations; stock clients know its base
+            error = pyro_errors.ProtocolError(*error.args)
         if request.message.flags & wire.FLAG_ONEWAY:
             log.info("a oneway call failed: %r", error)
         else:
@@ -354,9 +361,9 @@ class Dispatcher:
             payload = serializer.dumps(errors.to_wire(self._too_large(len(payload))))
         try:
             self._send(request, flags, payload, {**request.response_annotations, **annotations})
-        except Exception as why:  # the method's own annotations are what is wrong
+        except Exception as why:  # the method's own annotations are what is wrong, or the daemon's
             log.warning("annotations of a reply cannot be sent: %s", errors.describe(why))
-            self._send(request, flags, payload, annotations)
+            self._send(request, flags, payload, annotations, always={})
 
 
 def _given_up() -> errors.Interrupted:

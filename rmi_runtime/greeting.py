@@ -105,6 +105,7 @@ class Greeted(Held):
             self._welcome(message, data, known)
 
     def _welcome(self, message: wire.Message, data: dict[str, Any], identity: Identity) -> None:
+        size_bytes_max, elements_max = self._daemon.bounds(identity)
         try:
             handshake.check_certificate(identity, self._transport)
             reply = {
@@ -112,21 +113,21 @@ class Greeted(Held):
                 "meta": handshake.metadata(self._daemon.objects.metadata(data["object"])),
             }
             payload = self._daemon.serializer(message.serializer_id).dumps(reply)
+            always = self._daemon.annotations()
+            grant = wire.grant(size_bytes_max, self.in_turn)
+            welcome = handshake.encode_welcome(message, payload, always, grant)
         except Exception as error:
             self._reject(message, error)
             return
         self._know(identity, time.monotonic())
         if identity.kind == "client":  # it may have made its faults on another connection
             self.hold_newcomer()
-        annotations, asked = dict(self._daemon.annotations()), message.annotations
-        self.pipelining = asked.get(wire.ANNOTATION_PIPELINING) == wire.PIPELINING_VERSION
-        size_bytes_max, self.elements_max = self._daemon.bounds(identity)
-        if self.pipelining:
-            annotations[wire.ANNOTATION_PIPELINING] = wire.grant(size_bytes_max, self.in_turn)
+        self.pipelining = handshake.asks_for_pipelining(message)
+        self.elements_max = elements_max
         self._state = OPEN
         self.parser.size_bytes_max = size_bytes_max
         self._daemon.greeted(self._whole)
-        self.send(handshake.encode_welcome(message, payload, annotations))
+        self.send(welcome)
         if self.parser.more:
             self._go_on_soon()
 

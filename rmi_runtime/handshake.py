@@ -69,10 +69,27 @@ def check_certificate(identity: Identity, transport: asyncio.BaseTransport) -> N
         )
 
 
+def asks_for_pipelining(message: wire.Message) -> bool:
+    """Tell whether a CONNECT message asks for replies in any order."""
+    return message.annotations.get(wire.ANNOTATION_PIPELINING) == wire.PIPELINING_VERSION
+
+
 def encode_welcome(
-    message: wire.Message, payload: bytes, annotations: Mapping[str, bytes]
+    message: wire.Message,
+    payload: bytes,
+    annotations: Mapping[str, bytes],
+    grant: bytes,
 ) -> bytes:
-    """Return the answer to a CONNECT message that lets the client in."""
+    """Return the answer to a CONNECT message that lets the client in.
+
+    Args:
+        message: what is answered.
+        payload: of the answer.
+        annotations: of the answer.
+        grant: what grants pipelining (:func:`wire.grant`) to a client that asks for it.
+    """
+    if asks_for_pipelining(message):
+        annotations = {**(annotations or {}), wire.ANNOTATION_PIPELINING: grant}
     return wire.encode(
         wire.MSG_CONNECTOK,
         message.serializer_id,

@@ -186,25 +186,22 @@ async def test_draining_waits_for_it(served: Served) -> None:
     assert await call == "finished"
 
 
-async def test_a_reply_that_cannot_be_made_does_not_hold_up_the_next_call() -> None:
-    class Moody(Daemon):
-        moody = False
-
-        def annotations(self) -> dict[str, bytes]:
-            if self.moody:
-                raise ValueError("not now")
-            return {}
-
+async def test_a_reply_that_cannot_be_made_does_not_hold_up_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     promises = Promises()
-    async with Moody() as daemon:
+    async with Daemon() as daemon:
         daemon.register(promises, "target")
         address = ("127.0.0.1", int(daemon.location.rpartition(":")[2]))
         with await asyncio.to_thread(RawClient, address) as client:
             client.send(call("make") + call("echo", 5, seq=2))
             await eventually(lambda: promises.made)
-            loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda *_: setattr(daemon, "moody", False))
-            daemon.moody = True
+
+            def not_now(*_: object) -> None:
+                raise ValueError("not now")
+
+            monkeypatch.setattr(daemon.dispatcher, "_answer", not_now)
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             promises.made[0].set_result(1)
             answer = await asyncio.to_thread(client.receive)
             assert answer is not None

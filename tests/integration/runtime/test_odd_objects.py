@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from Pyro5.api import current_context
+from Pyro5.errors import ProtocolError
 
 from rmi_runtime import Daemon, Proxy, allow, current_call, errors, expose
 
@@ -64,6 +65,32 @@ async def test_whatever_a_method_raises_or_returns_there_is_an_answer(
             assert not isinstance(raised.value, (errors.CallTimeout, errors.ConnectionLost)), name
         with pytest.raises(errors.Conflict):
             await proxy.odd_fields()
+
+
+@pytest.mark.parametrize("odd", [ZeroDivisionError("none today"), {"TOO LONG": b""}, {"ODDS": ""}])
+async def test_whatever_annotations_a_daemon_has_there_is_an_answer(odd: Any) -> None:
+    class Noted(Daemon):
+        notes: Any = None
+
+        def annotations(self) -> dict[str, bytes]:
+            if isinstance(self.notes, Exception):
+                raise self.notes
+            found: dict[str, bytes] = self.notes
+            return found
+
+    expected = (ZeroDivisionError, ProtocolError, TypeError)
+    async with Noted() as daemon:
+        uri = daemon.uri_for("Pyro.Daemon")
+        async with Proxy(uri) as proxy, Proxy(uri) as late:
+            daemon.notes = odd
+            with pytest.raises(expected):
+                await proxy._call("ping", timeout_s=5.0)
+            await late._close()
+            with pytest.raises(errors.Forbidden):
+                await late._bind(5.0)
+            daemon.notes = None
+            await proxy._call("ping")
+            await late._bind()
 
 
 async def test_a_getter_of_an_unexposed_property_does_not_run(daemon: Daemon) -> None:
