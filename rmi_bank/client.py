@@ -19,14 +19,11 @@ from rmi_bank.request_ids import new_request_id
 from rmi_runtime import Endpoints, NameServers
 from rmi_runtime.errors import (
     DeadlinePassed,
-    Forbidden,
     Indefinite,
     InvalidRequest,
     Misused,
-    Overloaded,
     RmiError,
-    Unauthenticated,
-    Unavailable,
+    settles,
 )
 
 DEFAULT_NAME_SERVER = "127.0.0.1:9090"
@@ -34,9 +31,6 @@ DEFAULT_TIMEOUT_S = 10.0
 
 _PAUSE_S_MAX = 0.5
 _PASSING = (LockTimeout, StoreFull, DeadlinePassed)  # Endpoints sees to the rest
-
-_INCONCLUSIVE = (Forbidden, Overloaded, Unauthenticated, Unavailable)
-"""Refusals that say nothing of an earlier try whose answer was lost."""
 
 
 class BankClient:
@@ -216,8 +210,10 @@ class BankClient:
                 in_doubt = error
             except _PASSING as error:
                 failure = error
-            except _INCONCLUSIVE as error:
-                raise in_doubt or error from error
+            except RmiError as error:
+                if in_doubt is None or settles(error):
+                    raise
+                raise in_doubt from error
             if time.monotonic() + pause_s >= deadline_s:
                 raise in_doubt or failure
             await asyncio.sleep(pause_s)

@@ -110,6 +110,10 @@ class Execution:
                 grant = await self._lock(accounts, request_ids, deadline_s)
             except (*_PASSING, Indefinite) as error:
                 failure = error
+            except RmiError as error:
+                if in_doubt is None:
+                    raise
+                raise _given_up(error, in_doubt) from error
             else:
                 in_doubt = None  # what it did is in the outcomes, or it never will be
                 try:

@@ -210,6 +210,8 @@ class Endpoints:
                 return await self._call_at(endpoint, method, args, kwargs, try_s, late, may_be_cut)
             except (errors.RmiError, DaemonError) as error:
                 if not self._may_go_on(endpoint, error, began, repeatable):
+                    if isinstance(last, errors.Indefinite) and not errors.settles(error):
+                        raise last from error
                     raise
                 may_be_cut = may_be_cut and not isinstance(error, errors.ConnectionLost)
                 if not endpoint.aside and not endpoint.gone:

@@ -229,6 +229,17 @@ def describe(error: BaseException, length_max: int = 1000) -> str:
     return (text or type(error).__name__)[:length_max].encode("utf-8", "replace").decode("utf-8")
 
 
+def settles(error: Exception) -> bool:
+    """Return whether a refusal also tells what came of earlier tries of the same request.
+
+    "Not enough money" does: an earlier try that had been done would have been answered for. "Not
+    now" (503) and "not you" do not: an earlier try whose reply was lost may have been done.
+    """
+    if not isinstance(error, RmiError) or isinstance(error, (Unauthenticated, Forbidden)):
+        return False
+    return error.definite and error.http_status < 500
+
+
 def make_error(code: str, definite: bool, message: str, fields: Mapping[str, Any]) -> RmiError:
     """Return the error that *code* names.
 

@@ -92,6 +92,30 @@ async def test_what_may_have_happened_stays_so_whatever_comes_after(services: Se
         assert services.echoes["x.1"].calls > 1
 
 
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (errors.make_error("lock_timeout", True, "not now", {}), errors.ConnectionLost),
+        (errors.DeadlinePassed("too late"), errors.ConnectionLost),
+        (errors.Forbidden("not you"), errors.ConnectionLost),
+        (errors.Conflict("it cannot be"), errors.Conflict),
+    ],
+)
+async def test_a_refusal_that_says_nothing_of_a_lost_try_does_not_make_it_definite(
+    services: Services, refusal: errors.RmiError, told: type[errors.RmiError]
+) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        call = asyncio.create_task(endpoints.call("wait", repeatable=True))
+        await Cut(services, "x.1").when_called()
+        services.echoes["x.1"].error = refusal
+        with pytest.raises(told):
+            await call
+        assert services.echoes["x.1"].calls == 2
+        with pytest.raises(type(refusal)):  # without a doubt it is told as it is
+            await endpoints.call("wait", repeatable=True)
+
+
 async def test_a_service_that_fails_inside_is_asked_once_per_repeatable_call(
     services: Services,
 ) -> None:

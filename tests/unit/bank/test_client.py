@@ -9,6 +9,7 @@ import pytest
 
 from rmi_bank import BankClient
 from rmi_bank.errors import InsufficientFunds, LockTimeout
+from rmi_runtime import StoreGone
 from rmi_runtime.errors import (
     CallTimeout,
     ConnectionLost,
@@ -95,7 +96,9 @@ async def test_a_refusal_that_knows_the_request_ends_the_doubt() -> None:
         await client.withdraw(1, 5)
 
 
-@pytest.mark.parametrize("later", [LockTimeout("busy"), Forbidden("no"), Unavailable("nobody")])
+@pytest.mark.parametrize(
+    "later", [LockTimeout("busy"), Forbidden("no"), Unavailable("nobody"), StoreGone("deleted")]
+)
 async def test_once_in_doubt_no_refusal_that_knows_nothing_of_it_makes_it_definite(
     later: RmiError,
 ) -> None:

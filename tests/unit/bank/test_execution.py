@@ -13,6 +13,7 @@ from rmi_bank import execution
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
 from rmi_bank.execution import Execution
 from rmi_bank.operations import BalanceQuery, Deposit, Done, Principal, Refused, Request
+from rmi_runtime import StoreGone
 from rmi_runtime.errors import (
     CallTimeout,
     Conflict,
@@ -172,6 +173,18 @@ async def test_at_the_deadline_the_error_says_truly_whether_nothing_happened(
     assert data.now_s < 10.1
     if expected is not None:
         assert data.balance == 100, "a definite error is a promise"
+
+
+@pytest.mark.parametrize("refusal", [StoreGone("deleted"), Conflict("another version")])
+async def test_a_refused_lock_does_not_settle_what_became_of_a_commit(refusal: RmiError) -> None:
+    data = Data(commit=["lost"], lock=["ok", refusal])
+    with pytest.raises(Indefinite):
+        await data.execution().change(DEPOSIT, 10.0)
+    assert data.balance == 105
+    assert data.calls == ["lock", "commit", "lock"], "at once: another try would not help"
+    data = Data(lock=[refusal])
+    with pytest.raises(type(refusal)):
+        await data.execution().change(DEPOSIT, 10.0)
 
 
 async def test_a_mistake_of_ours_is_not_tried_for_ever_and_frees_the_accounts() -> None:
