@@ -5,6 +5,7 @@ A token is shown once, when it is made; only its SHA-256 is kept.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -113,6 +114,10 @@ class TokenDesk(ABC):
         return None if found is None else {"client": found[0], "role": found[1]}
 
     async def _written(self, work: Coroutine[Any, Any, Kept]) -> Kept:
+        # Shielded: who gives up does not take the write back, and how it ended must be heard.
+        return await asyncio.shield(self._heard(work))
+
+    async def _heard(self, work: Coroutine[Any, Any, Kept]) -> Kept:
         try:
             return await work
         finally:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from typing import Any
 
 import pytest
 
 from rmi_bank.errors import StaleLease
+from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
 from rmi_runtime.errors import Indefinite, InvalidRequest, RmiError, Unavailable
 from tests.integration.bank.cluster import BankCluster
 from tests.support import eventually
+
+
+def io_error() -> sqlite3.OperationalError:
+    """Return what SQLite says of a disk that fails."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    return error
 
 
 async def test_a_store_that_fails_is_opened_anew_and_the_truth_is_told(
@@ -26,9 +35,7 @@ async def test_a_store_that_fails_is_opened_anew_and_the_truth_is_told(
 
     async def failing(function: Any, *args: Any) -> Any:
         await written(function, *args)
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
+        raise io_error()
 
     writer.run = failing  # type: ignore[method-assign]
     await stuck
@@ -91,3 +98,26 @@ async def test_tokens_are_made_listed_and_revoked(one: Proxy) -> None:
     for arguments in ((-1, "teller"), (1, "king"), (1, "teller", 0), (True, "teller")):
         with pytest.raises(InvalidRequest):
             await one.token_create(*arguments)
+
+
+async def test_a_store_that_fails_is_opened_anew_also_if_its_caller_has_given_up(
+    bank: BankCluster, one: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, fail = threading.Event(), threading.Event()
+
+    def failing(*args: Any) -> None:
+        begun.set()
+        assert fail.wait(10)
+        raise io_error()
+
+    monkeypatch.setattr(transactions, "add_token", failing)
+    epoch = bank.ledger.epoch
+    async with bank.proxy("bank.data") as impatient:
+        asked = asyncio.ensure_future(impatient.token_create(1, "teller"))
+        assert await asyncio.to_thread(begun.wait, 10)
+        asked.cancel()
+    await eventually(lambda: not bank.parts["bank.data"].daemon.dispatcher.running)
+    fail.set()
+    await eventually(lambda: bank.ledger.epoch > epoch and not bank.ledger.broken)
+    monkeypatch.undo()
+    assert (await one.token_create(1, "teller"))["token"]
