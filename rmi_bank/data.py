@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
@@ -48,7 +47,7 @@ from rmi_runtime import (
     expose,
     run_service,
 )
-from rmi_runtime.errors import InvalidRequest, RmiError, Unavailable
+from rmi_runtime.errors import InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +322,7 @@ class DataObject(AccountDesk, TokenDesk):
             try:
                 await self._ledger.reopen()
                 break
-            except (sqlite3.Error, OSError, RmiError) as error:
+            except Exception as error:  # whatever it is, such as no thread to be had: once more
                 log.error("the store cannot be opened: %s", error)
                 kind = StoreGone if isinstance(error, StoreLost) else Unavailable
                 self._desk.shut(kind(f"the store failed and cannot be opened: {error}"))

@@ -121,3 +121,23 @@ async def test_a_store_that_fails_is_opened_anew_also_if_its_caller_has_given_up
     await eventually(lambda: bank.ledger.epoch > epoch and not bank.ledger.broken)
     monkeypatch.undo()
     assert (await one.token_create(1, "teller"))["token"]
+
+
+async def test_a_store_is_opened_anew_however_that_failed_before(
+    bank: BankCluster, one: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = bank.ledger.start
+    errors = [RuntimeError("can't start new thread"), MemoryError(), io_error()]
+
+    async def failing() -> None:
+        if errors:
+            raise errors.pop()
+        await start()
+
+    monkeypatch.setattr(bank.ledger, "start", failing)
+    bank.data._reopen_soon()
+    with pytest.raises(Unavailable):
+        await one.lock(1, [1])
+    await eventually(lambda: not bank.ledger.broken and bank.data._reopening is None)
+    assert not errors
+    assert (await one.lock(1, [1]))["balances"] == [1000]
