@@ -202,6 +202,7 @@ class DataObject(AccountDesk, TokenDesk):
         try:
             if turn is not None:
                 await turn
+                self._desk.held(ticket.lease, self)  # the desk may have been shut since
             decision = rules.decide(requests, self._books(accounts, ids))
             if decision.changes:
                 record = Record(decision.postings, decision.outcomes, decision.opened)

@@ -19,6 +19,7 @@ from rmi_runtime.errors import (
     InvalidRequest,
     RmiError,
     Unauthenticated,
+    Unavailable,
 )
 from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
 from tests.support import Clock, eventually
@@ -350,3 +351,19 @@ async def test_the_life_cycle_is_not_callable_from_outside(one: Proxy) -> None:
             await one._call(name)
     assert "lock" in one._methods
     assert not {name for name in one._methods if name.startswith("_")}
+
+
+async def test_an_account_whose_turn_comes_as_the_data_object_leaves_is_not_opened(
+    bank: BankCluster,
+) -> None:
+    data: Any = bank.data
+    lease = data.lock(1, [5])["lease"]
+    opening = asyncio.ensure_future(data.open_account(5, 70))
+    await bank.has_tickets(2)
+    data.unlock(lease)
+    data._leave()  # in the same turn of the loop: what was granted is worth nothing any more
+    with pytest.raises(Unavailable):
+        await opening
+    await bank.stop("bank.data")
+    await bank.start_data()
+    assert bank.balances(5) == [None], "a definite error is a promise"
