@@ -87,6 +87,7 @@ class DataObject(AccountDesk, TokenDesk):
         self._desk = LockDesk(lease_s=lease_s, tickets_max=TICKETS_MAX, clock=clock)
         self._connections: set[int] = set()  # those whose end we want to hear of
         self._reopening: asyncio.Task[None] | None = None
+        self._left = False
 
     def lock(
         self,
@@ -222,6 +223,7 @@ class DataObject(AccountDesk, TokenDesk):
 
     def _leave(self) -> None:
         """Let nobody wait for a lock any more: whoever has it cannot give it back."""
+        self._left = True
         self._desk.shut(Unavailable("the data object is leaving"))
 
     async def _close(self) -> None:
@@ -312,7 +314,7 @@ class DataObject(AccountDesk, TokenDesk):
         self._desk.release(ticket)
 
     def _reopen_soon(self) -> None:
-        if self._reopening is None:
+        if self._reopening is None and not self._left:  # who leaves opens nothing any more
             self._desk.shut(Unavailable("the store failed and is being opened anew; try again"))
             self._reopening = asyncio.get_running_loop().create_task(self._reopen())
 
@@ -330,7 +332,8 @@ class DataObject(AccountDesk, TokenDesk):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, REOPEN_PAUSE_S_MAX)
         self._reopening = None
-        self._desk.open(self._ledger.epoch)
+        if not self._left:
+            self._desk.open(self._ledger.epoch)
         log.warning("the store is open again, as of commit %d", self._ledger.commit_no)
 
     def _check_open(self) -> None:

@@ -141,3 +141,38 @@ async def test_a_store_is_opened_anew_however_that_failed_before(
     await eventually(lambda: not bank.ledger.broken and bank.data._reopening is None)
     assert not errors
     assert (await one.lock(1, [1]))["balances"] == [1000]
+
+
+async def test_a_data_object_that_leaves_lets_nobody_in_again_when_its_store_fails(
+    bank: BankCluster, one: Proxy
+) -> None:
+    data = bank.data
+    data._reopen_soon()
+    data._leave()
+    await eventually(lambda: data._reopening is None)
+    with pytest.raises(Unavailable):
+        await one.lock(1, [1])
+
+
+async def test_a_commit_that_fails_as_the_store_is_closed_does_not_open_it_again(
+    bank: BankCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, fail = threading.Event(), threading.Event()
+
+    def failing(*args: Any) -> None:
+        begun.set()
+        assert fail.wait(10)
+        raise io_error()
+
+    monkeypatch.setattr(transactions, "insert", failing)
+    data: Any = bank.data
+    commit = asyncio.ensure_future(data.commit(data.lock(1, [1, 2])["lease"], [[1, 2, 5]]))
+    assert await asyncio.to_thread(begun.wait, 10)
+    stopping = asyncio.ensure_future(bank.stop("bank.data"))
+    await eventually(lambda: data._desk._table is None)
+    fail.set()
+    with pytest.raises(Indefinite):
+        await commit
+    await stopping
+    assert data._reopening is None
+    assert data._ledger.broken
