@@ -158,7 +158,14 @@ class BankGateway:
         except InvalidRequest as error:
             if len(requests) == 1:
                 return [error]
-        return [(await self._send_alone_if_need_be([request]))[0] for request in requests]
+        results: list[Outcome | BaseException] = []
+        for request in requests:
+            try:
+                results += await self._send_alone_if_need_be([request])
+            except Exception as error:  # it is no word on those that went before
+                results += [error] * (len(requests) - len(results))
+                break
+        return results
 
 
 def _principal(identity: Identity) -> Principal:

@@ -120,6 +120,25 @@ async def test_one_invalid_operation_does_not_spoil_what_it_travels_with(
     assert bank.balances(1) == [1012]
 
 
+async def test_what_was_done_before_the_business_objects_went_away_is_told_as_done(
+    bank: BankCluster, gateway: BankGateway, calls: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = calls.call
+
+    async def going_away(*args: Any, **options: Any) -> Any:
+        if calls.calls.get("execute_packed") == 2:  # all at once (refused), the first
+            raise Unavailable("nobody is there any more")
+        return await call(*args, **options)
+
+    monkeypatch.setattr(calls, "call", going_away)
+    ended = await asyncio.gather(
+        *(gateway.execute(TELLER, Deposit(1, amount, f"{amount}")) for amount in (5, -5, 7)),
+        return_exceptions=True,
+    )
+    assert [type(end) for end in ended] == [dict, Unavailable, Unavailable]
+    assert bank.balances(1) == [1005]
+
+
 async def test_a_batch_is_answered_per_operation(gateway: BankGateway) -> None:
     operations: list[Operation] = [Deposit(1, 5, "a"), BalanceQuery(1), Withdrawal(99, 5, "b")]
     outcomes = await gateway.execute_many(TELLER, operations)
