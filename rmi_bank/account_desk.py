@@ -13,8 +13,11 @@ from rmi_bank.oplines import DATA_SALDO
 from rmi_bank.stores import Ledger
 from rmi_bank.values import accounts_of, checked_int, checked_limit, shown_line
 from rmi_runtime import allow, expose
+from rmi_runtime.errors import Overloaded
 
 BUSINESS_ID_MAX = 2**31 - 1
+
+_LOOKS_MAX = 20  # at the list of accounts, until none was opened during one
 
 
 @expose
@@ -90,11 +93,22 @@ class AccountDesk(ABC):
         Returns:
             ``{"accounts": [{"account", "balance", "owner"}], "commit", "next"}``; all of a page as
             of one commit number.
+
+        Raises:
+            Overloaded: accounts were opened all the time; try again.
         """
         checked_int("after", after, -1, op.ACCOUNT_MAX)
-        self._check_open()
-        found = await self._ledger.accounts(after, checked_limit(limit))
-        balances = self._ledger.balances(account for account, _ in found)
+        checked_limit(limit)
+        for _ in range(_LOOKS_MAX):
+            self._check_open()
+            opened = self._ledger.figures()["accounts"]
+            found = await self._ledger.accounts(after, limit)
+            balances = self._ledger.balances(account for account, _ in found)
+            # What was opened meanwhile may be missing from the list, or not be in memory yet.
+            if None not in balances and opened == self._ledger.figures()["accounts"]:
+                break
+        else:
+            raise Overloaded("accounts are being opened all the time; try again", retry_after_s=1)
         return {
             "accounts": [
                 {"account": account, "balance": balance, "owner": owner}

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from rmi_bank.errors import StaleLease
+from rmi_bank.stores import sqlite as sqlite_store
 from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
-from rmi_runtime.errors import Indefinite, InvalidRequest, RmiError, Unavailable
+from rmi_runtime.errors import Indefinite, InvalidRequest, Overloaded, RmiError, Unavailable
 from tests.integration.bank.cluster import BankCluster
 from tests.support import eventually
 
@@ -176,3 +177,43 @@ async def test_a_commit_that_fails_as_the_store_is_closed_does_not_open_it_again
     await stopping
     assert data._reopening is None
     assert data._ledger.broken
+
+
+async def test_an_account_that_is_being_opened_is_listed_with_its_balance_or_not_at_all(
+    bank: BankCluster, one: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, told = threading.Event(), threading.Event()
+    insert = sqlite_store._write
+
+    def slow(*args: Any) -> None:
+        insert(*args)
+        written.set()
+        assert told.wait(10)
+
+    monkeypatch.setattr(sqlite_store, "_write", slow)
+    opening = asyncio.ensure_future(one.open_account(4, 70))
+    assert await asyncio.to_thread(written.wait, 10)
+    with pytest.raises(Overloaded):  # it is on disk, and nobody has been told
+        await one.account_list(-1, 10)
+    read = bank.ledger.accounts
+
+    async def overtaken(*args: Any) -> list[tuple[int, int | None]]:
+        found = await read(*args)
+        told.set()
+        await opening
+        return found
+
+    monkeypatch.setattr(bank.ledger, "accounts", overtaken)
+    listed = await one.account_list(-1, 10)
+    assert [row["balance"] for row in listed["accounts"]] == [-3070, 1000, 1000, 1000, 70]
+    monkeypatch.setattr(bank.ledger, "accounts", read)
+
+    async def missed(*args: Any) -> list[tuple[int, int | None]]:
+        found = await read(*args)
+        if bank.balances(5) == [None]:
+            await bank.open_accounts(5)
+        return found
+
+    monkeypatch.setattr(bank.ledger, "accounts", missed)
+    listed = await one.account_list(-1, 10)
+    assert sum(row["balance"] for row in listed["accounts"]) == 0
