@@ -242,6 +242,8 @@ class DataObject(AccountDesk, TokenDesk):
             return None
         if connection is None:
             return None
+        if connection.over:  # as in a stock client's batch, which goes on without it
+            raise Unavailable("the caller has hung up, so nothing can be locked for it")
         if connection.id not in self._connections:
             self._connections.add(connection.id)
             connection.on_close(partial(self._hung_up, connection.id))

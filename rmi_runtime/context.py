@@ -46,6 +46,11 @@ class Connection(Protocol):
     peer: object
     correlation_uuid: uuid.UUID
 
+    @property
+    def over(self) -> bool:
+        """True once the connection has ended; a stock client's calls go on without it."""
+        ...
+
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have *callback* called when the connection ends; the result takes it back."""
         ...
