@@ -170,7 +170,7 @@ class BankClient:
             Indefinite: nobody knows. Call again with ``error.fields["request_ids"]``, in order.
         """
         keyed = [
-            operation
+            dict(operation)
             if "request_id" in operation or operation.get("type") == "balance"
             else {"request_id": new_request_id(), **operation}
             for operation in _dictionaries(operations)

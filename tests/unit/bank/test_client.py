@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -129,6 +130,15 @@ async def test_changes_of_a_batch_get_ids_and_an_error_tells_them() -> None:
     assert ids == [sent[0]["request_id"], None, "mine"]
     assert all(call == business.calls[0] for call in business.calls)
     assert "request_id" not in operations[0], "the caller's own dictionaries are left alone"
+
+
+async def test_any_mapping_is_sent_as_a_plain_dictionary() -> None:
+    client, business = make_client([DONE, DONE])
+    plain = {"type": "deposit", "account": 1, "amount": 5, "request_id": "mine"}
+    balance = {"type": "balance", "account": 1}
+    await client.execute([MappingProxyType(plain), MappingProxyType(balance)])
+    assert [type(operation) for operation in business.calls[0][1]] == [dict, dict]
+    assert business.calls[0][1] == [plain, balance]
 
 
 async def test_a_name_server_is_not_shown_the_token() -> None:
