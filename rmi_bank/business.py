@@ -59,7 +59,8 @@ class BusinessObject:
         op_log: gets a line per operation that was done, or None.
         call_timeout_s: how long callers wait who do not say.
         lock_wait_s: longest wait for a lock before it is asked for again.
-        round_max: most operations gathered into one round.
+        round_max: most operations gathered into one round; above 4,096, which a batch may have,
+            it counts as that: the data object takes no more in one commit.
         queue_max: most operations that wait for a round.
     """
 
@@ -78,6 +79,7 @@ class BusinessObject:
         self._op_log = op_log
         self._call_timeout_s = call_timeout_s
         self._execution = Execution(data, business_id, lock_wait_s=lock_wait_s)
+        round_max = min(round_max, op.OPERATIONS_MAX)
         self._changes = Rounds(self._change, round_max=round_max, queue_max=queue_max)
         self._reads = Rounds(self._read, round_max=round_max, queue_max=queue_max)
         self._identities = Identities(self._ask_identity)

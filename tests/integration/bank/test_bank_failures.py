@@ -158,3 +158,22 @@ async def test_a_revoked_token_is_refused_within_two_seconds(bank: BankCluster) 
     assert not await refused()
     await bank.data.token_revoke(made["id"])
     await eventually(refused, timeout_s=2.0)
+
+
+async def test_more_than_one_commit_takes_are_several_rounds_however_large_these_may_be(
+    tmp_path: Path,
+) -> None:
+    options = {"round_max": 2**16, "call_timeout_s": 30.0}
+    async with BankCluster(tmp_path, 1, business_options=options) as bank:
+        async with bank.proxy("bank.business.1", timeout_s=30.0) as service:
+            # The first are under way while the others gather: 16,000 accounts, each once.
+            batches = [
+                [
+                    {"type": "transfer", "source": at, "target": at + 1, "amount": 1}
+                    | {"request_id": f"{at}"}
+                    for at in range(first, first + 2000, 2)
+                ]
+                for first in range(1, 20_000, 2000)
+            ]
+            answers = await asyncio.gather(*(service.execute(batch) for batch in batches))
+        assert {row["code"] for answer in answers for row in answer} == {"unknown_account"}
