@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 from rmi_bank.operations import Outcome, Request
-from rmi_runtime.errors import Draining, Interrupted, Overloaded
+from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded
 
 CONCURRENCY = 2
 """Rounds under way at once: while one is being written the next one already waits for its lock."""
@@ -149,15 +149,29 @@ class Rounds:
         return parcels
 
     async def _round(self, parcels: list[Parcel]) -> None:
+        try:
+            await self._carry_out(parcels)
+        except BaseException:
+            _fail(parcels, Interrupted("stopped half-way; ask again with the same request ids"))
+            raise
+        finally:
+            self._count -= sum(len(parcel.requests) for parcel in parcels)
+
+    async def _carry_out(self, parcels: list[Parcel]) -> None:
+        """Answer *parcels*; those that together are refused as a request are tried in halves."""
         requests = [request for parcel in parcels for request in parcel.requests]
         deadline_s = max(parcel.deadline_s for parcel in parcels)
         try:
             outcomes = await self._run(requests, deadline_s)
+        except InvalidRequest as error:  # such as more bytes than a message may have
+            if len(parcels) > 1:
+                half = len(parcels) // 2
+                await self._carry_out(parcels[:half])
+                await self._carry_out(parcels[half:])
+            else:
+                _fail(parcels, error)
         except Exception as error:
             _fail(parcels, error)
-        except BaseException:
-            _fail(parcels, Interrupted("stopped half-way; ask again with the same request ids"))
-            raise
         else:
             start = 0
             for parcel in parcels:
@@ -165,8 +179,6 @@ class Rounds:
                 if not parcel.answer.done():
                     _settle(parcel, outcomes[start:end])
                 start = end
-        finally:
-            self._count -= len(requests)
 
 
 def _settle(parcel: Parcel, outcomes: list[Outcome]) -> None:

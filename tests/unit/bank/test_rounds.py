@@ -8,7 +8,7 @@ import pytest
 
 from rmi_bank.operations import BalanceQuery, Done, Outcome, Principal, Request
 from rmi_bank.rounds import CONCURRENCY, Rounds
-from rmi_runtime.errors import Draining, Interrupted, Overloaded
+from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded
 from tests.support import turns
 
 PRINCIPAL = Principal(1, "teller")
@@ -100,6 +100,29 @@ async def test_an_error_is_everybodys_in_the_round_and_nobody_elses(bench: Bench
     assert [type(end) for end in ended] == [ValueError, ValueError]
     bench.error = None
     assert await rounds.submit(parcel(3), 1.0) == [Done(3, 0)]
+
+
+async def test_what_is_refused_together_is_tried_in_halves(bench: Bench) -> None:
+    carried: list[int] = []
+
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        if len(requests) > 2:
+            raise InvalidRequest("too much at once")
+        outcomes = await bench.run(requests, deadline_s)
+        carried.extend(bench.rounds[-1][0])
+        return outcomes
+
+    rounds = Rounds(run, round_max=100, queue_max=10)
+    bench.open()
+    parcels = [parcel(1), parcel(2), parcel(3, 4), parcel(5, 6, 7), parcel(8)]
+    ended = await asyncio.gather(
+        *(rounds.submit(one, 1.0) for one in parcels), return_exceptions=True
+    )
+    assert [type(end) for end in ended] == [list, list, list, InvalidRequest, list]
+    assert ended[2] == [Done(3, 0), Done(4, 0)]
+    assert carried == [1, 2, 3, 4, 8]
+    assert await rounds.submit(parcel(9), 1.0), "and the room of all of them is free again"
+    assert rounds._count == 0
 
 
 async def test_whoever_stopped_waiting_before_the_round_began_is_left_out(bench: Bench) -> None:
