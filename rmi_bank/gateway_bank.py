@@ -43,7 +43,7 @@ class BankGateway:
 
     def _coalescer(self, batch_max: int, queue_max: int) -> Coalescer[Request, Outcome]:
         return Coalescer(
-            self._send_alone_if_need_be,
+            self._send_apart_if_need_be,
             batch_max=min(batch_max, op.OPERATIONS_MAX),
             queue_max=queue_max,
             concurrency=SENDS_UNDER_WAY,
@@ -149,22 +149,22 @@ class BankGateway:
         )
         return op.unpack_outcomes(packed)
 
-    async def _send_alone_if_need_be(
+    async def _send_apart_if_need_be(
         self, requests: list[Request]
     ) -> Sequence[Outcome | BaseException]:
-        """Send a batch; if one of its operations is invalid, the others must not suffer for it."""
+        """Send a batch; what is invalid, or too much at once, must not harm the others in it."""
         try:
             return await self._send(requests)
         except InvalidRequest as error:
             if len(requests) == 1:
                 return [error]
+        half = len(requests) // 2
         results: list[Outcome | BaseException] = []
-        for request in requests:
+        for part in (requests[:half], requests[half:]):
             try:
-                results += await self._send_alone_if_need_be([request])
-            except Exception as error:  # it is no word on those that went before
-                results += [error] * (len(requests) - len(results))
-                break
+                results += await self._send_apart_if_need_be(part)
+            except Exception as error:  # it is no word on the other half
+                results += [error] * len(part)
         return results
 
 

@@ -120,6 +120,22 @@ async def test_one_invalid_operation_does_not_spoil_what_it_travels_with(
     assert bank.balances(1) == [1012]
 
 
+async def test_what_is_too_much_for_one_message_goes_in_halves(
+    bank: BankCluster, gateway: BankGateway, calls: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = calls.call
+
+    async def narrow(method: str, packed: bytes, **options: Any) -> Any:
+        if len(packed) > 5_000:
+            raise InvalidRequest("send less at once")
+        return await call(method, packed, **options)
+
+    monkeypatch.setattr(calls, "call", narrow)
+    await asyncio.gather(*(gateway.execute(TELLER, Deposit(1, 1, f"{n}")) for n in range(1000)))
+    assert bank.balances(1) == [2000]
+    assert calls.calls["execute_packed"] < 50
+
+
 async def test_what_was_done_before_the_business_objects_went_away_is_told_as_done(
     bank: BankCluster, gateway: BankGateway, calls: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
