@@ -13,11 +13,8 @@ from rmi_bank.oplines import DATA_SALDO
 from rmi_bank.stores import Ledger
 from rmi_bank.values import accounts_of, checked_int, checked_limit, shown_line
 from rmi_runtime import allow, expose
-from rmi_runtime.errors import Overloaded
 
 BUSINESS_ID_MAX = 2**31 - 1
-
-_LOOKS_MAX = 20  # at the list of accounts, until none was opened during one
 
 
 @expose
@@ -83,7 +80,7 @@ class AccountDesk(ABC):
             "next": page[-1].line if len(lines) > limit else None,
         }
 
-    async def account_list(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
+    def account_list(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
         """List accounts.
 
         Args:
@@ -93,26 +90,16 @@ class AccountDesk(ABC):
         Returns:
             ``{"accounts": [{"account", "balance", "owner"}], "commit", "next"}``; all of a page as
             of one commit number.
-
-        Raises:
-            Overloaded: accounts were opened all the time; try again.
         """
         checked_int("after", after, -1, op.ACCOUNT_MAX)
-        checked_limit(limit)
-        for _ in range(_LOOKS_MAX):
-            self._check_open()
-            opened = self._ledger.figures()["accounts"]
-            found = await self._ledger.accounts(after, limit)
-            balances = self._ledger.balances(account for account, _ in found)
-            # What was opened meanwhile may be missing from the list, or not be in memory yet.
-            if None not in balances and opened == self._ledger.figures()["accounts"]:
-                break
-        else:
-            raise Overloaded("accounts are being opened all the time; try again", retry_after_s=1)
+        self._check_open()
+        found = self._ledger.accounts(after, checked_limit(limit))
+        balances = self._ledger.balances(account for account, _ in found)
         return {
             "accounts": [
                 {"account": account, "balance": balance, "owner": owner}
                 for (account, owner), balance in zip(found, balances, strict=True)
+                if balance is not None  # else it is being opened
             ],
             "commit": self._ledger.commit_no,
             "next": found[-1][0] if len(found) == limit else None,

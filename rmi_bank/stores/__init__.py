@@ -135,8 +135,11 @@ class Ledger(Protocol):
     async def statement(self, account: int, after: int, limit: int) -> list[Line]:
         """Return at most *limit* journal lines of *account* above line *after*, in order."""
 
-    async def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
-        """Return at most *limit* (account, owner) above *after*, in order."""
+    def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
+        """Return at most *limit* (account, owner) above *after*, in order.
+
+        Those that are being opened, and have no balance yet, may be among them.
+        """
 
     async def seed(self, record: Record, tokens: Sequence[NewToken]) -> bool:
         """Write *record* and *tokens* in one transaction, if the store is empty; else False."""

@@ -45,6 +45,7 @@ _TOKENS = """
 SELECT id, client, role, created_at, expires_at, revoked_at FROM tokens
 WHERE id > ? ORDER BY id LIMIT ?
 """
+_ACCOUNTS = "SELECT account, owner FROM accounts WHERE account > ? ORDER BY account LIMIT ?"
 _IDENTIFY = """
 SELECT client, role FROM tokens
 WHERE hash = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
@@ -207,10 +208,13 @@ class SqliteLedger:
         last = self._books.accounts.last_line(account)
         return await self._pages.run(transactions.statement, account, after, limit, last)
 
-    async def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
-        """Return at most *limit* (account, owner) above *after*, in order."""
-        sql = "SELECT account, owner FROM accounts WHERE account > ? ORDER BY account LIMIT ?"
-        return await self._pages.run(transactions.fetch, sql, (after, limit))
+    def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
+        """Return at most *limit* (account, owner) above *after*, in order.
+
+        On the event loop, so that nothing is opened meanwhile; what the disk has and memory does
+        not know yet is among them.
+        """
+        return self._read(_ACCOUNTS, (after, limit))
 
     async def seed(self, record: Record, tokens: Sequence[NewToken]) -> bool:
         """Write *record* and *tokens* in one transaction into an empty store.

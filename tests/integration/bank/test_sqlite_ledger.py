@@ -291,8 +291,8 @@ async def test_a_file_whose_books_do_not_balance_is_not_opened(path: Path) -> No
 
 
 async def test_accounts_are_listed_in_pages(ledger: SqliteLedger) -> None:
-    assert await ledger.accounts(0, 3) == [(1, 7), (2, None), (3, 7)]
-    assert await ledger.accounts(18, 10) == [(19, 7), (20, None)]
+    assert ledger.accounts(0, 3) == [(1, 7), (2, None), (3, 7)]
+    assert ledger.accounts(18, 10) == [(19, 7), (20, None)]
 
 
 async def test_tokens_are_good_until_they_are_revoked_or_expire(path: Path) -> None:

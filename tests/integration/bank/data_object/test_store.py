@@ -13,7 +13,7 @@ from rmi_bank.errors import StaleLease
 from rmi_bank.stores import sqlite as sqlite_store
 from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
-from rmi_runtime.errors import Indefinite, InvalidRequest, Overloaded, RmiError, Unavailable
+from rmi_runtime.errors import Indefinite, InvalidRequest, RmiError, Unavailable
 from tests.integration.bank.cluster import BankCluster
 from tests.support import eventually
 
@@ -193,27 +193,26 @@ async def test_an_account_that_is_being_opened_is_listed_with_its_balance_or_not
     monkeypatch.setattr(sqlite_store, "_write", slow)
     opening = asyncio.ensure_future(one.open_account(4, 70))
     assert await asyncio.to_thread(written.wait, 10)
-    with pytest.raises(Overloaded):  # it is on disk, and nobody has been told
-        await one.account_list(-1, 10)
-    read = bank.ledger.accounts
-
-    async def overtaken(*args: Any) -> list[tuple[int, int | None]]:
-        found = await read(*args)
-        told.set()
-        await opening
-        return found
-
-    monkeypatch.setattr(bank.ledger, "accounts", overtaken)
+    listed = await one.account_list(-1, 10)  # it is on disk, and nobody has been told
+    assert [row["account"] for row in listed["accounts"]] == [0, 1, 2, 3]
+    assert sum(row["balance"] for row in listed["accounts"]) == 0
+    told.set()
+    opened = await opening
     listed = await one.account_list(-1, 10)
     assert [row["balance"] for row in listed["accounts"]] == [-3070, 1000, 1000, 1000, 70]
-    monkeypatch.setattr(bank.ledger, "accounts", read)
+    assert listed["commit"] == opened["commit"]
 
-    async def missed(*args: Any) -> list[tuple[int, int | None]]:
-        found = await read(*args)
-        if bank.balances(5) == [None]:
-            await bank.open_accounts(5)
-        return found
 
-    monkeypatch.setattr(bank.ledger, "accounts", missed)
-    listed = await one.account_list(-1, 10)
-    assert sum(row["balance"] for row in listed["accounts"]) == 0
+async def test_accounts_opened_while_they_are_listed_are_listed_with_the_cash_they_took(
+    bank: BankCluster, one: Proxy
+) -> None:
+    async def open_some(first: int) -> None:
+        for account in range(first, first + 20):
+            await one.open_account(account, 5)
+
+    opening = [asyncio.ensure_future(open_some(first)) for first in (100, 200, 300)]
+    while not all(task.done() for task in opening):
+        listed = await one.account_list(-1, 1000)
+        assert sum(row["balance"] for row in listed["accounts"]) == 0
+    await asyncio.gather(*opening)
+    assert len((await one.account_list(0, 1000))["accounts"]) == 63
