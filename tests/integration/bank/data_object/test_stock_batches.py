@@ -38,10 +38,10 @@ async def test_a_stock_batch_that_goes_on_without_its_client_locks_nothing(
 
     proxy = await asyncio.to_thread(send)
     await reading.wait()
-    left = len(part.daemon._connections) - 1
+    left = len(part.daemon.connections) - 1
     proxy._pyroClaimOwnership()
     proxy._pyroRelease()
-    await eventually(lambda: len(part.daemon._connections) == left)
+    await eventually(lambda: len(part.daemon.connections) == left)
     go_on.set()
     await eventually(lambda: not part.daemon.dispatcher.running)
     assert bank.data.figures()["tickets"] == 0
