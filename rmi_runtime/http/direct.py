@@ -170,5 +170,5 @@ class DirectExchange:
         if protocol.ends_here or not self.keep_alive:
             self.keep_alive = False
             last_lines = CLOSE_LINE + last_lines
-        protocol.transport.write(answer.written(last_lines))
+        protocol.write(answer.written(last_lines))
         protocol.exchange_done(self)

@@ -145,7 +145,7 @@ class Exchange:
         if self._head:
             body = self._head + body
             self._head = b""
-        protocol.transport.write(body)
+        protocol.write(body)
         if not more:
             self.done = True
             protocol.exchange_done(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +12,13 @@ LINGER_S: Final = 2.0
 
 To close at once would make the kernel reset the connection, and the client would likely lose the
 answer that says why (RFC 9112, section 9.6)."""
+
+PART_BYTES: Final = 256 * 1024
+"""Most bytes that a transport is given at once.
+
+What it has been given is out of sight if it encrypts: a TLS transport tells neither how much of it
+waits to be sent nor that anything does. So a long answer is kept here, and goes on in parts as the
+peer reads; each part that it has taken is also a sign that it does read."""
 
 _DROPPED_BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -26,6 +34,7 @@ class FlowProtocol(asyncio.Protocol):
         closed: the connection is gone.
         writing_paused: the other side does not read what was written.
         lingering: we have said our last words.
+        ending: we have, and close when all of them are sent.
         since_s: when the present state of the connection began, by the clock.
     """
 
@@ -36,10 +45,20 @@ class FlowProtocol(asyncio.Protocol):
         self.closed = False
         self.writing_paused = False
         self.lingering = False
+        self.ending = False
         self.since_s = 0.0
+        self._unsent: deque[memoryview] = deque()  # only while writing is paused
+        self._unsent_bytes = 0
         self._dropped_bytes = 0
         self._reading_paused = False
         self._wakers: list[asyncio.Future[None]] = []
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Drop what was not sent, and let go whoever waits; called by the event loop."""
+        self.closed = True
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self.wake()
 
     def pause_writing(self) -> None:
         """Stop to listen to a peer that does not read; called by the event loop."""
@@ -51,9 +70,23 @@ class FlowProtocol(asyncio.Protocol):
         """Go on; called by the event loop."""
         self.writing_paused = False
         self.since_s = self.clock()
+        self._send_on()
+        if self.writing_paused:
+            return
+        if self.ending:
+            self._end()
         if self.wants_to_read():
             self.resume_reading()
         self.wake()
+
+    def write(self, data: bytes) -> None:
+        """Send *data* after all that was written before."""
+        if len(data) <= PART_BYTES and not self._unsent:
+            self.transport.write(data)
+            return
+        self._unsent.append(memoryview(data))
+        self._unsent_bytes += len(data)
+        self._send_on()
 
     def wants_to_read(self) -> bool:
         """Whether more of what the peer sends can be taken."""
@@ -79,14 +112,14 @@ class FlowProtocol(asyncio.Protocol):
             self.transport.abort()
 
     @property
-    def unread(self) -> bool:
-        """Whether some of what was written still waits here for the peer to read on."""
-        return self.transport.get_write_buffer_size() > 0
+    def unread_bytes(self) -> int:
+        """How much of what was written still waits here for the peer to read on."""
+        return self._unsent_bytes + self.transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close as soon as all that was written is sent."""
         self.since_s = self.clock()
-        self.transport.close()
+        self._end_when_sent()
 
     def linger(self) -> None:
         """Say that nothing more comes from here, but read on for a while."""
@@ -98,7 +131,7 @@ class FlowProtocol(asyncio.Protocol):
         self.lingering = True
         self.since_s = self.clock()
         self._dropped_bytes = 0
-        self.transport.write_eof()
+        self._end_when_sent()
         self.resume_reading()
 
     async def wait_writable(self) -> None:
@@ -117,6 +150,29 @@ class FlowProtocol(asyncio.Protocol):
         for waker in wakers:
             if not waker.done():
                 waker.set_result(None)
+
+    def _send_on(self) -> None:
+        """Give the transport what it takes of what is kept."""
+        while self._unsent and not self.writing_paused:
+            first = self._unsent.popleft()
+            part, rest = first[:PART_BYTES], first[PART_BYTES:]
+            if rest:
+                self._unsent.appendleft(rest)
+            self._unsent_bytes -= len(part)
+            self.transport.write(part)
+
+    def _end_when_sent(self) -> None:
+        if self._unsent:
+            self.ending = True
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self.ending = False
+        if self.lingering:
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _waker(self) -> asyncio.Future[None]:
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()

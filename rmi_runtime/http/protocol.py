@@ -90,7 +90,7 @@ class HttpProtocol(FlowProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
         self._fed_bytes = len(data)
-        if self._deaf:
+        if self._deaf or self.ending:
             self.drop(len(data))
             return
         try:
@@ -114,13 +114,12 @@ class HttpProtocol(FlowProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection. What is under way in the application goes on to its end."""
-        self.closed = True
+        super().connection_lost(error)
         self.server.connections.discard(self)
         self._drop_body()
         self._waiting.clear()
         # Parsers hold their protocols, and those the buffers of TLS: until the collector comes.
         self._parser, self._feed = _SPENT, _SPENT.feed_data
-        self.wake()
 
     # What the parser calls.
 
@@ -364,7 +363,7 @@ class HttpProtocol(FlowProtocol):
     def _say_continue(self) -> None:
         self._owes_continue = False
         if self.server.refusal is None:
-            self.transport.write(_CONTINUE)
+            self.write(_CONTINUE)
         else:
             method = self._parser.get_method().decode("ascii")
             work = self._continue_or_refuse(self.server.refusal, method, self._by_name)
@@ -377,7 +376,7 @@ class HttpProtocol(FlowProtocol):
         if self._by_name is not headers or self._phase != _BODY or self._deaf or self.closed:
             return  # the body came meanwhile, or never will
         if problem is None:
-            self.transport.write(_CONTINUE)
+            self.write(_CONTINUE)
         else:
             self.refuse(problem)
 
@@ -385,7 +384,7 @@ class HttpProtocol(FlowProtocol):
         written = problem_answer(problem).written(CLOSE_LINE + self.server.common_head)
         if self._target and self._parser.get_method() == b"HEAD":
             written = written[: written.index(b"\r\n\r\n") + 4]
-        self.transport.write(written)
+        self.write(written)
         self.server.on_refused(problem.status)
 
     def _close_gently(self) -> None:

@@ -183,7 +183,7 @@ class HttpServer:
         now_s, limits = self.clock(), self.limits
 
         def patience_s(each: HttpProtocol) -> float:
-            return limits.write_wait_s if each.unread else limits.silent_s_min
+            return limits.write_wait_s if each.unread_bytes else limits.silent_s_min
 
         silent = [
             each
@@ -243,7 +243,7 @@ class HttpServer:
     def _cut_off_slow_readers(self) -> None:
         slow = [connection for connection in self.connections if connection.writing_paused]
         slow.sort(key=lambda connection: connection.since_s)
-        unread = [connection.transport.get_write_buffer_size() for connection in slow]
+        unread = [connection.unread_bytes for connection in slow]
         excess_bytes = sum(unread) - self.limits.unread_size_bytes_max
         for connection, size_bytes in zip(slow, unread, strict=True):
             if excess_bytes <= 0:

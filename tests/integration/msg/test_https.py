@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from rmi_runtime import client_context, server_context
-from rmi_runtime.http import HttpServer, listen
+from rmi_runtime.http import HttpLimits, HttpServer, listen
+from rmi_runtime.http.exchange import AsgiApp
 from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, head
 from tests.support import eventually
 
@@ -31,8 +32,10 @@ def no_collector() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Echo, certs: Path) -> AsyncIterator[HttpServer]:
-    async with HttpServer(app) as server:
+async def serving(
+    app: AsgiApp, certs: Path, limits: HttpLimits | None = None
+) -> AsyncIterator[HttpServer]:
+    async with HttpServer(app, limits=limits) as server:
         context = server_context(certs / "localhost.crt", certs / "localhost.key")
         await server.start(listen("127.0.0.1", 0), context)
         yield server
@@ -106,3 +109,58 @@ async def test_goodbye_before_the_answer_is_nothing_to_warn_of(
             app.hold.set()
             await eventually(lambda: not server.under_way)
     assert [record.message for record in caplog.records] == []
+
+
+SIZE_BYTES = 20_000_000  # more than two sockets' buffers take
+
+
+async def much(scope, receive, send) -> None:
+    """Answer with one large body."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": bytes(range(250)) * (SIZE_BYTES // 250)})
+
+
+async def deaf(
+    server: HttpServer, certs: Path, *lines: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, ask for the large body, and read nothing."""
+    context = client_context(certs / "ca.crt")
+    reader, writer = await asyncio.open_connection(
+        *server.address, ssl=context, server_hostname="localhost", limit=SIZE_BYTES
+    )
+    writer.transport.pause_reading()
+    writer.write(head("GET", "/", *lines))
+    return reader, writer
+
+
+async def test_who_does_not_read_inside_tls_is_cut_off(certs: Path) -> None:
+    async with serving(much, certs, HttpLimits(write_wait_s=0.2)) as server:
+        _, writer = await deaf(server, certs)
+        await eventually(lambda: bool(server.connections))
+        await eventually(lambda: not server.connections)
+        writer.transport.abort()
+
+
+async def test_what_is_left_unread_inside_tls_counts_and_is_all_sent_in_the_end(
+    certs: Path,
+) -> None:
+    async with serving(much, certs) as server:
+        reader, writer = await deaf(server, certs, "Connection: close")
+        await eventually(lambda: any(c.unread_bytes > SIZE_BYTES // 4 for c in server.connections))
+        writer.transport.resume_reading()
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"\r\n\r\n")
+            found = await reader.read()
+        assert b"".join(chunks(found)) == bytes(range(250)) * (SIZE_BYTES // 250)
+        writer.transport.abort()
+
+
+def chunks(body: bytes) -> Iterator[bytes]:
+    """Yield the parts of a chunked body."""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        if not int(size, 16):
+            return
+        yield body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]

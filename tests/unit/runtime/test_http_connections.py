@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rmi_runtime.http import HttpLimits, HttpServer
+from rmi_runtime.http.flow import PART_BYTES
 from rmi_runtime.http.protocol import HttpProtocol
 from tests.support import Clock
 
@@ -41,6 +42,43 @@ class Line(asyncio.Transport):
 
     def write(self, data: object) -> None:
         pass
+
+
+class SlowLine(Line):
+    """A transport whose other end reads on when told to.
+
+    Attributes:
+        sent_bytes: what the other end has read.
+        ended: whether the other end was told that nothing more comes.
+    """
+
+    def __init__(self, connection: HttpProtocol) -> None:
+        super().__init__(0)
+        self._connection = connection
+        self.sent_bytes = 0
+        self.ended = False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.ended
+        self.unread_bytes += len(data)
+        self._connection.pause_writing()
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def read(self) -> None:
+        self.sent_bytes += self.unread_bytes
+        self.unread_bytes = 0
+        self._connection.resume_writing()
 
 
 async def no_app(scope: object, receive: object, send: object) -> None:
@@ -94,3 +132,47 @@ def test_a_connection_that_closes_waits_for_its_client_to_read_and_not_for_ever(
     clock.now_s += server.limits.write_wait_s + 1.0
     server.sweep()
     assert line.aborted
+
+
+def slowly_connected(server: HttpServer) -> tuple[HttpProtocol, SlowLine]:
+    connection = HttpProtocol(server)
+    line = SlowLine(connection)
+    connection.connection_made(line)
+    return connection, line
+
+
+def test_who_reads_a_long_answer_slowly_gets_all_of_it(clock: Clock) -> None:
+    server = server_of(clock)
+    connection, line = slowly_connected(server)
+    connection.write(bytes(10 * PART_BYTES))
+    for part in range(10):
+        assert connection.unread_bytes == (10 - part) * PART_BYTES
+        clock.now_s += server.limits.write_wait_s - 1.0
+        server.sweep()
+        assert not line.aborted
+        line.read()
+    assert line.sent_bytes == 10 * PART_BYTES
+    assert not connection.unread_bytes
+
+
+def test_who_stops_to_read_a_long_answer_is_cut_off(clock: Clock) -> None:
+    server = server_of(clock)
+    connection, line = slowly_connected(server)
+    connection.write(bytes(10 * PART_BYTES))
+    line.read()
+    clock.now_s += server.limits.write_wait_s + 1.0
+    server.sweep()
+    assert line.aborted
+
+
+def test_our_last_words_are_all_sent_before_the_end(clock: Clock) -> None:
+    server = server_of(clock)
+    connection, line = slowly_connected(server)
+    connection.write(bytes(3 * PART_BYTES))
+    connection.shutdown()
+    for _ in range(3):
+        assert not line.closing
+        line.read()
+    assert line.closing
+    assert line.sent_bytes == 3 * PART_BYTES
+    assert not line.aborted
