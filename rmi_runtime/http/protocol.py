@@ -261,7 +261,8 @@ class HttpProtocol(FlowProtocol):
         """
         waited_s, limits = now_s - self.since_s, self._limits
         if self.lingering or self.writing_paused:
-            if waited_s > (LINGER_S if self.lingering else limits.write_wait_s):
+            has_read = self.lingering and not self.unread_bytes
+            if waited_s > (LINGER_S if has_read else limits.write_wait_s):
                 self.transport.abort()
         elif self._current is not None:
             return  # the application sets itself a time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rmi_runtime.http import HttpLimits, HttpServer
-from rmi_runtime.http.flow import PART_BYTES
+from rmi_runtime.http.flow import LINGER_S, PART_BYTES
 from rmi_runtime.http.protocol import HttpProtocol
 from tests.support import Clock
 
@@ -176,3 +176,21 @@ def test_our_last_words_are_all_sent_before_the_end(clock: Clock) -> None:
     assert line.closing
     assert line.sent_bytes == 3 * PART_BYTES
     assert not line.aborted
+
+
+def test_who_has_said_all_has_time_to_read_the_answer(clock: Clock) -> None:
+    server = server_of(clock)
+    connection, line = slowly_connected(server)
+    connection.write(bytes(2 * PART_BYTES))
+    connection.linger()
+    for _ in range(2):
+        clock.now_s += 2 * LINGER_S
+        server.sweep()
+        assert not line.ended
+        assert not line.aborted
+        line.read()
+    assert line.ended
+    clock.now_s += 2 * LINGER_S
+    server.sweep()
+    assert line.aborted
+    assert line.sent_bytes == 2 * PART_BYTES
