@@ -120,7 +120,8 @@ def _body_problem(version: str, headers: HeadersByName, limits: HttpLimits) -> H
 
 def announced_bytes(headers: HeadersByName) -> int:
     """Return the announced length of a body, which the parser has seen to be digits; else 0."""
-    return int(headers.get(b"content-length") or 0)
+    digits = headers.get(b"content-length", b"").lstrip(b"0")  # int() has a bound on zeros too
+    return int(digits or b"0")
 
 
 def head_without_offer(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:

@@ -74,6 +74,16 @@ async def test_what_two_readers_could_read_differently_is_refused(request_bytes:
         await still_serves(place)
 
 
+async def test_a_length_may_begin_with_any_number_of_zeros() -> None:
+    async with serving() as place:
+        length = "Content-Length: " + "0" * 5000 + "5"
+        answer = await place.ask(head("POST", "/", length), b"hello")
+        assert answer.status == 200
+        assert place.app.seen == [("POST", "/", b"hello")]
+        too_long = "Content-Length: " + "0" * 5000 + "9" * 18
+        assert (await place.ask(head("POST", "/", too_long))).status == 413
+
+
 async def test_half_a_body_and_a_close_has_no_effect() -> None:
     async with serving() as place:
         connection = await place.connect()
