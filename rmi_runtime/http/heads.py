@@ -17,7 +17,7 @@ HeadersByName = Mapping[bytes, bytes]
 _SINGLE: Final = frozenset(
     {
         *(b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"),
-        *(b"authorization", b"idempotency-key"),
+        *(b"authorization", b"idempotency-key", b"content-encoding"),
     }
 )
 

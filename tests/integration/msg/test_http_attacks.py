@@ -40,6 +40,7 @@ AMBIGUOUS = {
     "bad host in HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n",
     "two tokens": head("GET", "/", "Authorization: Bearer a", "Authorization: Bearer b"),
     "two keys": head("POST", "/", "Idempotency-Key: a", "Idempotency-Key: b", "Content-Length: 0"),
+    "two codings": head("POST", "/", "Content-Encoding: gzip", "Content-Encoding: identity"),
     "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "HTTP/2.0": b"GET / HTTP/2.0\r\nHost: bank\r\n\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
