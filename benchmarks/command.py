@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, new_rows
 from benchmarks.run import Run, machine, measure, scratch
+from rmi_runtime.errors import InvalidRequest
 
 
 def shown(value: float, unit: str) -> str:
@@ -44,6 +45,32 @@ def table_of(rows: list[Row]) -> Table:
     return table
 
 
+class UnknownRow(InvalidRequest):
+    """Nothing is measured under such a name, or nothing is left to measure."""
+
+    code = "unknown_row"
+
+
+def rows_wanted(only: Sequence[str], skip: Sequence[str]) -> dict[str, Row]:
+    """Return the rows to measure, by name.
+
+    Args:
+        only: their names; none: all.
+        skip: names of rows not to measure.
+
+    Raises:
+        UnknownRow: there is no row of such a name, or none is left.
+    """
+    rows = new_rows()
+    for key in (*only, *skip):
+        if key not in rows:
+            raise UnknownRow(f"there is no row {key!r}; there are {', '.join(rows)}")
+    found = {key: rows[key] for key in only or rows if key not in skip}
+    if not found:
+        raise UnknownRow("no row is left to measure: each that --only names is skipped by --skip")
+    return found
+
+
 def bench(
     rounds: int,
     seconds: float,
@@ -69,8 +96,11 @@ def bench(
         Whether all that could be measured is as promised.
 
     Raises:
-        KeyError: there is no row of such a name.
+        UnknownRow: there is no row of such a name.
     """
+    wanted = rows_wanted(only, skip)
+    if json_path is not None:
+        json_path.touch()  # better refused now than when all has been measured
     console = Console(stderr=True)
     began_s = time.monotonic()
 
@@ -82,10 +112,7 @@ def bench(
     large = large or Path(tempfile.gettempdir()) / "rmi-bench-large"
     with scratch() as directory:
         run = Run(rounds, seconds, directory, large, say)
-        rows = run.rows
-        run.rows = {key: rows[key] for key in only or rows}
-        for key in skip:
-            del run.rows[key]
+        run.rows = wanted
         measure(run)
     out = Console()
     out = Console(width=max(out.width, 140))

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from rmi_launch.options import FiniteRange
 from rmi_runtime.errors import Unavailable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ class BenchmarksMissing(Unavailable):
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.5, 3600),
+    type=FiniteRange(0.5, 3600),
     default=5.0,
     show_default=True,
     help="For how long, each time.",
@@ -61,15 +62,14 @@ def bench(report: bool, **options: Any) -> None:
     _check_installed()
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
+    command = importlib.import_module("benchmarks.command")
     try:
         if report:
             importlib.import_module("benchmarks.report").write(ROOT / "docs", **options)
         else:
-            importlib.import_module("benchmarks.command").bench(**options)
-    except KeyError as error:
-        raise click.UsageError(
-            f"there is no row {error}; docs/benchmarks.md has their names"
-        ) from None
+            command.bench(**options)
+    except command.UnknownRow as error:
+        raise click.UsageError(error.message) from None
 
 
 def _check_installed() -> None:

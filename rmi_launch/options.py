@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ OPERATION_LOG_SETTINGS = ("log_size_mib_max", "log_files_max")
 
 REACH_SETTINGS = ("data_dir", "ns", "insecure", *TLS_SETTINGS)
 """What a command needs to reach a running system, here or on another machine."""
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that are some: ``nan`` is neither below nor above any bound."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return *value* as a number within the range; end with wrong use if it is none."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 def tls_paths(settings: Settings) -> dict[str, str]:

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from rmi_launch.failures import INTERRUPTED
+from rmi_launch.options import FiniteRange
 from rmi_runtime.errors import RmiError
 from rmi_torture.campaign import Catch, bugs_named, estimate_s, hunt
 from rmi_torture.faults.setup import missing_means, possible_kinds
@@ -61,7 +62,7 @@ class TortureFound(RmiError):
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0.05, 600),
+    type=FiniteRange(0.05, 600),
     default=1.0,
     show_default=True,
     help="How long the clients work.",
@@ -76,14 +77,14 @@ class TortureFound(RmiError):
 )
 @click.option(
     "--every-s",
-    type=click.FloatRange(0.1, 600),
+    type=FiniteRange(0.1, 600),
     default=2.5,
     show_default=True,
     help="One fault begins in this time, on the average.",
 )
 @click.option(
     "--lasting-s",
-    type=click.FloatRange(0.4, 600),
+    type=FiniteRange(0.4, 600),
     default=3.0,
     show_default=True,
     help="A fault lasts so long at most.",
@@ -174,9 +175,7 @@ def torture(
     Ctrl-C ends a run early: what was recorded by then is checked. A second one ends it at once.
     """
     if others["hosts"] == 2 and (bugs or steps or mix or saved or lines):
-        raise click.UsageError(
-            "--hosts 2 is for plain runs: not with bug, steps, mix, check, recovery"
-        )
+        raise click.UsageError("--hosts 2 is for plain runs: no bug, steps, mix, check, recovery")
     # Its clients complain, rightly, of each service that was killed.
     logging.getLogger("rmi_runtime").setLevel(logging.ERROR)
     console = Console(stderr=as_json)
@@ -188,23 +187,21 @@ def torture(
     if steps:
         _steps(seed, as_json, console)
         return
-    out_dir = out or Path(tempfile.mkdtemp(prefix="rmi-torture-"))
-    out_dir.mkdir(parents=True, exist_ok=True)
     if lines:
-        _recovery(lines, out_dir, as_json, console)
+        _recovery(lines, _fresh(out), as_json, console)
         return
     runs = _Runs(console)
     with runs.guarding():
         if bugs:
-            _hunt(bugs, seed, _fresh(out_dir), as_json, runs)
+            _hunt(bugs, seed, out, as_json, runs)
         elif mix:
-            _mix(minutes, seed, _fresh(out_dir), as_json, runs)
+            _mix(minutes, seed, _fresh(out), as_json, runs)
         else:
             usual = DEFAULT_KINDS[others["hosts"]]
             others["hosts"] = _hosts(others["hosts"], others["store"], console)
             kinds = _kinds(faults, usual, others["store"], others["hosts"], console)
             plan = Plan(workload, kinds, minutes * 60, seed, **others)
-            _show(runs.perform(plan, _fresh(out_dir)), as_json, console)
+            _show(runs.perform(plan, _fresh(out)), as_json, console)
 
 
 def _judged(directory: Path) -> Result:
@@ -282,13 +279,15 @@ def _kinds(
     return kinds
 
 
-def _fresh(out_dir: Path) -> Path:
-    """Return *out_dir*, or a new directory in it if a run was here before."""
-    if not any(out_dir.iterdir()):
-        return out_dir
-    fresh = out_dir / time.strftime("%Y%m%d-%H%M%S")
-    fresh.mkdir()
-    return fresh
+def _fresh(out: Path | None) -> Path:
+    """Return *out*, or a new directory in it if a run was here before; None: one of our own."""
+    if out is None:
+        return Path(tempfile.mkdtemp(prefix="rmi-torture-"))
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        out = out / time.strftime("%Y%m%d-%H%M%S")
+        out.mkdir()
+    return out
 
 
 def _show(result: Result, as_json: bool, console: Console) -> None:
@@ -304,13 +303,13 @@ def _show(result: Result, as_json: bool, console: Console) -> None:
         raise SystemExit(INTERRUPTED)
 
 
-def _hunt(bugs: tuple[str, ...], seed: int, out_dir: Path, as_json: bool, runs: _Runs) -> None:
+def _hunt(bugs: tuple[str, ...], seed: int, out: Path | None, as_json: bool, runs: _Runs) -> None:
     console = runs.console
     names = [] if "all" in bugs else list(bugs)
     for name in names:
         if name not in BUGS:
             raise click.BadParameter(f"no planted bug {name!r}; there are {', '.join(BUGS)}")
-    wanted = bugs_named(names)
+    wanted, out_dir = bugs_named(names), _fresh(out)
     minutes = sum(map(estimate_s, wanted)) / 60
     console.print(
         f"{len(wanted)} planted bugs, about {minutes:.1f} minutes: {out_dir}", highlight=False
@@ -376,7 +375,7 @@ def _end_of_mix(parts: Sequence[Passed], wanted: int, runs: _Runs) -> None:
 
 
 def _recovery(lines: int, out_dir: Path, as_json: bool, console: Console) -> None:
-    told = asyncio.run(measure_recovery(_fresh(out_dir), lines, RECOVERY_TRIES)).as_dict()
+    told = asyncio.run(measure_recovery(out_dir, lines, RECOVERY_TRIES)).as_dict()
     if as_json:
         click.echo(json.dumps(told))
     console.print(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -9,6 +12,7 @@ from benchmarks.queueing import simulate, stations
 from benchmarks.rows import Row, alternate
 from rmi_launch.bench import bench
 from rmi_launch.failures import WRONG_USE
+from rmi_launch.torture import torture
 
 HOPS_US = {"gateway": 40.0, "bank.business": 15.0, "bank.data": 20.0, "store": 12.0}
 
@@ -18,6 +22,70 @@ def test_an_unknown_row_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(bench, ["--only", "nonsense", "--quiet"])
     assert result.exit_code == WRONG_USE
     assert "nonsense" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--skip", "start", "--skip", "nonsense"], "no row 'nonsense'"),
+        (["--only", "start", "--skip", "start", "--skip", "start"], "no row is left"),
+    ],
+)
+def test_rows_are_looked_up_before_anything_is_measured(
+    options: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_launch.bench.NEEDED", ())
+    monkeypatch.setattr("benchmarks.command.measure", _not_measured)
+    result = CliRunner().invoke(bench, options)
+    assert result.exit_code == WRONG_USE
+    assert said in result.output
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_launch.bench.NEEDED", ())
+    monkeypatch.setattr("benchmarks.command.measure", _not_measured)
+    result = CliRunner().invoke(bench, ["--json", str(tmp_path / "missing" / "figures.json")])
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def _not_measured(run: object) -> None:
+    raise AssertionError("it began to measure")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (bench, "--seconds"),
+        (torture, "--minutes"),
+        (torture, "--every-s"),
+        (torture, "--lasting-s"),
+    ],
+)
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_time_that_is_no_number_is_wrong_use(
+    command: click.Command, option: str, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_launch.bench._check_installed", _not_begun)
+    monkeypatch.setattr("rmi_launch.torture.logging", None)  # what it would begin with
+    result = CliRunner().invoke(command, [option, number])
+    assert result.exit_code == WRONG_USE, result.exception
+    assert f"'{option}'" in result.output
+
+
+@pytest.mark.parametrize("options", [["--faults", "nonsense"], ["--bug", "nonsense"]])
+def test_a_torture_that_does_not_begin_leaves_no_directory(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = CliRunner().invoke(torture, options)
+    assert result.exit_code == WRONG_USE
+    assert list(tmp_path.iterdir()) == []
+
+
+def _not_begun() -> None:
+    raise AssertionError("it began")
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
