@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import subprocess
 import sys
 import time
 from typing import Any
 
 import uvloop
 
+from benchmarks.helpers import start_helper
 from rmi_bank import BankClient
 from rmi_runtime import NameServers, SyncProxy
 
@@ -102,19 +102,20 @@ class BankClientProcess:
     """
 
     def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bank_clients", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if self._line() != "ready":
-            raise RuntimeError(f"{arguments} did not get ready")
+        self._process = start_helper("benchmarks.bank_clients", *arguments)
+        try:
+            if self._line() != "ready":
+                raise RuntimeError(f"{arguments} did not get ready")
+        except BaseException:
+            self._process.kill()
+            raise
 
     def __enter__(self) -> BankClientProcess:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # nobody waits for what it measures
+            self._process.kill()
         self._process.communicate()
 
     @property

@@ -7,12 +7,13 @@ for how many seconds to run it runs, and prints how many calls it made per secon
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 import uvloop
+
+from benchmarks.helpers import start_helper
 
 IN_FLIGHT = 128
 MAP = "benchmark"
@@ -53,19 +54,20 @@ class BareClientProcess:
     """
 
     def __init__(self, cluster: str, members: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bare_hazelcast", cluster, *members],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if self._line() != "ready":
-            raise RuntimeError("the bare client did not get ready")
+        self._process = start_helper("benchmarks.bare_hazelcast", cluster, *members)
+        try:
+            if self._line() != "ready":
+                raise RuntimeError("the bare client did not get ready")
+        except BaseException:
+            self._process.kill()
+            raise
 
     def __enter__(self) -> BareClientProcess:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # nobody waits for what it measures
+            self._process.kill()
         self._process.communicate()
 
     def run(self, seconds: float) -> float:

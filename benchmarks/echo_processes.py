@@ -25,6 +25,7 @@ import Pyro5.api
 import uvloop
 
 import rmi_runtime
+from benchmarks.helpers import start_helper
 
 WARM_UP_CALLS = 200
 GROUPS, GROUP = 4, 128  # pipelined: so many groups in flight, each of so many calls
@@ -199,12 +200,7 @@ class Peer:
     """
 
     def __init__(self, *arguments: str, module: str = "benchmarks.echo_processes") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = start_helper(module, *arguments)
 
     def line(self) -> str:
         """Return the next line it prints."""
@@ -227,10 +223,11 @@ class Peer:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
-        """End it and wait for that."""
+        """End it and wait for that; nobody waits any more for what it may be measuring."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
+        self.process.terminate()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:

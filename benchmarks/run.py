@@ -170,6 +170,7 @@ def peer_on_postgres(url: str) -> Iterator[str]:
         env={**os.environ, "DATABASE_URL": url},
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # Ctrl-C is for us, who end it
     )
     try:
         assert process.stdout is not None

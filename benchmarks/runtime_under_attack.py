@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ import uvloop
 
 import rmi_runtime
 from benchmarks.echo_processes import Peer
+from benchmarks.helpers import start_helper
 from tests.attacks import ATTACKS
 from tests.raw_client import RESULT, Address, RawClient, call
 
@@ -112,12 +112,7 @@ class Process(Peer):
     """One of the three processes."""
 
     def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.runtime_under_attack", "--role", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = start_helper("benchmarks.runtime_under_attack", "--role", *arguments)
 
     def tell(self, line: str) -> str:
         """Send a line; return the next one it prints."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.echo_processes import server
 from benchmarks.queueing import simulate, stations
 from benchmarks.rows import Row, alternate
 from rmi_launch.bench import bench
@@ -86,6 +88,16 @@ def test_a_torture_that_does_not_begin_leaves_no_directory(
 
 def _not_begun() -> None:
     raise AssertionError("it began")
+
+
+def test_other_programs_are_found_from_everywhere_and_ctrl_c_is_not_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with server("stock") as (uri, peer):
+        assert uri.startswith("PYRO:")
+        assert os.getsid(peer.process.pid) == peer.process.pid
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
