@@ -22,6 +22,9 @@ _PIPE_BUF: Final = 4096
 
 _LIMITS: Final = LogLimits()
 
+_SHOWN_MAX: Final = 16384
+"""Most characters whose look is remembered."""
+
 
 def message_line(text: str, id: str) -> str:
     """Return the line, without its end, for one message.
@@ -30,7 +33,8 @@ def message_line(text: str, id: str) -> str:
     backslash twice: a message stays one line, can be read back, and cannot command a terminal.
     """
     if not text.isprintable() or "\\" in text:
-        text = "".join(map(_shown, text))
+        # No call per character: a batch may have four million of them, of a stranger's choice.
+        text = _escaped(text) if text.isascii() else text.translate(_SHOWN)
     return f"msg = {text} UUID = {id}"
 
 
@@ -42,10 +46,24 @@ def message_lines(messages: Sequence[tuple[str, str]]) -> list[str]:
     return [message_line(text, id) for id, text in messages]
 
 
-def _shown(char: str) -> str:
-    if char.isprintable() and char != "\\":
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+class _Shown(dict[int, str]):
+    """How characters are shown, by their code: a table for ``str.translate``."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        if not char.isprintable() or char == "\\":
+            char = _escaped(char)
+        if len(self) >= _SHOWN_MAX:
+            self.clear()  # whoever filled it with odd ones shall not slow down the usual ones
+        self[code] = char
         return char
-    return char.encode("unicode_escape").decode("ascii")
+
+
+_SHOWN: Final = _Shown()
 
 
 class LineLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rmi_msg.ids import message_id
-from rmi_msg.lines import LineLog, message_line, message_lines
+from rmi_msg.lines import _SHOWN, _SHOWN_MAX, LineLog, message_line, message_lines
 from rmi_runtime import errors
 
 
@@ -40,6 +41,29 @@ def test_the_lines_of_a_batch_are_those_of_its_messages(texts: list[str]) -> Non
 def test_a_text_cannot_fake_a_second_message_or_command_the_terminal() -> None:
     assert message_line("a\nmsg = b", "1") == "msg = a\\nmsg = b UUID = 1"
     assert "\x1b" not in message_line("\x1b[2J", "1")
+
+
+@pytest.mark.parametrize("char", ["\0", "\x7f", "\\", "\x85", "\u2028", "\U000f0000"])
+def test_no_character_of_a_long_text_costs_a_call(char: str) -> None:
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        shown = message_line(char * 1000, "1"), message_line("é" + char * 1000, "2")
+    finally:
+        sys.setprofile(None)
+    assert calls < 100
+    assert all(line.isprintable() for line in shown)
+
+
+def test_of_all_characters_only_some_are_remembered() -> None:
+    codes = [*range(0xD800), *range(0xE000, sys.maxunicode + 1)]
+    assert message_line("".join(map(chr, codes)), "1").isprintable()
+    assert len(_SHOWN) <= _SHOWN_MAX
 
 
 def test_lines_go_to_the_file_and_to_the_copy(tmp_path: Path) -> None:
