@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from binascii import unhexlify
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
-from urllib.parse import parse_qsl
 
 import falcon.asgi
 import msgspec
@@ -31,6 +31,7 @@ QUERY_FIELDS_MAX: Final = 32
 INT64_MAX: Final = 2**63 - 1
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
+_ESCAPES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
 _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 
@@ -263,9 +264,10 @@ def form_fields(body: bytes) -> Mapping[str, str]:
         HttpProblem: 400; it is not UTF-8, or a field comes twice.
     """
     try:
-        return _fields(body.decode())
+        body.decode()
     except UnicodeDecodeError:
         raise malformed("the form is not UTF-8 text") from None
+    return _fields(body)
 
 
 def query_fields(req: falcon.asgi.Request) -> Mapping[str, str]:
@@ -274,22 +276,33 @@ def query_fields(req: falcon.asgi.Request) -> Mapping[str, str]:
     Raises:
         HttpProblem: 400; they are not UTF-8, too many, or one comes twice.
     """
-    return _fields(req.query_string) if req.query_string else {}
+    return _fields(req.query_string.encode()) if req.query_string else {}
 
 
-def _fields(text: str) -> Mapping[str, str]:
+def _fields(text: bytes) -> Mapping[str, str]:
+    # The standard library reads the same, but takes half a second for a megabyte of percent signs,
+    # in which nobody else is answered.
+    if text.count(b"&") >= QUERY_FIELDS_MAX:
+        raise malformed(f"more than {QUERY_FIELDS_MAX} parameters")
+    fields = {}
+    for part in filter(None, text.split(b"&")):
+        name, _, value = map(_unescaped, part.replace(b"+", b" ").partition(b"="))
+        if name in fields:
+            raise malformed("a parameter is given twice")
+        fields[name] = value
+    return fields
+
+
+def _unescaped(text: bytes) -> str:
+    """Return *text* with its percent-encoding read; what only looks like it stays as it is."""
     try:
-        pairs = parse_qsl(
-            text, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX
-        )
+        return _ESCAPES.sub(_unescaped_run, text).decode()
     except UnicodeDecodeError:
         raise malformed("percent-encoded characters are not UTF-8") from None
-    except ValueError:
-        raise malformed(f"more than {QUERY_FIELDS_MAX} parameters") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise malformed("a parameter is given twice")
-    return fields
+
+
+def _unescaped_run(run: re.Match[bytes]) -> bytes:
+    return unhexlify(run[0].replace(b"%", b""))
 
 
 def whole_number(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import msgspec
@@ -111,6 +113,38 @@ def refusal(read: Callable[..., Any], *args: Any, **options: Any) -> int:
 def test_no_bytes_whatever_are_more_than_the_callers_mistake(body: bytes) -> None:
     assert refusal(BODY.parse, body) in {0, 400, 422}
     assert refusal(form_fields, body) in {0, 400}
+
+
+FORM_PARTS = ["%", "%4", "%41", "%7a", "%C3%A9", "%c3", "%A9", "%00", "é", "+", "&", "=", "a", "4"]
+
+
+@given(st.lists(st.sampled_from(FORM_PARTS), max_size=12).map("".join))
+def test_a_form_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        pairs = []
+        assert refusal(form_fields, text.encode()) == 400
+    if len(dict(pairs)) < len(pairs):
+        assert refusal(form_fields, text.encode()) == 400
+    elif pairs:
+        assert form_fields(text.encode()) == dict(pairs)
+
+
+@pytest.mark.parametrize("part", [b"%", b"%4", b"%41", b"%zz", b"+"])
+def test_no_character_of_a_long_form_costs_a_call(part: bytes) -> None:
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        form_fields(b"msg=" + part * 1000)
+    finally:
+        sys.setprofile(None)
+    assert calls < 100
 
 
 @given(st.text(max_size=30) | st.integers(-99, 99).map(str))
