@@ -5,16 +5,55 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import click
+import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_NAME_SERVER = "127.0.0.1:9090"
+PORT_MAX = 65535
 
 
 def give_up(why: str) -> NoReturn:
     """End the script with one line on standard error and exit status 2."""
     print(f"error: {why}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def gateway_url(context: click.Context, option: click.Parameter, text: str) -> str:
+    """Refuse what cannot be the address of a gateway, before anything is sent there."""
+    try:
+        url = httpx.URL(text)
+        url.host.encode("idna")  # as the system does when it looks the name up
+        right = url.scheme in ("http", "https") and url.host and (url.port or 0) <= PORT_MAX
+    except (httpx.InvalidURL, UnicodeError):
+        right = False
+    if not right:
+        raise click.BadParameter(f"expected an address such as {DEFAULT_URL}, not {text!r}")
+    return text
+
+
+def json_of(answer: httpx.Response) -> Any:
+    """Return what a gateway answered as plain values; end the script if it is no JSON."""
+    try:
+        return answer.json()
+    except ValueError:
+        not_a_gateway(answer)
+
+
+def not_a_gateway(answer: httpx.Response) -> NoReturn:
+    """End the script: whoever answers there is not our gateway."""
+    give_up(
+        f"{answer.url} gave an answer that is not the gateway's ({answer.text[:60]!r}); what else "
+        "listens there? --url says where the gateway is"
+    )
+
+
+def what_it_said(answer: httpx.Response) -> str:
+    """Return an answer that tells of a failure as one line: its status, and its text if any."""
+    phrase = f"{answer.status_code} {answer.reason_phrase}".strip()
+    return f"{phrase}: {answer.text}" if answer.text else phrase
 
 
 def demo_tokens(data_dir: Path) -> dict[int, str]:
@@ -24,13 +63,16 @@ def demo_tokens(data_dir: Path) -> dict[int, str]:
         data_dir: the data directory of a system started with ``--demo`` (``make run`` does).
 
     Returns:
-        Client number to token, in order of the numbers.
+        Client number to token, in order of the numbers; at least one.
     """
     path = data_dir / "demo-tokens.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return {int(entry["client"]): str(entry["token"]) for entry in entries}
+        tokens = {int(entry["client"]): str(entry["token"]) for entry in entries}
     except FileNotFoundError:
         give_up(f"{path} is not there: start the system with `make run` first, or give --data-dir")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         give_up(f"{path} cannot be read as a list of client and token: {error}")
+    if not tokens or not all(token.isascii() and token.isprintable() for token in tokens.values()):
+        give_up(f"{path} has no tokens: expected a list such as [{{'client': 1, 'token': '…'}}]")
+    return tokens

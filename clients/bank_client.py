@@ -26,7 +26,15 @@ from typing import Any
 
 import click
 import httpx
-from _common import DEFAULT_URL, demo_tokens, give_up
+from _common import (
+    DEFAULT_URL,
+    demo_tokens,
+    gateway_url,
+    give_up,
+    json_of,
+    not_a_gateway,
+    what_it_said,
+)
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -161,6 +169,7 @@ class Load:
         self.http = http
         self.report = report
         self.patience_s = patience_s
+        self.why_not = ""
 
     async def send(self, job: Job) -> httpx.Response | None:
         """Send one request, again with the same key while nobody answers; None past patience."""
@@ -171,8 +180,9 @@ class Load:
                 answer = await self.http.request(**request_of(job))
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                     return answer
-            except httpx.TransportError:
-                pass
+                self.why_not = answer.text
+            except httpx.RequestError as error:
+                self.why_not = str(error) or type(error).__name__
             if time.monotonic() + pause_s > deadline:
                 return None
             self.report.retries += 1
@@ -217,10 +227,17 @@ class Load:
         for account in accounts:
             answer = await self.send(Job("balance", account, account, 1, token, fake=False))
             if answer is None:
-                give_up("the bank does not answer; is the system running? `make run`")
+                give_up(
+                    f"the bank does not answer at {self.http.base_url} ({self.why_not}); "
+                    "is the system running? `make run`"
+                )
             if answer.status_code != httpx.codes.OK:
-                give_up(f"the balance of account {account} cannot be read: {answer.text}")
-            balances.append(int(answer.json()["balance"]))
+                said = what_it_said(answer)
+                give_up(f"the balance of account {account} cannot be read: {said}")
+            try:
+                balances.append(int(json_of(answer)["balance"]))
+            except (KeyError, TypeError, ValueError):
+                not_a_gateway(answer)
         return sum(balances)
 
 
@@ -232,7 +249,7 @@ def show(report: Report, console: Console) -> None:
         table.add_column(heading, justify="right")
     table.add_column("Meaning")
     for (kind, code), count in sorted(report.statuses.items()):
-        meaning = httpx.codes(code).name.replace("_", " ").capitalize()
+        meaning = httpx.codes.get_reason_phrase(code).capitalize()
         table.add_row(kind, str(code), str(count), meaning)
     console.print(table)
     latency = Table(title="Latency, ms", title_justify="left")
@@ -301,7 +318,13 @@ async def attack(options: dict[str, Any], progress: Progress) -> Report:
 
 
 @click.command(help=__doc__)
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="The HTTP gateway.")
+@click.option(
+    "--url",
+    default=DEFAULT_URL,
+    show_default=True,
+    callback=gateway_url,
+    help="The HTTP gateway.",
+)
 @click.option("--requests", default=200, show_default=True, type=click.IntRange(1))
 @click.option("--concurrency", default=20, show_default=True, type=click.IntRange(1, 1000))
 @click.option(

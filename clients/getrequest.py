@@ -9,11 +9,17 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import click
 import httpx
-from _common import DEFAULT_URL, give_up
+from _common import DEFAULT_URL, gateway_url, give_up, json_of, not_a_gateway, what_it_said
 
 
 @click.command(help=__doc__)
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="The HTTP gateway.")
+@click.option(
+    "--url",
+    default=DEFAULT_URL,
+    show_default=True,
+    callback=gateway_url,
+    help="The HTTP gateway.",
+)
 @click.option("--msg", default="HELLO", show_default=True, help="Sent along, as ever.")
 def main(url: str, msg: str) -> None:
     """Get ``/?msg=…`` and print it."""
@@ -23,9 +29,13 @@ def main(url: str, msg: str) -> None:
         give_up(f"no answer from {url} ({error}); is the system running? `make run`")
     print(answer.status_code)
     if answer.status_code != httpx.codes.OK:
-        give_up(answer.text)
-    logged, consumed = answer.json()
-    print([str([(uuid, text) for uuid, text in pairs]) for pairs in (logged, consumed)])
+        give_up(what_it_said(answer))
+    try:
+        logged, consumed = json_of(answer)
+        lists = [str([(uuid, text) for uuid, text in pairs]) for pairs in (logged, consumed)]
+    except (TypeError, ValueError):
+        not_a_gateway(answer)
+    print(lists)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ async def with_async_proxies(location: str, token: str) -> None:
 )
 def main(ns: str, data_dir: Path) -> None:
     """Run the script."""
-    token = demo_tokens(data_dir)[1]
+    token = next(iter(demo_tokens(data_dir).values()))
     try:
         print("-- stock Pyro5.api.Proxy")
         with_stock_proxies(ns, token)
@@ -100,6 +100,11 @@ def main(ns: str, data_dir: Path) -> None:
         asyncio.run(with_async_proxies(ns, token))
     except (Pyro5.errors.PyroError, errors.RmiError) as error:
         give_up(f"{error}; is the system running? `make run`")
+    except Exception as error:
+        # What a service refuses reaches a stock client as a builtin exception with a code.
+        if not hasattr(error, "code"):
+            raise
+        give_up(f"{error.code}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""The scripts in clients/ say in a line what is wrong with what they were told or answered."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[3] / "clients"
+READERS = ("bank_client.py", "getrequest.py")
+
+
+class _Canned(http.server.BaseHTTPRequestHandler):
+    """Answers everything as its path begins: ``/200/hello/…`` with status 200 and ``hello``."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = urllib.parse.unquote(self.path.partition("?")[0])
+        _, status, text, *_ = path.split("/")
+        self.send_response(int(status))
+        if text == "squeezed":
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    """A server that is no gateway."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Canned) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    (tmp_path / "demo-tokens.json").write_text('[{"client": 1, "token": "secret"}]')
+    return tmp_path
+
+
+def run(script: str, *options: str, data_dir: Path | None = None) -> str:
+    """Run a script that must give up; return what it said."""
+    command = [sys.executable, str(SCRIPTS / script), *options]
+    if data_dir is not None and script not in ("getrequest.py", "postrequest.py"):
+        command += ["--data-dir", str(data_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("script", READERS)
+@pytest.mark.parametrize("answer", ["hello", "{}", "5", "[[5],5]"])
+def test_an_answer_that_is_not_the_gateways_is_told(
+    script: str, answer: str, stranger: str, data_dir: Path
+) -> None:
+    said = run(script, "--url", f"{stranger}/200/{answer}", data_dir=data_dir)
+    assert "not the gateway's" in said
+    assert answer in said
+
+
+def test_an_answer_that_cannot_be_unpacked_is_none(stranger: str, data_dir: Path) -> None:
+    url = f"{stranger}/200/squeezed"
+    said = run("bank_client.py", "--url", url, "--patience-s", "0.2", data_dir=data_dir)
+    assert stranger in said
+    assert "decompressing" in said
+
+
+def test_a_message_that_is_not_accepted_is_a_failure(stranger: str) -> None:
+    said = run("postrequest.py", "--url", f"{stranger}/599/no", "--count", "2")
+    assert said == "error: 2 of 2 messages were not accepted, see above"
+
+
+@pytest.mark.parametrize("script", [*READERS, "postrequest.py"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8080", "http://127.0.0.1:99999", "http://a..b", "ftp://x"]
+)
+def test_what_cannot_be_an_address_is_wrong_use(script: str, url: str, data_dir: Path) -> None:
+    said = run(script, "--url", url, data_dir=data_dir)
+    assert "'--url'" in said
+    assert url in said
+
+
+@pytest.mark.parametrize("tokens", [[], [{"client": 1, "token": "\n"}], [{"client": 1e400}]])
+@pytest.mark.parametrize("script", ["bank_client.py", "proxy_scripting.py"])
+def test_a_file_without_tokens_is_named(script: str, tokens: object, data_dir: Path) -> None:
+    path = data_dir / "demo-tokens.json"
+    path.write_text(json.dumps(tokens))
+    assert str(path) in run(script, data_dir=data_dir)
