@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,17 @@ def give_up(why: str) -> NoReturn:
     """End the script with one line on standard error and exit status 2."""
     print(f"error: {why}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def run(script: click.Command) -> NoReturn:
+    """Run a script to its end; Ctrl-C, and an output that cannot be written, are told in a line."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see _venv
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        script()
+    except OSError as error:
+        give_up(f"the output cannot be written: {error.strerror or error}")
+    raise SystemExit
 
 
 def gateway_url(context: click.Context, option: click.Parameter, text: str) -> str:

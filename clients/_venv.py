@@ -6,8 +6,13 @@ made the environment, whether or not it has been activated.
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Loading takes half a second: until the script runs, Ctrl-C ends it without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 _root = Path(__file__).resolve().parent.parent
 _python = _root / ".venv" / "bin" / "python"

@@ -33,6 +33,7 @@ from _common import (
     give_up,
     json_of,
     not_a_gateway,
+    run,
     what_it_said,
 )
 from rich.console import Console
@@ -372,4 +373,4 @@ def main(as_json: bool, **options: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

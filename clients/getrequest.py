@@ -9,7 +9,7 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import click
 import httpx
-from _common import DEFAULT_URL, gateway_url, give_up, json_of, not_a_gateway, what_it_said
+from _common import DEFAULT_URL, gateway_url, give_up, json_of, not_a_gateway, run, what_it_said
 
 
 @click.command(help=__doc__)
@@ -39,4 +39,4 @@ def main(url: str, msg: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import click
 import httpx
-from _common import DEFAULT_URL, gateway_url, give_up
+from _common import DEFAULT_URL, gateway_url, give_up, run
 
 
 @click.command(help=__doc__)
@@ -38,4 +38,4 @@ def main(url: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import Pyro5.api
 import Pyro5.errors
-from _common import DEFAULT_NAME_SERVER, demo_tokens, give_up
+from _common import DEFAULT_NAME_SERVER, demo_tokens, give_up, run
 
 from rmi_runtime import Proxy, errors
 
@@ -108,4 +108,4 @@ def main(ns: str, data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -103,3 +105,39 @@ def test_a_file_without_tokens_is_named(script: str, tokens: object, data_dir: P
     path = data_dir / "demo-tokens.json"
     path.write_text(json.dumps(tokens))
     assert str(path) in run(script, data_dir=data_dir)
+
+
+INTERRUPTED_WHILE_IT_LOADS = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("script", [*READERS, "postrequest.py", "proxy_scripting.py"])
+def test_ctrl_c_while_it_is_loaded_ends_it_quietly(script: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_IT_LOADS, str(SCRIPTS / script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_output_that_cannot_be_written_is_told(stranger: str) -> None:
+    command = [sys.executable, str(SCRIPTS / "postrequest.py"), "--url", f"{stranger}/200/yes"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--count", "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
