@@ -340,6 +340,7 @@ class Daemon(NotCopied):
                 loop.close()
 
     async def _leave(self) -> None:
+        self._loop_thread = threading.get_ident()  # who hears of the end may close it once more
         await self._serving.drain(DRAIN_S)  # whoever called shutdown remotely shall be answered
         await self._serving.close()
 
@@ -392,9 +393,8 @@ def serve(
             if name_server and name:
                 name_server.register(name, uri)
             if verbose:
-                print(f"Object {obj!r}:\n    uri = {uri}")
-                if name and name_server:
-                    print(f"    name = {name}")
+                known_as = f"\n    name = {name}" if name_server and name else ""
+                print(f"Object {obj!r}:\n    uri = {uri}{known_as}")
         if verbose:
             print("Pyro daemon running.")
         serving.requestLoop()

@@ -16,6 +16,7 @@ from Pyro5.api import Proxy, current_context, expose
 
 import rmi_runtime
 from rmi_runtime import compat
+from tests.support import sync_eventually
 
 BOTH = pytest.mark.parametrize("module", [Pyro5.server, compat], ids=["stock", "ours"])
 
@@ -57,6 +58,29 @@ def test_what_a_program_does_when_its_daemon_closes_is_done(module: Any, ends_wi
         daemon.shutdown()  # a stock daemon's loop goes on until then
         thread.join(10)
     assert not thread.is_alive()
+
+
+@BOTH
+def test_a_daemon_may_be_shut_down_when_a_client_disconnects(module: Any) -> None:
+    told = []
+
+    class Brief(module.Daemon):  # type: ignore[misc,name-defined]
+        def clientDisconnect(self, conn: object) -> None:
+            told.append(conn)
+            self.shutdown()
+
+    daemon = Brief("127.0.0.1")
+    thread = threading.Thread(target=daemon.requestLoop)
+    thread.start()
+    proxies = [Proxy(daemon.uriFor("Pyro.Daemon")) for _ in range(3)]
+    for proxy in proxies:
+        proxy.ping()
+    proxies[0]._pyroRelease()
+    thread.join(4)  # less than shutdown waits for the loop
+    assert not thread.is_alive()
+    for proxy in proxies:
+        proxy._pyroRelease()
+    sync_eventually(lambda: len(told) == 3)
 
 
 @BOTH
