@@ -21,7 +21,7 @@ from rmi_runtime.client_connection import ClientConnection
 from rmi_runtime.listening import PORT_MAX
 from rmi_runtime.proxy_names import direct_uri
 from rmi_runtime.proxy_results import Batch, Member, RemoteStream
-from rmi_runtime.proxy_state import ProxyState
+from rmi_runtime.proxy_state import ProxyState, checked_timeout
 from rmi_runtime.tls import SHUTDOWN_S, connect_options
 
 
@@ -106,11 +106,12 @@ class Proxy(ProxyState):
 
         Raises:
             Misused: the proxy is connected on another loop, which goes on; nothing was sent.
+            ValueError: the deadline is no number of seconds; nothing was sent.
             Unavailable: no connection could be made; nothing was sent.
             ConnectionLost, CallTimeout: it was sent, and may have happened.
             Exception: whatever the remote method raises.
         """
-        wait_s = self._timeout_s if timeout_s is None else timeout_s
+        wait_s = self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
         connection = self._connection
         running = _get_running_loop()
         if (

@@ -33,6 +33,19 @@ _KEPT_IN_COPIES: Final = (
 )
 
 
+def checked_timeout(timeout_s: float) -> float:
+    """Return *timeout_s*.
+
+    Raises:
+        ValueError: it is no number of seconds.
+    """
+    if not isinstance(timeout_s, (int, float)) or math.isnan(timeout_s):
+        raise ValueError(
+            f"timeout_s is {timeout_s!r}: expected a number of seconds; math.inf waits for ever"
+        )
+    return timeout_s
+
+
 class ProxyState:
     """The part of :class:`rmi_runtime.Proxy` that copies of it have too.
 
@@ -57,13 +70,9 @@ class ProxyState:
             raise ValueError(
                 f"unknown serializer {serializer!r}: expected one of {sorted(serializers.BY_NAME)}"
             )
-        if not isinstance(timeout_s, (int, float)) or math.isnan(timeout_s):
-            raise ValueError(
-                f"timeout_s is {timeout_s!r}: expected a number of seconds; math.inf waits for ever"
-            )
         self._uri = uri if isinstance(uri, URI) else URI(uri)
         self._handshake = handshake
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._serializer_name = serializer
         self._ssl = ssl
         self._resolve = resolve

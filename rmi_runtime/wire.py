@@ -397,4 +397,4 @@ def patience(remaining_s: float) -> int:
     """Return the header field for a caller who waits *remaining_s* more seconds."""
     hundredths = remaining_s * PATIENCE_PER_S
     # Not less than that: no server gives up before its caller does. 0 for infinity as well.
-    return max(1, ceil(hundredths)) if hundredths <= 0xFFFF else 0
+    return ceil(max(1, hundredths)) if hundredths <= 0xFFFF else 0

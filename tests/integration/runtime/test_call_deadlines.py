@@ -159,6 +159,19 @@ def test_a_deadline_that_is_no_number_is_refused_at_once(timeout_s: Any) -> None
         Proxy("PYRO:x@127.0.0.1:1", timeout_s=timeout_s)
 
 
+@pytest.mark.parametrize("timeout_s", [math.nan, "5"])
+async def test_one_of_a_call_that_is_no_number_is_refused_before_anything_is_sent(
+    daemon: Daemon, timeout_s: Any
+) -> None:
+    async with proxy_of(daemon) as proxy:
+        calls = daemon.calls
+        for _ in range(2):
+            with pytest.raises(ValueError, match="number of seconds"):
+                proxy._call("echo", (1,), timeout_s=timeout_s)
+        assert await proxy.echo(2) == 2
+        assert daemon.calls == calls + 1
+
+
 async def test_a_coroutine_from_a_thread_whose_caller_has_gone_is_let_go(
     recwarn: pytest.WarningsRecorder,
 ) -> None:

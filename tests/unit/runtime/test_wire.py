@@ -226,6 +226,7 @@ def test_an_annotation_id_has_four_ascii_letters(name: str) -> None:
     [
         (0.0, 1),
         (-5.0, 1),
+        (-math.inf, 1),
         (0.001, 1),
         (0.5, 50),
         (0.4999, 50),
