@@ -24,7 +24,7 @@ class RequestWriter:
         compress: deflate large requests.
 
     Attributes:
-        size_bytes_max: most bytes of arguments that the server takes.
+        size_bytes_max: most bytes of arguments and annotations that the server takes.
         patience_told: the server heeds deadlines, so they are sent along.
     """
 
@@ -84,12 +84,7 @@ class RequestWriter:
             flags |= wire.FLAG_KEEP_SERIALIZED
         else:
             payload = self._serializer.dumpsCall(object_id, method, args, kwargs or {})
-        if len(payload) > self.size_bytes_max:
-            raise errors.InvalidRequest(
-                f"the request has {len(payload)} bytes, the server takes at most "
-                f"{self.size_bytes_max}: send less at once",
-                field="size",
-            )
+        self._check_size(len(payload))
         if timeout_s is not self._usual_timeout_s:
             self._usual_timeout_s = timeout_s
             self._usual_patience = wire.patience(timeout_s) if self.patience_told else 0
@@ -97,7 +92,7 @@ class RequestWriter:
         kind = wire.MSG_INVOKE
         if not (annotations or correlation_id or self._compress):
             return wire.encode_plain(kind, serializer_id, flags, seq, payload, patience)
-        return wire.encode(
+        data = wire.encode(
             kind,
             serializer_id,
             flags,
@@ -108,3 +103,13 @@ class RequestWriter:
             compress=self._compress,
             patience=patience,
         )
+        self._check_size(len(data) - wire.HEADER_SIZE)
+        return data
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self.size_bytes_max:
+            raise errors.InvalidRequest(
+                f"the request has {size_bytes} bytes, the server takes at most "
+                f"{self.size_bytes_max}: send less at once",
+                field="size",
+            )

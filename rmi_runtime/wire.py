@@ -344,8 +344,9 @@ def encode(
         WireError: an annotation id is not 4 ASCII letters.
     """
     if compress and len(payload) > COMPRESS_ABOVE_BYTES:
-        payload = zlib.compress(payload, 4)
-        flags |= FLAG_COMPRESSED
+        deflated = zlib.compress(payload, 4)
+        if len(deflated) < len(payload):  # noise only grows, perhaps past the peer's bound
+            payload, flags = deflated, flags | FLAG_COMPRESSED
     if correlation_id is not None:
         flags |= FLAG_CORRELATION
     notes = _encode_annotations(annotations) if annotations else b""
@@ -382,8 +383,7 @@ def _encode_annotations(annotations: Mapping[str, bytes]) -> bytes:
     for name, value in annotations.items():
         if len(name) != 4 or not name.isascii():
             raise WireError(f"annotation id {name!r} is not 4 ASCII letters")
-        chunks.append(_chunk_header.pack(name.encode("ascii"), len(value)))
-        chunks.append(value)
+        chunks += (_chunk_header.pack(name.encode("ascii"), len(value)), value)
     return b"".join(chunks)
 
 

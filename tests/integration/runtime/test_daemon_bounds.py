@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+from typing import Any
 
 import Pyro5.api
 import Pyro5.errors
@@ -155,3 +157,21 @@ async def test_a_batch_past_its_bound_has_no_effect(worker: Worker) -> None:
             with pytest.raises(errors.InvalidRequest, match="at most 3"):
                 await batch()
     assert worker.begun == []
+
+
+@pytest.mark.parametrize("options", [{"annotations": {"NOTE": bytes(50)}}, {"compress": True}])
+async def test_a_request_about_as_large_as_the_bound_never_costs_the_connection(
+    worker: Worker, options: dict[str, Any]
+) -> None:
+    noise = random.Random(1).randbytes(10_000)
+    async with Daemon(limits=DaemonLimits(message_size_bytes_max=9_000)) as daemon:
+        daemon.register(worker, "target")
+        async with proxy_of(daemon, **options) as proxy:
+            connection, outcomes = proxy._connection, set()
+            for size in range(8_900, 9_010, 5):
+                try:
+                    outcomes.add(await proxy.echo(noise[:size]) == noise[:size])
+                except errors.InvalidRequest:
+                    outcomes.add(None)
+            assert outcomes == {True, None}
+            assert proxy._connection is connection
