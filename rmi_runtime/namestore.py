@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rmi_runtime.coalesce import Coalescer
 from rmi_runtime.file_lock import lock_beside
@@ -19,6 +20,8 @@ from rmi_runtime.nametable import NameLimits, NameTable, Registration
 from rmi_runtime.sqlite import SqliteThread
 
 log = logging.getLogger(__name__)
+
+_LEASE = (float, type(None))
 
 SWEEP_S = 0.5
 """Pause between two searches for leases that have run out."""
@@ -40,7 +43,7 @@ class NameKeeper:
         table: the names.
 
     Raises:
-        Conflict: on entering: another process keeps its names in *path*.
+        Conflict: on entering: another process keeps its names in *path*, or the file is damaged.
     """
 
     def __init__(
@@ -55,7 +58,8 @@ class NameKeeper:
         self._sweep_s = sweep_s
         self._path = path
         self._lock_fd = -1
-        self._database = SqliteThread(path, _create_table) if path else None
+        self._database = SqliteThread(path, self._read) if path else None
+        self._stored: dict[str, Registration] = {}
         self._unwritten: dict[str, Registration | None] = {}
         self._writes: Coalescer[None, None] = Coalescer(self._write)
         self._failing = False
@@ -66,7 +70,7 @@ class NameKeeper:
             self._lock_fd = lock_beside(self._path, "two would undo each other's changes")
             try:
                 await self._database.start()
-                self.table.restore(await self._database.run(_load))
+                self.table.restore(self._stored)
             except BaseException:
                 await self._close()
                 raise
@@ -87,6 +91,10 @@ class NameKeeper:
             await self._writes.submit(None)
         await self._writes.aclose()
         await self._close()
+
+    def _read(self, database: sqlite3.Connection) -> None:
+        _create_table(database)
+        self._stored = _load(database)
 
     async def _close(self) -> None:
         if self._database:
@@ -146,10 +154,18 @@ def _create_table(database: sqlite3.Connection) -> None:
 
 def _load(database: sqlite3.Connection) -> dict[str, Registration]:
     rows = database.execute("SELECT name, uri, metadata, lease_s FROM names")
-    return {
-        name: Registration(uri, frozenset(json.loads(metadata)), lease_s)
-        for name, uri, metadata, lease_s in rows
-    }
+    try:
+        return {row[0]: _registration(*row) for row in rows}
+    except (TypeError, ValueError) as error:  # a file that was cut off reads as empty pages
+        raise sqlite3.DatabaseError(f"the table of names makes no sense: {error}") from error
+
+
+def _registration(name: Any, uri: Any, metadata: Any, lease_s: Any) -> Registration:
+    tags = json.loads(metadata)
+    texts = [name, uri, *tags]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(lease_s, _LEASE):
+        raise ValueError(f"{name!r}, {uri!r}, {tags!r}, {lease_s!r}")
+    return Registration(uri, frozenset(tags), lease_s)
 
 
 def _store(database: sqlite3.Connection, changes: Mapping[str, Registration | None]) -> None:

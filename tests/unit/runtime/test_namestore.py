@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,45 @@ async def test_a_keeper_that_cannot_start_lets_the_file_go(path: Path) -> None:
     path.unlink()
     async with NameKeeper(path) as keeper:
         assert keeper.table.entries() == {}
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, 5000)
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(range(256)) * 8)
+
+
+def garble(path: Path, change: str) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE names SET {change} WHERE name = 'x7'")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_off,
+        overwrite,
+        partial(garble, change="metadata = '{'"),
+        partial(garble, change="metadata = 'null'"),
+        partial(garble, change="metadata = '[1]'"),
+        partial(garble, change="uri = x'00'"),
+        partial(garble, change="lease_s = 'soon'"),
+    ],
+)
+async def test_a_damaged_file_is_refused_in_words(
+    path: Path, damage: Callable[[Path], None]
+) -> None:
+    async with NameKeeper(path) as keeper:
+        for number in range(50):
+            keeper.table.register(f"x{number}", A, ["one", "two"])
+    damage(path)
+    with pytest.raises(Conflict, match="damaged"):
+        async with NameKeeper(path):
+            pytest.fail("it was let in")
 
 
 async def test_saved_changes_survive_a_crash(path: Path) -> None:
