@@ -84,7 +84,8 @@ class RequestWriter:
             flags |= wire.FLAG_KEEP_SERIALIZED
         else:
             payload = self._serializer.dumpsCall(object_id, method, args, kwargs or {})
-        self._check_size(len(payload))
+        if len(payload) > self.size_bytes_max:
+            raise self._too_large(len(payload))
         if timeout_s is not self._usual_timeout_s:
             self._usual_timeout_s = timeout_s
             self._usual_patience = wire.patience(timeout_s) if self.patience_told else 0
@@ -103,13 +104,13 @@ class RequestWriter:
             compress=self._compress,
             patience=patience,
         )
-        self._check_size(len(data) - wire.HEADER_SIZE)
+        if (size_bytes := len(data) - wire.HEADER_SIZE) > self.size_bytes_max:
+            raise self._too_large(size_bytes)
         return data
 
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self.size_bytes_max:
-            raise errors.InvalidRequest(
-                f"the request has {size_bytes} bytes, the server takes at most "
-                f"{self.size_bytes_max}: send less at once",
-                field="size",
-            )
+    def _too_large(self, size_bytes: int) -> errors.InvalidRequest:
+        return errors.InvalidRequest(
+            f"the request has {size_bytes} bytes, the server takes at most "
+            f"{self.size_bytes_max}: send less at once",
+            field="size",
+        )
