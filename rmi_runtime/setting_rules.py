@@ -65,9 +65,9 @@ def split_address(address: str) -> tuple[str, int]:
     host, colon, digits = address.strip().rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
+    elif ":" in host and "/" not in host:
         raise ValueError(f"{address!r}: an IPv6 host stands in brackets, as in [::1]:9090")
-    if not colon or not host or not (digits.isascii() and digits.isdigit()):
+    if not colon or not host or "/" in host or not (digits.isascii() and digits.isdigit()):
         raise ValueError(f"{address!r} is not host:port, as in 127.0.0.1:9090")
     port = int(digits) if len(digits) <= 5 else 65536
     if port > 65535:
@@ -103,7 +103,12 @@ def normal_address(text: str) -> str:
 def normal_host(text: str) -> str:
     """Return *text* as a host without brackets, or raise ValueError."""
     host = text.strip().removeprefix("[").removesuffix("]")
-    if not host or not host.isprintable() or any(c.isspace() or c == "/" for c in host):
+    try:
+        host.encode("idna")  # as it is when the name is looked up: no label is empty or too long
+        right = host.isprintable() and not any(c.isspace() or c == "/" for c in host)
+    except UnicodeError:
+        right = False
+    if not host or not right:
         raise ValueError(f"{text!r} is not a host name or address, as in 127.0.0.1")
     return host
 

@@ -343,9 +343,11 @@ def _read_toml(path: Path | None) -> Mapping[str, object]:
 
 
 def _unknown(word: str, known: Iterable[str], source: str, what: str) -> SettingsError:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
+    # Capitals count least: they tell a variable from a setting, and are mixed up first.
+    like = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(like), n=1, cutoff=0.0)
     return SettingsError(
-        f"{source}: no {what} is called {word!r}; did you mean {near[0]!r}?",
+        f"{source}: no {what} is called {word!r}; did you mean {like[near[0]]!r}?",
         field=word,
         source=source,
     )

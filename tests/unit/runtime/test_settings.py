@@ -108,6 +108,10 @@ def test_the_file_named_by_rmi_config_is_read() -> None:
         ({"RMI_HTTP": "8080"}, "http", "host:port"),
         ({"RMI_HTTP": "127.0.0.1:99999"}, "http", "at most 65535"),
         ({"RMI_NS": "::1:9090"}, "ns", "brackets"),
+        ({"RMI_HTTP": "http://127.0.0.1:8080"}, "http", "not host:port"),
+        ({"RMI_HOST": "a..b"}, "host", "host name"),
+        ({"RMI_HOST": "a" * 64}, "host", "host name"),
+        ({"RMI_NS": "a..b:9090"}, "ns", "host name"),
         ({"RMI_NS": " , "}, "ns", "at least one"),
         ({"RMI_HOST": ""}, "host", "host name"),
         ({"RMI_DATA_DIR": ""}, "data_dir", "path"),
@@ -143,6 +147,11 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one(variable: str
     with pytest.raises(SettingsError, match="did you mean 'RMI_") as caught:
         load_settings(env={variable: "3"})
     assert caught.value.fields["field"] == variable
+
+
+def test_capitals_hide_no_name() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'RMI_BUSINESS'"):
+        load_settings(env={"RMI_business": "3"})
 
 
 def test_an_unknown_flag_is_refused() -> None:
