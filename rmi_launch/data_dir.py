@@ -26,6 +26,9 @@ from rmi_runtime.errors import Conflict, InvalidRequest
 
 LOCK_POLL_S = 0.05
 
+PATH_BYTES_MAX = 480
+"""SQLite opens files whose whole path has 504 bytes at most: room for the longest name is left."""
+
 
 class DataDirUnusable(InvalidRequest):
     """The data directory cannot be made or written."""
@@ -52,8 +55,21 @@ def prepare(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_dir.mkdir(mode=0o700, exist_ok=True)
+        size_bytes = len(os.fsencode(os.path.realpath(data_dir)))
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataDirUnusable(
+            f"data directory {data_dir} cannot be used: {error.filename} is a file, or below one; "
+            "choose another with --data-dir, or move the file away",
+            path=str(data_dir),
+        ) from None
     except OSError as error:
         raise _unusable(data_dir, error) from None
+    if size_bytes > PATH_BYTES_MAX:
+        raise DataDirUnusable(
+            f"data directory {data_dir} cannot be used: its whole path has {size_bytes} bytes, and "
+            f"the databases in it take {PATH_BYTES_MAX}; choose a shorter one with --data-dir",
+            path=str(data_dir),
+        )
     for directory in (data_dir, log_dir):
         if not os.access(directory, os.W_OK | os.X_OK):
             raise _unusable(directory, PermissionError(0, "no permission to write there"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
 from rmi_launch.data_dir import (
+    PATH_BYTES_MAX,
     DataDirInUse,
     DataDirUnusable,
     locked,
@@ -39,8 +42,27 @@ def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "var").touch()
-    with pytest.raises(DataDirUnusable, match="--data-dir"):
-        prepare(tmp_path / "var")
+    for path in (tmp_path / "var", tmp_path / "var" / "below"):
+        with pytest.raises(DataDirUnusable, match=f"{path} is a file, or below one.*--data-dir"):
+            prepare(path)
+    (tmp_path / "log").touch()
+    with pytest.raises(DataDirUnusable, match=f"{tmp_path}/log is a file"):
+        prepare(tmp_path)
+
+
+def test_a_path_that_is_too_long_for_the_databases_is_refused(tmp_path: Path) -> None:
+    right = tmp_path
+    while (left := PATH_BYTES_MAX - len(str(right)) - 1) > 0:
+        right /= "d" * (98 if left == 100 else min(left, 99))
+    assert len(str(right)) == PATH_BYTES_MAX
+    prepare(right)
+    with contextlib.closing(sqlite3.connect(right / "nameserver.sqlite")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    first, *rest = right.relative_to(tmp_path).parts
+    (tmp_path / "s").symlink_to(tmp_path / first)
+    for path in (right / "d", (tmp_path / "s").joinpath(*rest, "d")):
+        with pytest.raises(DataDirUnusable, match=r"482 bytes.*--data-dir"):
+            prepare(path)
 
 
 def test_a_directory_without_permission_is_refused(
