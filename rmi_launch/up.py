@@ -100,13 +100,23 @@ def refuse_taken_addresses(settings: Settings) -> None:
             try:
                 probe.bind((host, port))
             except OSError as error:
-                taken = error.errno == errno.EADDRINUSE
-                why = "is already in use" if taken else f"cannot be used: {error.strerror}"
                 raise AddressInUse(
-                    f"{address} {why}; stop what listens there, or choose another address "
+                    f"{address} {_why_not(error.errno, error.strerror)} choose another address "
                     f"with {flag} (port 0 for any free one)",
                     address=address,
                 ) from None
+
+
+def _why_not(number: int | None, words: str | None) -> str:
+    """Return why an address cannot be listened on, and what to do about it or else."""
+    match number:
+        case errno.EADDRINUSE:
+            return "is already in use; stop what listens there, or"
+        case errno.EACCES:
+            return f"cannot be used: {words}; this port needs the administrator's rights:"
+        case errno.EADDRNOTAVAIL:
+            return f"cannot be used: {words}; this machine does not have that address:"
+    return f"cannot be used: {words};"
 
 
 async def _supervise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import socket
@@ -128,6 +129,33 @@ def test_a_taken_address_is_refused_before_anything_starts() -> None:
             refuse_taken_addresses(Settings(ns=("127.0.0.1:0",), http=address))
         assert caught.value.fields == {"address": address}
     refuse_taken_addresses(Settings(ns=("127.0.0.1:0",), http="127.0.0.1:0"))
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "said"),
+    [
+        ("192.0.2.1:0", None, "this machine does not have that address: choose another"),
+        ("127.0.0.1:80", errno.EACCES, "needs the administrator's rights: choose another"),
+        ("127.0.0.1:80", errno.EADDRINUSE, "stop what listens there, or choose another"),
+    ],
+)
+def test_the_advice_fits_what_is_wrong_with_an_address(
+    address: str, number: int | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number is not None:
+        monkeypatch.setattr("rmi_launch.up.socket.socket", _refusing(number))
+    with pytest.raises(AddressInUse, match=said):
+        refuse_taken_addresses(
+            Settings(http=address, ns=(address,), insecure=True, host="192.0.2.1")
+        )
+
+
+def _refusing(number: int) -> type[socket.socket]:
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise OSError(number, "no")
+
+    return Refusing
 
 
 def test_the_limit_on_open_files_is_raised_to_the_hard_one() -> None:
