@@ -27,7 +27,7 @@ from rmi_bank import rules
 from rmi_bank.account_desk import BUSINESS_ID_MAX, AccountDesk
 from rmi_bank.demo import seed_demo
 from rmi_bank.lock_desk import LockDesk
-from rmi_bank.locks import State, Ticket
+from rmi_bank.locks import LEASE_S_MAX, State, Ticket
 from rmi_bank.oplines import COMMIT, GETLOCK, UNLOCK, DataEntry, data_lines
 from rmi_bank.request_ids import new_request_id
 from rmi_bank.stores import Ledger, Record
@@ -95,6 +95,7 @@ class DataObject(AccountDesk, TokenDesk):
         accounts: Sequence[int],
         request_ids: Sequence[str] = (),
         wait_s: float = 5.0,
+        lease_s: float = LEASE_S_MAX,
     ) -> dict[str, Any] | Awaitable[dict[str, Any]]:
         """Lock accounts and request ids, all or none, in the order of asking.
 
@@ -103,6 +104,7 @@ class DataObject(AccountDesk, TokenDesk):
             accounts: their numbers; they need not have been opened. Cash (0) takes no lock.
             request_ids: scoped by client (``"7:…"``).
             wait_s: how long to wait at most, 0 to 60.
+            lease_s: how long the lease shall live, if that is less than any may (setting).
 
         Returns:
             ``lease``; ``balances`` and ``owners``, in the order of *accounts*, None where there is
@@ -117,12 +119,14 @@ class DataObject(AccountDesk, TokenDesk):
         """
         checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
         wait_s = checked_seconds("wait_s", wait_s, WAIT_S_MAX)
+        lease_s = checked_seconds("lease_s", lease_s, LEASE_S_MAX)
         account_list = accounts_of(accounts)
         id_list = request_ids_of(request_ids)
         if not account_list and not id_list:
             raise InvalidRequest("lock at least one account or request id", field="accounts")
+        keys: list[int | str] = [*account_list, *id_list]
         ticket, turn = self._desk.acquire(
-            self._caller(), [*account_list, *id_list], wait_s=wait_s, business_id=business_id
+            self._caller(), keys, wait_s=wait_s, business_id=business_id, lease_s=lease_s
         )
         if turn is None:
             return self._granted(ticket, account_list, id_list)
@@ -266,18 +270,14 @@ class DataObject(AccountDesk, TokenDesk):
         )
 
     async def _granted_later(
-        self,
-        ticket: Ticket,
-        turn: asyncio.Future[None],
-        accounts: list[int],
-        request_ids: list[str],
+        self, ticket: Ticket, turn: asyncio.Future[None], accounts: list[int], ids: list[str]
     ) -> dict[str, Any]:
         try:
             await turn
         except BaseException:
             self._desk.release(ticket)
             raise
-        return self._granted(ticket, accounts, request_ids)
+        return self._granted(ticket, accounts, ids)
 
     def _granted(
         self, ticket: Ticket, accounts: list[int], request_ids: list[str]

@@ -34,6 +34,11 @@ PAUSE_S_MAX = 0.1
 
 _REPLY_S = 0.5  # how much longer than the lock itself may wait its reply may take
 
+LEASE_S = 2.5
+"""Longest life of the leases asked for. They are needed for milliseconds; but if this process is
+frozen meanwhile, the others wait so long for its accounts, and for whatever they have gathered with
+operations on these. Whoever was only slow locks again."""
+
 UNLOCK_S = 1.0
 """Longest wait for an unlock, also when the deadline has passed: else accounts would stay locked
 until the lease ends by itself."""
@@ -176,6 +181,7 @@ class Execution:
             accounts,
             request_ids,
             wait_s,
+            LEASE_S,
             timeout_s=left_s,
             late=self._give_back,
         )

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterable
 
 from rmi_bank.errors import LockTimeout
-from rmi_bank.locks import Key, LockTable, State, Ticket
+from rmi_bank.locks import LEASE_S_MAX, Key, LockTable, State, Ticket
 from rmi_runtime.errors import RmiError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,13 @@ class LockDesk:
         return type(self.shut_by)(self.shut_by.message)
 
     def acquire(
-        self, owner: Hashable, keys: Iterable[Key], *, wait_s: float, business_id: int = 0
+        self,
+        owner: Hashable,
+        keys: Iterable[Key],
+        *,
+        wait_s: float,
+        business_id: int = 0,
+        lease_s: float = LEASE_S_MAX,
     ) -> tuple[Ticket, asyncio.Future[None] | None]:
         """Ask for *keys*, all or none.
 
@@ -80,7 +86,9 @@ class LockDesk:
         """
         now_s = self._clock()
         table = self._open_table()
-        ticket = table.request(owner, keys, now_s=now_s, wait_s=wait_s, business_id=business_id)
+        ticket = table.request(
+            owner, keys, now_s=now_s, wait_s=wait_s, business_id=business_id, lease_s=lease_s
+        )
         self._arm(ticket.ends_at_s)
         if ticket.state is State.HELD:
             return ticket, None

@@ -33,6 +33,9 @@ Key = int | str
 EPOCH_MAX = 2**31 - 1
 """A lease fits in 63 bits: the epoch has 31 of them, the counter 32."""
 
+LEASE_S_MAX = 300.0
+"""Longest life of a lease that can be asked for."""
+
 _COUNTER_BITS = 32
 _ENDS_SPARE = 1024  # out-of-date ends kept before they are swept out
 
@@ -60,6 +63,7 @@ class Ticket:
         serial: order of arrival.
         business_id: for whom the owner asks; only told, never compared.
         settled: those of its request ids that had an outcome when it was granted.
+        lease_s: how long its lease shall live at most.
     """
 
     owner: Hashable
@@ -71,6 +75,7 @@ class Ticket:
     state: State = State.WAITING
     blocked: int = 0
     settled: Collection[str] = ()
+    lease_s: float = LEASE_S_MAX
 
 
 @dataclass(slots=True)
@@ -93,7 +98,7 @@ class LockTable:
 
     Args:
         epoch: number of this start, 1 to :data:`EPOCH_MAX`, higher than that of any start before.
-        lease_s: how long a lease lives from its grant.
+        lease_s: how long a lease lives from its grant, unless less was asked for.
         tickets_max: most tickets, waiting and granted together.
     """
 
@@ -129,6 +134,7 @@ class LockTable:
         now_s: float,
         wait_s: float,
         business_id: int = 0,
+        lease_s: float = LEASE_S_MAX,
     ) -> Ticket:
         """Ask for *keys*, all or none.
 
@@ -139,6 +145,7 @@ class LockTable:
             wait_s: how long to wait at most; 0 is granted at once or not at all, by the next
                 :meth:`expire`.
             business_id: kept on the ticket.
+            lease_s: how long the lease shall live, if that is less than any may.
 
         Returns:
             The ticket, HELD if all its keys were free, else WAITING.
@@ -155,6 +162,7 @@ class LockTable:
             )
         self._serial += 1
         ticket = Ticket(owner, frozenset(keys), now_s + wait_s, self._serial, business_id)
+        ticket.lease_s = min(lease_s, self._lease_s)
         if not ticket.keys:
             raise ValueError("a lock needs at least one key")
         blocked = 0
@@ -274,7 +282,7 @@ class LockTable:
         self._granted_count += 1
         ticket.lease = self._base + self._granted_count
         ticket.state = State.HELD
-        ticket.ends_at_s = now_s + self._lease_s
+        ticket.ends_at_s = now_s + ticket.lease_s
         self._leases[ticket.lease] = ticket
         self._watch(ticket)
 

@@ -171,7 +171,10 @@ class Settings:
     lock_lease_s: float = field(
         default=10.0,
         metadata=rule(
-            "life of the right to commit on locked accounts", unit="s", low=0.1, high=300
+            "longest life of the right to commit on locked accounts",
+            unit="s",
+            low=0.1,
+            high=300,
         ),
     )
     call_timeout_s: float = field(

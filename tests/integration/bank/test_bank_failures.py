@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rmi_bank import BankClient
+from rmi_bank import BankClient, execution
 from rmi_runtime import Proxy
 from rmi_runtime.errors import (
     Forbidden,
@@ -51,6 +52,31 @@ async def test_a_business_object_that_dies_between_lock_and_commit_frees_its_acc
         assert (await waiting)["balance"] == 993
         lost.cancel()
     assert bank.balances(1, 2) == [993, 1007]
+
+
+async def test_a_business_object_that_freezes_between_lock_and_commit_holds_nobody_up_for_long(
+    bank: BankCluster, two: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "LEASE_S", 0.3)
+    frozen = bank.objects["bank.business.1"]._execution
+    decide = frozen._decide
+    locked, thaw = asyncio.Event(), asyncio.Event()
+
+    async def freeze(*args: Any) -> Any:
+        locked.set()
+        await thaw.wait()
+        return await decide(*args)
+
+    frozen._decide = freeze
+    async with bank.proxy("bank.business.1", timeout_s=8.0) as proxy:
+        late = asyncio.ensure_future(proxy.transfer(1, 2, 5, "r"))
+        await locked.wait()
+        begun = time.monotonic()
+        assert (await two.transfer(1, 2, 7, "s"))["balance"] == 993
+        assert time.monotonic() - begun < 5, "half of what any lease may live"
+        thaw.set()
+        assert (await late)["balance"] == 988, "it has locked again"
+    assert bank.data.figures()["leases_expired"] == 1
 
 
 async def test_a_restart_of_the_data_object_is_not_noticed_by_clients(

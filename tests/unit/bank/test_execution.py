@@ -68,8 +68,11 @@ class Data:
             raise ConnectionLost("the reply will not come")
         return result
 
-    def lock(self, business_id: int, accounts: Any, request_ids: Any, wait_s: float) -> Any:
+    def lock(
+        self, business_id: int, accounts: Any, request_ids: Any, wait_s: float, lease_s: float
+    ) -> Any:
         assert wait_s >= 0
+        assert lease_s > 0
         lease = len(self.calls)
         self.leases = {lease}  # whoever locks again has lost the lease before
         return {

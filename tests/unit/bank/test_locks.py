@@ -111,6 +111,18 @@ def test_a_lease_lives_its_whole_time_from_the_grant_not_from_the_asking() -> No
     assert table.held(second.lease, "b", now_s=18.0) is second
 
 
+def test_a_lease_lives_as_long_as_was_asked_for_and_no_longer_than_any_may() -> None:
+    table = make_table()
+    first = table.request("a", [1], now_s=0.0, wait_s=5.0, lease_s=2.0)
+    second = table.request("b", [1], now_s=0.0, wait_s=5.0, lease_s=3 * LEASE_S)
+    assert table.held(first.lease, "a", now_s=1.9) is first
+    with pytest.raises(StaleLease):
+        table.held(first.lease, "a", now_s=2.0)
+    assert table.next_end_s() == 2.0
+    assert table.expire(2.0).granted == [second]
+    assert second.ends_at_s == 2.0 + LEASE_S
+
+
 def test_a_waiter_gives_up_at_its_time_and_lets_those_behind_it_pass() -> None:
     table = make_table()
     ask(table, "a", 1)
@@ -222,10 +234,17 @@ class LockMachine(RuleBasedStateMachine):
     def of(self, *states: State) -> list[Ticket]:
         return [ticket for ticket in self.live if ticket.state in states]
 
-    @rule(owner=OWNERS, keys=KEYS, wait_s=st.sampled_from([0.0, 1.0, 4.0, 30.0]))
-    def request(self, owner: str, keys: set[int | str], wait_s: float) -> None:
+    @rule(
+        owner=OWNERS,
+        keys=KEYS,
+        wait_s=st.sampled_from([0.0, 1.0, 4.0, 30.0]),
+        lease_s=st.sampled_from([0.1, 1.0, 4.0, LEASE_S, 300.0]),
+    )
+    def request(self, owner: str, keys: set[int | str], wait_s: float, lease_s: float) -> None:
         try:
-            ticket = self.table.request(owner, keys, now_s=self.now_s, wait_s=wait_s)
+            ticket = self.table.request(
+                owner, keys, now_s=self.now_s, wait_s=wait_s, lease_s=lease_s
+            )
         except Overloaded:
             assert len(self.live) == 12
             return
