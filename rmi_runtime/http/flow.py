@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -153,7 +154,8 @@ class FlowProtocol(asyncio.Protocol):
 
     def _send_on(self) -> None:
         """Give the transport what it takes of what is kept."""
-        while self._unsent and not self.writing_paused:
+        # The transport closes by itself if the peer is gone; what is left goes with the connection.
+        while self._unsent and not (self.writing_paused or self.transport.is_closing()):
             first = self._unsent.popleft()
             part, rest = first[:PART_BYTES], first[PART_BYTES:]
             if rest:
@@ -170,7 +172,8 @@ class FlowProtocol(asyncio.Protocol):
     def _end(self) -> None:
         self.ending = False
         if self.lingering:
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer has gone this very moment
+                self.transport.write_eof()
         else:
             self.transport.close()
 

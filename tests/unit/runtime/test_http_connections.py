@@ -194,3 +194,21 @@ def test_who_has_said_all_has_time_to_read_the_answer(clock: Clock) -> None:
     server.sweep()
     assert line.aborted
     assert line.sent_bytes == 2 * PART_BYTES
+
+
+def test_to_who_has_just_gone_nothing_is_said_any_more(clock: Clock) -> None:
+    class GoneLine(SlowLine):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            super().write(data)
+            self.closing = True
+
+        def write_eof(self) -> None:
+            raise OSError(107, "Transport endpoint is not connected")
+
+    connection = HttpProtocol(server_of(clock))
+    line = GoneLine(connection)
+    connection.connection_made(line)
+    connection.linger()
+    connection.write(bytes(10 * PART_BYTES))
+    line.read()
+    assert line.sent_bytes == PART_BYTES
