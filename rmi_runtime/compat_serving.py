@@ -27,6 +27,7 @@ from rmi_runtime.context import ANONYMOUS, Call, Identity
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.daemon_threads import DaemonThreads
 from rmi_runtime.serializers import MakeProxy, Serializer, make_serializers
+from rmi_runtime.signal_errors import SignalErrors
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,12 @@ def run_until_complete(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any
     A stock daemon can be run there, and closed, by those who know that it blocks.
     """
     if _get_running_loop() is None:
-        loop.run_until_complete(awaitable)
+        signals = SignalErrors()
+        loop.set_exception_handler(signals.handle)
+        try:
+            loop.run_until_complete(awaitable)
+        finally:
+            signals.raise_again()
     else:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(loop.run_until_complete, awaitable).result()

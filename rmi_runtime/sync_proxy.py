@@ -20,6 +20,7 @@ from rmi_runtime.forked import never_free
 from rmi_runtime.ownership import Ownership
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.proxy_results import Batch, RemoteStream
+from rmi_runtime.signal_errors import SignalErrors
 from rmi_runtime.streams import CarriedStop
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class SyncProxy:
     def _set_up(self, proxy: Proxy) -> None:
         owner = Ownership("SyncProxy", "Proxy")
         self.__dict__.update(_proxy=proxy, _loop=None, _poll=None, _polled=None, _owner=owner)
+        self.__dict__["_signals"] = SignalErrors()
 
     # -- calls
 
@@ -87,7 +89,9 @@ class SyncProxy:
             raise StopIteration(*end.args) from None
         except BaseException:
             future.cancel()  # if it was the user who interrupted: nobody waits any more
+            self._signals.raise_again()
             raise
+        self._signals.raise_again()
         return result
 
     def _leave_parent(self) -> None:
@@ -113,6 +117,7 @@ class SyncProxy:
 
     def _open_loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        loop.set_exception_handler(self._signals.handle)
         self.__dict__["_loop"] = loop
         return loop
 
