@@ -21,7 +21,7 @@ class SignalErrors:
         """Hear of an error in the loop; for ``loop.set_exception_handler``."""
         error = context.get("exception")
         # uvloop calls the handlers there; in the midst of another callback Python itself does.
-        if "_read_from_self" in context["message"] or _is_of_a_handler(error):
+        if "_read_from_self" in context.get("message", "") or _is_of_a_handler(error):
             self._raised = error
             loop.stop()
         else:
