@@ -186,7 +186,8 @@ class Dispatcher:
             except Exception as error:
                 if not request.begun and is_fault(error):
                     request.connection.fault()
-                results.append(as_batch_result(error, self._daemon.tracebacks))
+                tracebacks = self._daemon.tracebacks
+                results.append(as_batch_result(request.serializer, error, tracebacks))
                 break
             results.append(result)
         return results

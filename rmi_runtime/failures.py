@@ -15,14 +15,18 @@ from rmi_runtime.serializers import Serializer
 
 _OWN: Final = frozenset({"rmi_runtime", "Pyro5", "json", "msgpack", "serpent"})
 
+_GROUPS: Final = "groups of exceptions travel in msgpack only"
+
 Tracebacks = bool | Literal["detailed"]
 """Whether remote tracebacks are sent along; ``detailed``: with the values of local variables."""
 
 
-def as_batch_result(error: Exception, tracebacks: Tracebacks) -> Any:
+def as_batch_result(serializer: Serializer, error: Exception, tracebacks: Tracebacks) -> Any:
     """Return an error as one result of a batch, in the form stock clients know."""
     if isinstance(error, errors.RmiError):
         return {"__class__": "Pyro5.core._ExceptionWrapper", "exception": errors.to_wire(error)}
+    if not _travels(serializer, error):
+        return _ExceptionWrapper(_described(error, _GROUPS, tracebacks))
     error._pyroTraceback = remote_traceback(error, tracebacks)  # type: ignore[attr-defined]
     return _ExceptionWrapper(error)
 
@@ -38,21 +42,31 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: Trac
     Returns:
         The payload.
     """
+    if not _travels(serializer, error):
+        return serializer.dumps(_described(error, _GROUPS, tracebacks))
     try:
         if isinstance(error, errors.RmiError):
             return serializer.dumps(errors.to_wire(error))
         error._pyroTraceback = remote_traceback(error, tracebacks)  # type: ignore[attr-defined]
         return serializer.dumps(serializer.class_to_dict(error))
     except Exception as why:
-        said = errors.describe(error)
         if isinstance(error, errors.RmiError):  # its fields are no plain values
-            return serializer.dumps(errors.to_wire(type(error)(said)))
-        plain = pyro_errors.PyroError(
-            f"Error serializing exception: {errors.describe(why)}. "
-            f"Original exception: {type(error)}: {said}"
-        )
-        plain._pyroTraceback = _plain_traceback(error, tracebacks)
-        return serializer.dumps(plain)
+            return serializer.dumps(errors.to_wire(type(error)(errors.describe(error))))
+        return serializer.dumps(_described(error, errors.describe(why), tracebacks))
+
+
+def _travels(serializer: Serializer, error: BaseException) -> bool:
+    """Tell whether clients can read an exception: those in a group come as dictionaries else."""
+    return serializer.name == "msgpack" or not isinstance(error, BaseExceptionGroup)
+
+
+def _described(error: BaseException, why: str, tracebacks: Tracebacks) -> pyro_errors.PyroError:
+    plain = pyro_errors.PyroError(
+        f"Error serializing exception: {why}. "
+        f"Original exception: {type(error)}: {errors.describe(error)}"
+    )
+    plain._pyroTraceback = _plain_traceback(error, tracebacks)
+    return plain
 
 
 def _plain_traceback(error: BaseException, tracebacks: Tracebacks) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
 from typing import Any
 
+import Pyro5.api
 import pytest
 from Pyro5.api import current_context
-from Pyro5.errors import ProtocolError
+from Pyro5.errors import ProtocolError, PyroError
 
 from rmi_runtime import Daemon, Proxy, allow, current_call, errors, expose
 
@@ -91,6 +93,34 @@ async def test_whatever_annotations_a_daemon_has_there_is_an_answer(odd: Any) ->
             daemon.notes = None
             await proxy._call("ping")
             await late._bind()
+
+
+@pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
+async def test_a_stock_client_learns_what_a_task_group_raised(
+    daemon: Daemon, serializer: str
+) -> None:
+    class Grouped:
+        @expose
+        async def gather(self) -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.fail())
+
+        async def fail(self) -> None:
+            raise LookupError("the reason")
+
+    uri = daemon.register(Grouped())
+
+    def call() -> None:
+        with Pyro5.api.Proxy(uri) as proxy:
+            proxy._pyroSerializer = serializer
+            batch = Pyro5.api.BatchProxy(proxy)
+            batch.gather()
+            for act in (proxy.gather, lambda: list(batch())):
+                with pytest.raises((ExceptionGroup, PyroError), match="a TaskGroup") as raised:
+                    act()
+                assert "the reason" in "".join(raised.value._pyroTraceback)
+
+    await asyncio.to_thread(call)
 
 
 async def test_a_getter_of_an_unexposed_property_does_not_run(daemon: Daemon) -> None:
