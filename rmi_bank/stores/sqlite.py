@@ -206,7 +206,7 @@ class SqliteLedger:
     async def statement(self, account: int, after: int, limit: int) -> list[Line]:
         """Return at most *limit* journal lines of *account* above line *after*, in order."""
         last = self._books.accounts.last_line(account)
-        return await self._pages.run(transactions.statement, account, after, limit, last)
+        return await self._page(transactions.statement, account, after, limit, last)
 
     def accounts(self, after: int, limit: int) -> list[tuple[int, int | None]]:
         """Return at most *limit* (account, owner) above *after*, in order.
@@ -247,10 +247,8 @@ class SqliteLedger:
 
     async def tokens(self, after: int, limit: int) -> list[Token]:
         """Return at most *limit* tokens with an id above *after*."""
-        return [
-            Token(*row)
-            for row in await self._pages.run(transactions.fetch, _TOKENS, (after, limit))
-        ]
+        rows = await self._page(transactions.fetch, _TOKENS, (after, limit))
+        return [Token(*row) for row in rows]
 
     async def revoke_token(self, token_id: int) -> bool:
         """Revoke a token.
@@ -281,8 +279,18 @@ class SqliteLedger:
     def _read(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
         if self._reader is None:
             raise Unavailable("the store is closed")
-        # Fetched to the end: a read left open would keep the log from being folded away.
-        return self._reader.execute(sql, parameters).fetchall()
+        try:
+            # Fetched to the end: a read left open would keep the log from being folded away.
+            return self._reader.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+    async def _page(self, function: Callable[..., T], *args: Any) -> T:
+        """Read with *function* on a thread, for what is too long for the event loop."""
+        try:
+            return await self._pages.run(function, *args)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
     async def _write(self, records: list[Record]) -> Sequence[int | BaseException]:
         """Write what has come together, in one transaction if that is possible."""
@@ -355,6 +363,11 @@ def _write(connection: sqlite3.Connection, plan: Plan) -> None:
     connection.execute("BEGIN IMMEDIATE")
     transactions.insert(connection, plan)
     connection.execute("COMMIT")
+
+
+def _unreadable(error: sqlite3.Error) -> Unavailable:
+    log.error("the store cannot be read: %s", error)
+    return Unavailable(f"the store cannot be read now: {error}")
 
 
 def _anew() -> Unavailable:

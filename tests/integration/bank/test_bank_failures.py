@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from rmi_bank import BankClient, execution
+from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
 from rmi_runtime.errors import (
     Forbidden,
@@ -77,6 +79,38 @@ async def test_a_business_object_that_freezes_between_lock_and_commit_holds_nobo
         thaw.set()
         assert (await late)["balance"] == 988, "it has locked again"
     assert bank.data.figures()["leases_expired"] == 1
+
+
+class FailingReads:
+    """Stands for what reads from the store, and cannot for so many times."""
+
+    def __init__(self, execute: Callable[..., Any], times: int) -> None:
+        self._execute = execute
+        self.times = times
+
+    def execute(self, *args: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._execute(*args)
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_delays_what_needs_it(
+    bank: BankCluster, one: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = await one.transfer(1, 2, 5, "r")
+    assert bank.ledger._reader is not None
+    known = FailingReads(bank.ledger._reader.execute, 3)
+    monkeypatch.setattr(bank.ledger, "_reader", known)
+    assert await one.transfer(1, 2, 5, "r") == done
+    pages = FailingReads(transactions.statement, 1)
+    monkeypatch.setattr(transactions, "statement", pages.execute)
+    assert len((await one.statement(1))["lines"]) == 2
+    assert (known.times, pages.times) == (0, 0)
+    monkeypatch.setattr(bank.ledger, "_reader", FailingReads(known.execute, 1))
+    with pytest.raises(Unavailable, match="cannot be read"):
+        bank.ledger.known(["1:r"])
+    monkeypatch.undo()
 
 
 async def test_a_restart_of_the_data_object_is_not_noticed_by_clients(
