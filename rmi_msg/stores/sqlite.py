@@ -91,6 +91,15 @@ class SqliteDatabase:
                 that was here before (``StoreLost``).
             sqlite3.Error, OSError: it cannot be opened.
         """
+        opening = asyncio.create_task(self._open_in_turn())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Its threads go on all the same: until they are done it is nobody else's turn.
+            await asyncio.gather(opening, return_exceptions=True)
+            raise
+
+    async def _open_in_turn(self) -> None:
         # In turn, because several processes that make the same new file would fail each other.
         await asyncio.to_thread(self._turn.__enter__)
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rmi_msg import checks
-from rmi_msg.stores import Claim, Page, Stores, open_stores
+from rmi_msg.stores import Claim, Page, Stores, open_stores, sqlite_tables
 from rmi_msg.stores.sqlite import FILE_NAME, SqliteDatabase, SqliteMessageQueue, SqliteMessageStore
 from rmi_msg.stores.sqlite_tables import LEASE_S_MAX, TEXT_CHARS_MAX
 from rmi_runtime import Settings, errors
@@ -311,3 +314,32 @@ async def test_databases_opened_at_once_on_a_new_file_all_open(tmp_path: Path) -
             *(s.messages.put_many([pair], "l") for s, pair in zip(opened, TEN, strict=False))
         )
         assert sorted(await read_all(opened[0])) == sorted(TEN[:8])
+
+
+async def test_an_opening_that_is_cancelled_keeps_its_turn_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    create = sqlite_tables.create
+
+    def create_slowly(connection: sqlite3.Connection) -> None:
+        entered.set()
+        assert go_on.wait(10)
+        create(connection)
+
+    monkeypatch.setattr(sqlite_tables, "create", create_slowly)
+    database = SqliteDatabase(tmp_path / FILE_NAME)
+    opening = asyncio.create_task(database.open())
+    assert await asyncio.to_thread(entered.wait, 10)
+    opening.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    others = os.open(tmp_path / f"{FILE_NAME}.turn", os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(others)
+    await database.close()
