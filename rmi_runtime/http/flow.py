@@ -14,12 +14,13 @@ LINGER_S: Final = 2.0
 To close at once would make the kernel reset the connection, and the client would likely lose the
 answer that says why (RFC 9112, section 9.6)."""
 
-PART_BYTES: Final = 256 * 1024
+PART_BYTES: Final = 64 * 1024
 """Most bytes that a transport is given at once.
 
 What it has been given is out of sight if it encrypts: a TLS transport tells neither how much of it
 waits to be sent nor that anything does. So a long answer is kept here, and goes on in parts as the
-peer reads; each part that it has taken is also a sign that it does read."""
+peer reads; each part that it has taken is also a sign that it does read. With more than this
+waiting a transport shall say so: those that encrypt would take half a megabyte before they do."""
 
 _DROPPED_BYTES_MAX: Final = 8 * 1024 * 1024
 

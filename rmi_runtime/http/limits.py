@@ -32,7 +32,7 @@ class HttpLimits:
         unread_size_bytes_max: all answers that were written and that their clients have not read
             yet; above it, those that have not read for longest are cut off.
         write_wait_s: a client that does not read its answer for so long is cut off: of a long one,
-            a part of 256 KiB (see :mod:`rmi_runtime.http.flow`).
+            a part of 64 KiB (see :mod:`rmi_runtime.http.flow`).
     """
 
     head_size_bytes_max: int = 32 * 1024

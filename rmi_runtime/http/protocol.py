@@ -21,7 +21,7 @@ from rmi_runtime.http import heads
 from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
-from rmi_runtime.http.flow import LINGER_S, FlowProtocol
+from rmi_runtime.http.flow import LINGER_S, PART_BYTES, FlowProtocol
 from rmi_runtime.http.heads import HeadersByName
 from rmi_runtime.http.methods import UnknownMethod, unparsed
 from rmi_runtime.http.problems import HttpProblem
@@ -78,6 +78,7 @@ class HttpProtocol(FlowProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; refuse if there are too many connections."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without its name
+        self.transport.set_write_buffer_limits(high=PART_BYTES)
         self.since_s = self.clock()
         excess = self.server.count_in(self)
         if self.server.draining:

@@ -17,6 +17,7 @@ import pytest
 from rmi_runtime import client_context, server_context
 from rmi_runtime.http import HttpLimits, HttpServer, listen
 from rmi_runtime.http.exchange import AsgiApp
+from rmi_runtime.http.flow import PART_BYTES
 from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, head
 from tests.support import eventually
 
@@ -139,6 +140,15 @@ async def test_who_does_not_read_inside_tls_is_cut_off(certs: Path) -> None:
         _, writer = await deaf(server, certs)
         await eventually(lambda: bool(server.connections))
         await eventually(lambda: not server.connections)
+        writer.transport.abort()
+
+
+async def test_a_transport_that_encrypts_takes_little_of_what_is_not_read(certs: Path) -> None:
+    async with serving(much, certs) as server:
+        _, writer = await deaf(server, certs)
+        await eventually(lambda: any(c.writing_paused for c in server.connections))
+        (connection,) = server.connections
+        assert connection.transport.get_write_buffer_size() <= 3 * PART_BYTES
         writer.transport.abort()
 
 
