@@ -309,11 +309,13 @@ class DataObject(AccountDesk, TokenDesk):
     def _committed(self, ticket: Ticket, record: Record, written: asyncio.Future[int]) -> None:
         """Free what a commit locked, whatever became of the commit and of its caller."""
         failed = written.cancelled() or written.exception() is not None
-        if self._ledger.broken:
-            self._reopen_soon()
-        elif not failed:
-            self._log(ticket.business_id, COMMIT, (record.balances or {}).items())
-        self._desk.release(ticket)
+        try:
+            if self._ledger.broken:
+                self._reopen_soon()
+            elif not failed:
+                self._log(ticket.business_id, COMMIT, (record.balances or {}).items())
+        finally:
+            self._desk.release(ticket)
 
     def _reopen_soon(self) -> None:
         if self._reopening is None and not self._left:  # who leaves opens nothing any more
