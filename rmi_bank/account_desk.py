@@ -10,6 +10,7 @@ from rmi_bank import operations as op
 from rmi_bank import rules
 from rmi_bank.lock_desk import LockDesk
 from rmi_bank.oplines import DATA_SALDO
+from rmi_bank.store_keeper import StoreKeeper
 from rmi_bank.stores import Ledger
 from rmi_bank.values import accounts_of, checked_int, checked_limit, shown_line
 from rmi_runtime import allow, expose
@@ -23,6 +24,7 @@ class AccountDesk(ABC):
     """The part of the data object that reads accounts."""
 
     _ledger: Ledger
+    _store: StoreKeeper
     _desk: LockDesk
 
     def balances(self, accounts: Sequence[int], business_id: int = 0) -> dict[str, Any]:
@@ -38,7 +40,7 @@ class AccountDesk(ABC):
         """
         checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
         wanted = accounts_of(accounts, cash=True)
-        self._check_open()
+        self._store.check_open()
         balances = self._ledger.balances(wanted)
         told = zip(wanted, balances, strict=True)
         self._log(
@@ -68,7 +70,7 @@ class AccountDesk(ABC):
         """
         checked_int("account", account, 1, op.ACCOUNT_MAX)
         checked_int("after", after, 0, 2**63 - 1)
-        self._check_open()
+        self._store.check_open()
         if self._ledger.balances([account])[0] is None:
             raise rules.unknown_account(account)
         # One more than is wanted tells whether there are more.
@@ -92,7 +94,7 @@ class AccountDesk(ABC):
             of one commit number.
         """
         checked_int("after", after, -1, op.ACCOUNT_MAX)
-        self._check_open()
+        self._store.check_open()
         found = self._ledger.accounts(after, checked_limit(limit))
         balances = self._ledger.balances(account for account, _ in found)
         return {
@@ -112,10 +114,6 @@ class AccountDesk(ABC):
             "tickets": len(self._desk),
             "leases_expired": self._desk.expired,
         }
-
-    @abstractmethod
-    def _check_open(self) -> None:
-        """Refuse while nobody knows what the store holds."""
 
     @abstractmethod
     def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:

@@ -30,6 +30,7 @@ from rmi_bank.lock_desk import LockDesk
 from rmi_bank.locks import LEASE_S_MAX, State, Ticket
 from rmi_bank.oplines import COMMIT, GETLOCK, UNLOCK, DataEntry, data_lines
 from rmi_bank.request_ids import new_request_id
+from rmi_bank.store_keeper import StoreKeeper
 from rmi_bank.stores import Ledger, Record
 from rmi_bank.stores.schema import LOG_PAGES_MAX
 from rmi_bank.stores.sqlite import SqliteLedger
@@ -40,8 +41,6 @@ from rmi_runtime import (
     OperationLog,
     ServiceContext,
     Settings,
-    StoreGone,
-    StoreLost,
     allow,
     current_call,
     expose,
@@ -54,7 +53,6 @@ log = logging.getLogger(__name__)
 TICKETS_MAX = 4096
 WAIT_S_MAX = 60.0
 FILE_NAME = "bank.sqlite"
-REOPEN_PAUSE_S_MAX = 2.0
 
 SWITCH_INTERVAL_S = 0.0001
 """How long the event loop may keep the interpreter from the store's thread (Python: 5 ms). A commit
@@ -86,8 +84,7 @@ class DataObject(AccountDesk, TokenDesk):
         self._op_log = op_log
         self._desk = LockDesk(lease_s=lease_s, tickets_max=TICKETS_MAX, clock=clock)
         self._connections: set[int] = set()  # those whose end we want to hear of
-        self._reopening: asyncio.Task[None] | None = None
-        self._left = False
+        self._store = StoreKeeper(ledger, self._desk)
 
     def lock(
         self,
@@ -220,24 +217,6 @@ class DataObject(AccountDesk, TokenDesk):
             raise outcome.to_error()
         return {**op.outcome_dict(operation, outcome), "account": account}
 
-    async def _start(self) -> None:
-        """Open the store. Leases from before are worth nothing now."""
-        await self._ledger.start()
-        self._desk.open(self._ledger.epoch)
-
-    def _leave(self) -> None:
-        """Let nobody wait for a lock any more: whoever has it cannot give it back."""
-        self._left = True
-        self._desk.shut(Unavailable("the data object is leaving"))
-
-    async def _close(self) -> None:
-        """Write what is being committed, and close the store."""
-        self._leave()
-        if self._reopening is not None:
-            self._reopening.cancel()
-            await asyncio.gather(self._reopening, return_exceptions=True)
-        await self._ledger.close()
-
     def _caller(self) -> Hashable:
         """Return whose leases the present call may use; they end with its connection."""
         try:
@@ -310,39 +289,11 @@ class DataObject(AccountDesk, TokenDesk):
         """Free what a commit locked, whatever became of the commit and of its caller."""
         failed = written.cancelled() or written.exception() is not None
         try:
-            if self._ledger.broken:
-                self._reopen_soon()
-            elif not failed:
+            self._store.look()
+            if not failed:
                 self._log(ticket.business_id, COMMIT, (record.balances or {}).items())
         finally:
             self._desk.release(ticket)
-
-    def _reopen_soon(self) -> None:
-        if self._reopening is None and not self._left:  # who leaves opens nothing any more
-            self._desk.shut(Unavailable("the store failed and is being opened anew; try again"))
-            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
-
-    async def _reopen(self) -> None:
-        """Open the store again, however long it takes: until then nobody knows what it holds."""
-        pause_s = 0.05
-        while True:
-            try:
-                await self._ledger.reopen()
-                break
-            except Exception as error:  # whatever it is, such as no thread to be had: once more
-                log.error("the store cannot be opened: %s", error)
-                kind = StoreGone if isinstance(error, StoreLost) else Unavailable
-                self._desk.shut(kind(f"the store failed and cannot be opened: {error}"))
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, REOPEN_PAUSE_S_MAX)
-        self._reopening = None
-        if not self._left:
-            self._desk.open(self._ledger.epoch)
-        log.warning("the store is open again, as of commit %d", self._ledger.commit_no)
-
-    def _check_open(self) -> None:
-        if self._reopening is not None:
-            raise self._desk.why_shut()
 
     def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
         if self._op_log is not None:
@@ -366,11 +317,11 @@ async def open_data(
         clock: monotonic, in seconds.
     """
     data = DataObject(ledger, op_log, lease_s=lease_s, clock=clock)
-    await data._start()
+    await data._store.start()
     try:
         yield data
     finally:
-        await data._close()
+        await data._store.close()
 
 
 async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
@@ -396,7 +347,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
                 if settings.demo:
                     await seed_demo(ledger, Path(settings.data_dir))
                 context.identify = identify
-                context.before_drain = data._leave
+                context.before_drain = data._store.leave
                 yield data
 
     await run_service("bank.data", build, settings, stop=stop)

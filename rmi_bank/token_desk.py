@@ -6,12 +6,13 @@ A token is shown once, when it is made; only its SHA-256 is kept.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from rmi_bank.rules import ROLES
+from rmi_bank.store_keeper import StoreKeeper
 from rmi_bank.stores import Ledger, NewToken, Token
 from rmi_bank.stores.sqlite import now_us
 from rmi_bank.values import checked_int, checked_limit, iso_time
@@ -29,6 +30,7 @@ class TokenDesk(ABC):
     """The part of the data object that knows tokens."""
 
     _ledger: Ledger
+    _store: StoreKeeper
 
     @allow("service", "admin")
     async def token_create(
@@ -109,7 +111,7 @@ class TokenDesk(ABC):
         """
         if not isinstance(token_hash, str) or len(token_hash) != 64:
             return None
-        self._check_open()
+        self._store.check_open()
         found = self._ledger.identify(token_hash)
         return None if found is None else {"client": found[0], "role": found[1]}
 
@@ -121,16 +123,7 @@ class TokenDesk(ABC):
         try:
             return await work
         finally:
-            if self._ledger.broken:
-                self._reopen_soon()
-
-    @abstractmethod
-    def _check_open(self) -> None:
-        """Refuse while nobody knows what the store holds."""
-
-    @abstractmethod
-    def _reopen_soon(self) -> None:
-        """Have the store opened anew."""
+            self._store.look()
 
 
 def _state(token: Token, at_us: int) -> str:

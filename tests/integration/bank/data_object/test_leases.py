@@ -361,7 +361,7 @@ async def test_an_account_whose_turn_comes_as_the_data_object_leaves_is_not_open
     opening = asyncio.ensure_future(data.open_account(5, 70))
     await bank.has_tickets(2)
     data.unlock(lease)
-    data._leave()  # in the same turn of the loop: what was granted is worth nothing any more
+    data._store.leave()  # in the same turn of the loop: what was granted is worth nothing any more
     with pytest.raises(Unavailable):
         await opening
     await bank.stop("bank.data")

@@ -136,10 +136,10 @@ async def test_a_store_is_opened_anew_however_that_failed_before(
         await start()
 
     monkeypatch.setattr(bank.ledger, "start", failing)
-    bank.data._reopen_soon()
+    bank.data._store.reopen_soon()
     with pytest.raises(Unavailable):
         await one.lock(1, [1])
-    await eventually(lambda: not bank.ledger.broken and bank.data._reopening is None)
+    await eventually(lambda: not bank.ledger.broken and not bank.data._store.reopening)
     assert not errors
     assert (await one.lock(1, [1]))["balances"] == [1000]
 
@@ -148,9 +148,9 @@ async def test_a_data_object_that_leaves_lets_nobody_in_again_when_its_store_fai
     bank: BankCluster, one: Proxy
 ) -> None:
     data = bank.data
-    data._reopen_soon()
-    data._leave()
-    await eventually(lambda: data._reopening is None)
+    data._store.reopen_soon()
+    data._store.leave()
+    await eventually(lambda: not data._store.reopening)
     with pytest.raises(Unavailable):
         await one.lock(1, [1])
 
@@ -175,7 +175,7 @@ async def test_a_commit_that_fails_as_the_store_is_closed_does_not_open_it_again
     with pytest.raises(Indefinite):
         await commit
     await stopping
-    assert data._reopening is None
+    assert not data._store.reopening
     assert data._ledger.broken
 
 
