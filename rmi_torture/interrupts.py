@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM while a run is under way: the first ends it early, the second at once."""
+"""Ctrl-C and SIGTERM while a run is under way: the first ends it early, the second at once.
+
+So does a terminal that is closed (SIGHUP; not under ``nohup``): nobody reads what would come of it,
+and the system under test must not stay behind.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,8 @@ class Interrupts:
         """Watch while the present task runs, on the main thread.
 
         Yields:
-            An event that the first signal sets. The second one cancels the task.
+            An event that the first signal sets. The second one cancels the task, and so does the
+            end of the terminal.
         """
         stop = asyncio.Event()
         if self.asked:
@@ -70,9 +75,18 @@ class Interrupts:
                 task.cancel()
 
         loop = asyncio.get_running_loop()
+
+        def on_hang_up() -> None:
+            self.asked = True
+            if task is not None:
+                task.cancel()
+
         before = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
             loop.add_signal_handler(number, on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, on_hang_up)
         try:
             yield stop
         finally:

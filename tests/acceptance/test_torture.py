@@ -145,6 +145,15 @@ async def test_ctrl_c_ends_a_run_early_and_what_was_recorded_is_checked(tmp_path
     assert "cut short" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+async def test_the_end_of_its_terminal_ends_it_at_once_and_leaves_nobody(tmp_path: Path) -> None:
+    with long_run(tmp_path) as run:
+        await until_it_works(tmp_path)
+        assert belongings(run)
+        run.send_signal(signal.SIGHUP)
+        run.communicate(timeout=END_S)
+        assert belongings(run) == []
+
+
 async def test_a_second_ctrl_c_ends_it_at_once_and_leaves_nobody(tmp_path: Path) -> None:
     with long_run(tmp_path) as run:
         await until_it_works(tmp_path)

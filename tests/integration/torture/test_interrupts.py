@@ -39,6 +39,37 @@ async def test_the_first_signal_asks_and_the_second_cancels(number: signal.Signa
     assert interrupts.asked
 
 
+@pytest.mark.parametrize("under_nohup", [False, True])
+async def test_the_end_of_the_terminal_cancels_but_not_under_nohup(under_nohup: bool) -> None:
+    ours = signal.signal(signal.SIGHUP, signal.SIG_IGN if under_nohup else _nothing)
+    interrupts = Interrupts()
+    began = asyncio.Event()
+
+    async def work() -> None:
+        with interrupts.watching():
+            began.set()
+            await asyncio.Event().wait()
+
+    try:
+        task = asyncio.create_task(work())
+        await began.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+        if under_nohup:
+            os.kill(os.getpid(), signal.SIGINT)
+            await eventually(lambda: interrupts.asked)
+            assert not task.done()
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 10)
+        assert interrupts.asked
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+
+
+def _nothing(number: int, frame: object) -> None:
+    pass
+
+
 async def test_who_was_asked_to_end_does_not_begin_the_next_run() -> None:
     interrupts = Interrupts()
     with interrupts.watching() as stop:
