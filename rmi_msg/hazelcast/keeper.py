@@ -33,6 +33,8 @@ STOP_S_MAX = 30.0
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.2
+_TRIES = 10
+_TRY_S = 0.02
 
 
 def main() -> int:
@@ -45,9 +47,7 @@ def main() -> int:
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     member_fd = os.open(options.member_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(member_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(member_fd):
         print("this member is running already", file=sys.stderr)
         return 1
     # Blocked until there is a process to pass it on to.
@@ -70,6 +70,16 @@ def main() -> int:
         status = jvm.wait()
     print(f"the member ended with status {status}", file=sys.stderr, flush=True)
     return status if status >= 0 else 128 - status
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock, unless another has it; who only looks has it for no more than a moment."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_TRY_S)
+    return False
 
 
 def _write_over(fd: int, text: bytes) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -304,6 +305,21 @@ async def test_running_members_are_found_by_their_files(kept: Kept, tmp_path: Pa
     kept.process.kill()
     await kept.ended()
     assert find_members(settings) == ((), "rmi")
+
+
+def test_who_only_looks_at_the_lock_keeps_no_member_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, starting = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    fcntl.flock(looking, fcntl.LOCK_EX)
+
+    def pause(pause_s: float) -> None:
+        fcntl.flock(looking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(sleep=pause))
+    assert keeper._lock(starting)
+    os.close(looking)
+    os.close(starting)
 
 
 @pytest.mark.parametrize("before", ["", '{"member": 1}', json.dumps({"address": "a" * 2000})])
