@@ -106,6 +106,7 @@ async def run_logger(
         with LineLog(context.log_path, _stdout_fd(), limits=context.log_limits) as log:
             async with open_stores(settings, logger_id) as stores:
                 stores.tell_state(context)
+                context.before_leaving = stores.may_stop
                 yield LoggerObject(context.name, stores.messages, log, queue_max=settings.queue_max)
 
     await run_service(f"msg.logger.{logger_id}", build, settings, stop=stop)

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class ServiceContext:
         cluster_handshake: handshake data for proxies of other services.
         log_path: file for its operation log; the directory exists.
         log_limits: bounds of that log.
+        before_leaving: awaited when the service is told to stop, while it goes on as if it had not
+            been told; must have a bound, well below ``stop_wait_s``.
         before_drain: called when the service stops, before it waits for the calls under way: lets
             those end that wait for other calls, which from now on are refused.
 
@@ -86,6 +88,7 @@ class ServiceContext:
         logs.mkdir(parents=True, exist_ok=True)
         self.log_path = logs / f"{name}.log"
         self.log_limits = LogLimits(settings.log_size_mib_max * _MIB, settings.log_files_max)
+        self.before_leaving: Callable[[], Awaitable[None]] = _at_once
         self.before_drain: Callable[[], object] = lambda: None
 
     def tell(self, name: str, note: Callable[[], object]) -> None:
@@ -161,6 +164,7 @@ async def run_service(
         uri = str(context.daemon.register(served, name))
         await stack.enter_async_context(_serving(context, uri, tags, stopping))
         await stopping.wait()
+        await context.before_leaving()
         log.info("%s is stopping", name)
 
 
@@ -192,6 +196,10 @@ async def _serving(
                 log.warning("%s gives up calls that did not finish in time", context.name)
     finally:
         await context.daemon.close()
+
+
+async def _at_once() -> None:
+    """Wait for nothing."""
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -93,6 +93,10 @@ class Members:
         self._owners[number].kill()
         self._owners[number].wait()
 
+    def wait_ended(self, number: int) -> None:
+        """Wait until the process that owns member *number* has ended, as it was told to."""
+        assert self._owners[number].wait(START_S) == 0
+
     def note(self, number: int) -> dict[str, int]:
         """Return what the member file says: the processes ``keeper`` and ``member``."""
         path = self.data_dir / "hazelcast" / f"member-{number}.lock"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ from typing import Any, Final
 from rmi_msg.hazelcast import keeper
 from rmi_msg.hazelcast.addresses import among_members, member_address, member_addresses
 from rmi_msg.hazelcast.install import find_java, hazelcast_dir, is_installed, lib_dir
+from rmi_msg.hazelcast.locks import is_locked, try_lock
 from rmi_msg.hazelcast.member_config import java_options, member_config
 from rmi_runtime import Settings, errors
 from rmi_runtime.printed import keep_end
@@ -123,7 +123,7 @@ class Member:
         """Whether the member's process is there."""
         if self._keeper is not None:
             return self._keeper.poll() is None
-        return _is_locked(self._member_file)
+        return is_locked(self._member_file)
 
     @property
     def pid(self) -> int:
@@ -150,7 +150,7 @@ class Member:
         fd = os.open(self._owner_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             async with asyncio.timeout(OWN_S_MAX):
-                while not _try_lock(fd):  # noqa: ASYNC110 - the kernel has no event for it
+                while not try_lock(fd):  # noqa: ASYNC110 - the kernel has no event for it
                     await asyncio.sleep(LOOK_S)
         except BaseException as error:
             os.close(fd)
@@ -164,7 +164,7 @@ class Member:
 
     async def _take_over_or_start(self) -> None:
         note = self._note()
-        if _is_locked(self._member_file):
+        if is_locked(self._member_file):
             there = _read_note(self._member_file)
             if {name: there.get(name) for name in note} == note:
                 log.info("member %s is running and is taken over", self.address)
@@ -281,13 +281,20 @@ def find_members(settings: Settings) -> tuple[tuple[str, ...], str]:
     """
     if settings.hazelcast_members:
         return settings.hazelcast_members, settings.hazelcast_cluster
-    found = []
-    cluster = settings.hazelcast_cluster
-    for path in sorted(hazelcast_dir(settings.data_dir).glob("member-*.lock")):
-        if _is_locked(path) and (note := _read_note(path)):
-            found.append(str(note.get("address")))
-            cluster = str(note.get("cluster", cluster))
-    return tuple(found), cluster
+    notes = _running_notes(settings.data_dir)
+    clusters = [str(note["cluster"]) for note in notes if "cluster" in note]
+    cluster = clusters[-1] if clusters else settings.hazelcast_cluster
+    return tuple(str(note.get("address")) for note in notes), cluster
+
+
+def running_members(data_dir: Path) -> set[str]:
+    """Return the addresses of a data directory's members whose processes run, joined or not."""
+    return {str(note.get("address")) for note in _running_notes(data_dir)}
+
+
+def _running_notes(data_dir: Path) -> list[dict[str, Any]]:
+    paths = sorted(hazelcast_dir(data_dir).glob("member-*.lock"))
+    return [note for path in paths if is_locked(path) and (note := _read_note(path))]
 
 
 def _processors() -> int:
@@ -297,25 +304,6 @@ def _processors() -> int:
 
 def _opened(flag: str, what: str) -> tuple[str, str]:
     return flag, f"{what}=ALL-UNNAMED"
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _try_lock(fd)
-    finally:
-        os.close(fd)
 
 
 def _read_note(path: Path) -> dict[str, Any]:

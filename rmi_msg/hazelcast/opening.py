@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from typing import Final, NamedTuple
 
 from rmi_msg.hazelcast.addresses import member_addresses
 from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.expulsion import Expulsion
-from rmi_msg.hazelcast.link import Link
-from rmi_msg.hazelcast.member import Member, until
+from rmi_msg.hazelcast.install import hazelcast_dir
+from rmi_msg.hazelcast.leaving import Leaving
+from rmi_msg.hazelcast.link import Link, Listener
+from rmi_msg.hazelcast.member import Member, running_members, until
 from rmi_msg.hazelcast.stores import stores_on
 from rmi_msg.hazelcast.watch import ClusterWatch
-from rmi_msg.stores import Stores
+from rmi_msg.stores import Stores, at_once
 from rmi_runtime import Settings
 
 PERSIST_SHARE: Final = 0.8
@@ -21,6 +23,21 @@ PERSIST_SHARE: Final = 0.8
 
 START_SHARE: Final = 0.9
 """Share of the time for starting after which a member's failure is told."""
+
+LEAVE_SHARE: Final = 0.75
+"""Share of the time for stopping that a member may wait before it leaves."""
+
+
+class Joined(NamedTuple):
+    """A member that has joined.
+
+    Attributes:
+        link: the way to the cluster that it is part of.
+        leaving: tells when it may leave.
+    """
+
+    link: Link
+    leaving: Leaving
 
 
 @asynccontextmanager
@@ -43,22 +60,23 @@ async def open_stores(settings: Settings, number: int | None = None) -> AsyncIte
     async with AsyncExitStack() as stack:
         if number is not None and not settings.hazelcast_members:
             member = open_member(settings, number, watch=watch)
-            link = await stack.enter_async_context(member)
+            link, leaving = await stack.enter_async_context(member)
+            may_stop = leaving.wait
         else:
             link = await stack.enter_async_context(_watched(settings, watch, 1))
             await link.client(settings.start_wait_s * START_SHARE)
+            may_stop = at_once
         persist_s = settings.call_timeout_s * PERSIST_SHARE
-        yield stores_on(Cluster(link, persist_s, lambda: watch.fill), watch.state)
+        yield stores_on(Cluster(link, persist_s, lambda: watch.fill), watch.state, may_stop)
 
 
 @asynccontextmanager
 async def _watched(
-    settings: Settings, watch: ClusterWatch, number: int, own: Expulsion | None = None
+    settings: Settings, watch: ClusterWatch, number: int, *listeners: Listener
 ) -> AsyncIterator[Link]:
     def on_members(present: tuple[str, ...]) -> None:
-        watch.on_members(present)
-        if own is not None:
-            own.on_members(present)
+        for listener in (watch.on_members, *listeners):
+            listener(present)
 
     members = member_addresses(settings, number)
     async with (
@@ -74,8 +92,8 @@ async def open_member(
     number: int,
     address: str | None = None,
     watch: ClusterWatch | None = None,
-) -> AsyncIterator[Link]:
-    """Run a member, and wait until it has joined.
+) -> AsyncIterator[Joined]:
+    """Run a member, and wait until it has joined; at the end, until it may leave.
 
     Args:
         settings: where the members are.
@@ -84,17 +102,26 @@ async def open_member(
         watch: keeps an eye on the cluster; None: a new one.
 
     Yields:
-        The way to the cluster that it is part of.
+        The way to the cluster that it is part of, and when it may leave that.
 
     Raises:
         MemberFailed: it did not start.
     """
     expected = member_addresses(settings, number)
     watch = watch or ClusterWatch(expected)
-    async with (
-        Member(settings, number, address) as member,
-        _watched(settings, watch, number, Expulsion(member, len(expected))) as link,
-    ):
-        wait_s = settings.start_wait_s * START_SHARE
-        await until(lambda: member.address in link.members, member, wait_s)
-        yield link
+    own = Member(settings, number, address)
+    leaving = Leaving(
+        own.address,
+        expected,
+        lambda: running_members(settings.data_dir),
+        hazelcast_dir(settings.data_dir) / "leaving.lock",
+        settings.stop_wait_s * LEAVE_SHARE,
+    )
+    expulsion = Expulsion(own, len(expected))
+    listeners = (leaving.on_members, expulsion.on_members)
+    with closing(leaving):
+        async with own as member, _watched(settings, watch, number, *listeners) as link:
+            wait_s = settings.start_wait_s * START_SHARE
+            await until(lambda: member.address in link.members, member, wait_s)
+            yield Joined(link, leaving)
+            await leaving.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from rmi_msg.batches import BATCH_CHARS_MAX
 from rmi_msg.cluster_state import ClusterState
@@ -16,7 +16,7 @@ from rmi_msg.hazelcast.order import Listed
 from rmi_msg.hazelcast.pages import iso, page_of
 from rmi_msg.hazelcast.queue_entry import QueueEntry
 from rmi_msg.hazelcast.turns import Turn, Turns, Watch
-from rmi_msg.stores import Claim, Message, Page, Stores, Word
+from rmi_msg.stores import Claim, Message, Page, Stores, Word, at_once
 
 
 class HazelcastMessageStore:
@@ -185,13 +185,18 @@ class HazelcastMessageQueue:
             return len(tokens)
 
 
-def stores_on(cluster: Cluster, state: Callable[[], ClusterState] | None = None) -> Stores:
+def stores_on(
+    cluster: Cluster,
+    state: Callable[[], ClusterState] | None = None,
+    may_stop: Callable[[], Awaitable[None]] = at_once,
+) -> Stores:
     """Return the three interfaces to *cluster*, and what it is doing, if *state* tells."""
     return Stores(
         messages=HazelcastMessageStore(cluster),
         queue=HazelcastMessageQueue(cluster),
         consumed=HazelcastConsumedStore(cluster),
         state=state,
+        may_stop=may_stop,
     )
 
 

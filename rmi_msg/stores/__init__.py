@@ -16,7 +16,7 @@ One message's way, and what a death in between costs::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -172,18 +172,24 @@ class ConsumedStore(Protocol):
         ...
 
 
+async def at_once() -> None:
+    """Return at once: nothing has to be waited for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The three interfaces to one store, as one process uses them.
 
     Attributes:
         state: tells what the store's cluster is doing; None: it is none that has to be told of.
+        may_stop: returns when the store can do without what this process keeps of it.
     """
 
     messages: MessageStore
     queue: MessageQueue
     consumed: ConsumedStore
     state: Callable[[], ClusterState] | None = None
+    may_stop: Callable[[], Awaitable[None]] = at_once
 
     def tell_state(self, context: ServiceContext) -> None:
         """Have the service's daemon tell :attr:`state` in its ``stats()``, if there is one."""

@@ -27,7 +27,13 @@ from rmi_msg.hazelcast.install import (
     install_hazelcast,
     java_version,
 )
-from rmi_msg.hazelcast.member import LOG_SIZE_BYTES_MAX, Member, MemberFailed, find_members
+from rmi_msg.hazelcast.member import (
+    LOG_SIZE_BYTES_MAX,
+    Member,
+    MemberFailed,
+    find_members,
+    running_members,
+)
 from rmi_msg.hazelcast.member_config import FEW_PROCESSORS, java_options, member_config
 from rmi_runtime import Settings
 from tests.support import eventually
@@ -302,9 +308,11 @@ async def test_running_members_are_found_by_their_files(kept: Kept, tmp_path: Pa
     (data_dir / "hazelcast" / "member-1.lock").hardlink_to(kept.member_file)
     settings = Settings(data_dir=data_dir)
     assert find_members(settings) == (("a:1",), "rmi")
+    assert running_members(data_dir) == {"a:1"}
     kept.process.kill()
     await kept.ended()
     assert find_members(settings) == ((), "rmi")
+    assert running_members(data_dir) == set()
 
 
 def test_who_only_looks_at_the_lock_keeps_no_member_from_starting(

@@ -1,0 +1,59 @@
+"""The life of a service: what it does when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rmi_runtime import NameServers, Proxy, ServiceContext, Settings, expose, run_service
+from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
+from tests.support import eventually
+
+
+@expose
+class Thing:
+    """Answers."""
+
+    def answer(self) -> int:
+        return 42
+
+
+async def test_until_it_may_leave_a_service_goes_on_as_before(tmp_path: Path) -> None:
+    key = tmp_path / "cluster.key"
+    key.write_text(KEY)
+    key.chmod(0o600)
+    asked, may, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def before_leaving() -> None:
+        asked.set()
+        await may.wait()
+
+    @asynccontextmanager
+    async def build(context: ServiceContext) -> AsyncIterator[Thing]:
+        context.before_leaving = before_leaving
+        yield Thing()
+
+    async with (
+        name_server() as location,
+        NameServers([location], handshake=SERVICE_HANDSHAKE) as names,
+    ):
+        settings = Settings(data_dir=tmp_path, ns=(location,))
+        service = asyncio.create_task(run_service("a.thing", build, settings, stop=stop))
+
+        async def listed() -> bool:
+            return "a.thing" in await names.list()
+
+        await eventually(listed)
+        stop.set()
+        async with asyncio.timeout(10):
+            await asked.wait()
+        uri = await names.lookup("a.thing")
+        async with Proxy(uri, handshake=SERVICE_HANDSHAKE) as proxy:  # one that is new
+            assert await proxy.answer() == 42
+        assert not service.done()
+        may.set()
+        async with asyncio.timeout(10):
+            await service
+        assert not await listed()
