@@ -24,7 +24,7 @@ PERSIST_SHARE: Final = 0.8
 START_SHARE: Final = 0.9
 """Share of the time for starting after which a member's failure is told."""
 
-LEAVE_SHARE: Final = 0.75
+LEAVE_SHARE: Final = 0.6
 """Share of the time for stopping that a member may wait before it leaves."""
 
 
