@@ -109,6 +109,27 @@ class NameServers:
             raise self._nobody()
         raise errors.NotFound(f"no object is registered as {name!r}; is it running?", name=name)
 
+    async def find(self, name: str) -> str | None:
+        """Return the URI of *name*, None if no name server that answers knows it.
+
+        As :meth:`lookup`, but that nobody has the name is no error, here or in their figures.
+
+        Raises:
+            Unavailable: no name server answers.
+        """
+        answered = False
+        for location in self._order():
+            try:
+                found = await self._ask(location, "list", prefix=name, return_metadata=True)
+                answered = True
+                if (entry := _entries(found).get(name)) is not None:
+                    return entry.uri
+            except _UNREACHABLE as error:
+                log.debug("name server %s does not answer: %s", location, error)
+        if not answered:
+            raise self._nobody()
+        return None
+
     async def list(self, prefix: str = "") -> dict[str, Entry]:
         """Return what a name server knows, by name.
 

@@ -110,7 +110,9 @@ class ServiceContext:
             Conflict: there is one; it says where.
         """
         try:
-            uri = await self.name_servers.lookup(self.name)
+            uri = await self.name_servers.find(self.name)
+            if uri is None:
+                return
             options: dict[str, Any] = {"handshake": self.cluster_handshake, "timeout_s": ANSWER_S}
             async with Proxy(uri, ssl=self.name_servers.ssl, **options):
                 pass

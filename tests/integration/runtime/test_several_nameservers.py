@@ -20,6 +20,7 @@ from rmi_runtime import (
     Daemon,
     Endpoints,
     NameServers,
+    Proxy,
     ServiceAuthenticator,
     errors,
     load_or_create_cluster_key,
@@ -177,6 +178,24 @@ async def test_each_keeps_its_names_on_its_own_disk(cluster: Cluster) -> None:
     await one.start()
     await other.kill()
     assert await cluster.names.lookup("n.lasting") == uri
+
+
+async def test_a_name_is_found_at_whichever_knows_it_and_that_none_does_is_no_error(
+    cluster: Cluster,
+) -> None:
+    one, other = cluster.servers
+    with pytest.raises(errors.Unavailable, match="no name server answers"):
+        await cluster.names.find("n.1")
+    await asyncio.gather(one.start(), other.start())
+    uri = "PYRO:lasting@127.0.0.1:1"
+    await cluster.names.call_at(other.location, "register", "n.12", uri)
+    for _ in range(10):  # whichever is asked first
+        assert await cluster.names.find("n.12") == uri
+        assert await cluster.names.find("n.1") is None
+    for server in cluster.servers:
+        handshake = {"cluster_key": cluster.key}
+        async with Proxy(f"PYRO:Pyro.Daemon@{server.location}", handshake=handshake) as daemon:
+            assert (await daemon.stats())["errors"] == 0
 
 
 async def _knows(cluster: Cluster, server: NameServerProcess, names: set[str]) -> bool:
