@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -76,6 +78,16 @@ def test_a_time_that_is_no_number_is_wrong_use(
     assert f"'{option}'" in result.output
 
 
+@pytest.fixture
+def log_level() -> Iterator[None]:
+    """What a run sets for its own process is as before, after the test."""
+    logger = logging.getLogger("rmi_runtime")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
+@pytest.mark.usefixtures("log_level")
 @pytest.mark.parametrize("options", [["--faults", "nonsense"], ["--bug", "nonsense"]])
 def test_a_torture_that_does_not_begin_leaves_no_directory(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
