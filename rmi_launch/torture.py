@@ -375,7 +375,7 @@ def _end_of_mix(parts: Sequence[Passed], wanted: int, runs: _Runs) -> None:
 
 
 def _recovery(lines: int, out_dir: Path, as_json: bool, console: Console) -> None:
-    told = asyncio.run(measure_recovery(out_dir, lines, RECOVERY_TRIES)).as_dict()
+    told = measure_recovery(out_dir, lines, RECOVERY_TRIES).as_dict()
     if as_json:
         click.echo(json.dumps(told))
     console.print(

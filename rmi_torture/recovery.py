@@ -12,6 +12,7 @@ from typing import Any
 
 from rmi_bank import BankClient, SqliteLedger, open_data
 from rmi_runtime.errors import RmiError, Unavailable
+from rmi_torture.interrupts import Interrupts
 from rmi_torture.system_under_test import SystemUnderTest
 
 ACCOUNTS = 10
@@ -45,8 +46,10 @@ class Recovery:
         }
 
 
-async def measure_recovery(out_dir: Path, lines: int, tries: int, seed: int = 1) -> Recovery:
+def measure_recovery(out_dir: Path, lines: int, tries: int, seed: int = 1) -> Recovery:
     """Fill a journal, then kill the data object again and again.
+
+    Ctrl-C, SIGTERM and the end of the terminal end it, and its system.
 
     Args:
         out_dir: the system's own directory is ``data`` in it.
@@ -56,7 +59,22 @@ async def measure_recovery(out_dir: Path, lines: int, tries: int, seed: int = 1)
 
     Raises:
         Unavailable: it did not come back in a minute.
+        KeyboardInterrupt: it was ended by a signal.
     """
+    interrupts = Interrupts()
+    interrupts.asked = True  # there is nothing to be judged: the first signal ends it
+
+    async def measured() -> Recovery:
+        with interrupts.watching():
+            return await _measured(out_dir, lines, tries, seed)
+
+    try:
+        return asyncio.run(measured())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _measured(out_dir: Path, lines: int, tries: int, seed: int) -> Recovery:
     data_dir = out_dir / "data"
     data_dir.mkdir(parents=True, exist_ok=True)
     async with SystemUnderTest(data_dir):

@@ -91,11 +91,13 @@ def test_an_unknown_fault_is_wrong_use(tmp_path: Path) -> None:
     assert "earthquake" in done.stderr
 
 
+HOUR = ("--minutes", "60", "--faults", "pause,partition", "--every-s", "0.5", "--seed", "7")
+
+
 @contextmanager
-def long_run(out: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run that would last an hour."""
-    command = [str(BIN / "rmi"), "torture", "--json", "--out", str(out), "--minutes", "60"]
-    command += ["--faults", "pause,partition", "--every-s", "0.5", "--seed", "7"]
+def long_run(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A run that would last, an hour if nothing else is said."""
+    command = [str(BIN / "rmi"), "torture", "--json", "--out", str(out), *(options or HOUR)]
     run = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -166,3 +168,16 @@ async def test_a_second_ctrl_c_ends_it_at_once_and_leaves_nobody(tmp_path: Path)
         assert out == ""
         assert belongings(run) == []
         assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_measuring_the_return_ends_with_all_it_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with long_run(tmp_path, "--recovery", "2000") as run:
+        await eventually(lambda: len(belongings(run)) > 5, timeout_s=END_S)
+        run.send_signal(number)
+        _, said = run.communicate(timeout=END_S)
+        assert run.returncode == 130, said
+        assert "Traceback" not in said
+        assert belongings(run) == []
