@@ -105,9 +105,9 @@ class Greeted(Held):
             self._welcome(message, data, known)
 
     def _welcome(self, message: wire.Message, data: dict[str, Any], identity: Identity) -> None:
-        size_bytes_max, elements_max = self._daemon.bounds(identity)
         try:
             handshake.check_certificate(identity, self._transport)
+            size_bytes_max, elements_max = self._daemon.bounds(identity)
             reply = {
                 "handshake": self._daemon.greeting(data.get("handshake"), self._whole),
                 "meta": handshake.metadata(self._daemon.objects.metadata(data["object"])),

@@ -123,6 +123,21 @@ async def test_a_stock_client_learns_what_a_task_group_raised(
     await asyncio.to_thread(call)
 
 
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_is_nobody_is_refused_at_once(late: bool) -> None:
+    async def find_out() -> Any:
+        return None
+
+    def identify(handshake: object, connection: object) -> Any:
+        return find_out() if late else None  # no Identity: a slip of whoever wrote it
+
+    async with Daemon(authenticate=identify) as daemon:
+        async with asyncio.timeout(10):  # a lost answer would come to light at half a minute
+            with pytest.raises(errors.Forbidden, match="rejected: 'NoneType'"):
+                await Proxy(f"PYRO:any@{daemon.location}", timeout_s=30.0)._bind(30.0)
+        assert daemon.connections.refusals == 1
+
+
 async def test_a_getter_of_an_unexposed_property_does_not_run(daemon: Daemon) -> None:
     ran: list[str] = []
 
