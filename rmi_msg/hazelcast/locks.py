@@ -17,12 +17,19 @@ def try_lock(fd: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Say whether somebody has the lock on a file. For that, it is taken for a moment."""
+    """Say whether somebody has the lock on a file.
+
+    For that, it is shared for a moment: who looks is not taken for an owner by others who look.
+    """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        return not try_lock(fd)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
     finally:
         os.close(fd)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rmi_msg.hazelcast import install as install_module
-from rmi_msg.hazelcast import keeper
+from rmi_msg.hazelcast import keeper, locks
 from rmi_msg.hazelcast.addresses import among_members, member_addresses, ports_taken
 from rmi_msg.hazelcast.install import (
     JavaMissing,
@@ -337,3 +337,21 @@ def test_a_note_is_written_over_whatever_was_there(tmp_path: Path, before: str) 
     with path.open("r+b") as file:
         keeper._write_over(file.fileno(), b'{"member": 22}')
     assert path.read_bytes() == b'{"member": 22}'
+
+
+def test_who_looks_at_the_lock_is_no_member_to_others_who_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    close = os.close
+    at_the_same_time: list[bool] = []
+
+    def look_once_more(fd: int) -> None:
+        monkeypatch.setattr(os, "close", close)
+        at_the_same_time.append(locks.is_locked(path))
+        close(fd)
+
+    monkeypatch.setattr(os, "close", look_once_more)
+    assert not locks.is_locked(path)
+    assert at_the_same_time == [False]
