@@ -58,8 +58,8 @@ class Fetching:
         self, ids: list[str], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
     ) -> dict[str, Found]:
         found = await fetch(ids)
+        self._missing.found(found)
         if len(found) == len(ids):
-            self._missing.found(ids)
             return found
         now_s = asyncio.get_running_loop().time
         while absent := [id for id in ids if id not in found and not self._missing.given_up(id)]:
@@ -72,6 +72,7 @@ class Fetching:
                 )
                 continue
             await asyncio.sleep(missing.PAUSE_S)
-            found |= await fetch(absent)
-        self._missing.found(found)
+            again = await fetch(absent)
+            self._missing.found(again)  # at once: this call may be cut short before its end
+            found |= again
         return found

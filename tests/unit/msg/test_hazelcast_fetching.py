@@ -82,3 +82,26 @@ async def test_calls_that_are_cut_short_one_after_the_other_find_out_what_is_los
         while (there := await cut_short()) is None:
             pass
     assert there == [id for id in IDS if id != "id3"]
+
+
+async def test_what_was_found_by_a_call_that_is_cut_short_is_not_held_against_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[set[str] | TimeoutError] = [
+        {"id3", "id7"},
+        {"id7"},
+        TimeoutError(),
+        {"id3"},
+    ]  # what is not there, each time
+
+    async def fetch(ids: list[str]) -> dict[str, str]:
+        absent = answers.pop(0) if answers else set()
+        if isinstance(absent, TimeoutError):
+            raise absent
+        return {id: f"text of {id}" for id in ids if id not in absent}
+
+    fetching = Fetching()
+    with pytest.raises(TimeoutError):
+        [one async for one in fetching.fetched(LISTED, fetch)]
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", 0.0)  # by now it is a long time ago
+    assert [one.id async for one, _ in fetching.fetched(LISTED, fetch)] == IDS
