@@ -24,7 +24,8 @@ APART_S_MAX: Final = 60.0
 """Longest time between two misses of the same trouble, in seconds."""
 
 LOST_MAX: Final = 10_000
-"""How many are remembered as lost, and as missed; beyond, nothing is asked for again."""
+"""How many are remembered as lost; beyond, nothing is asked for again. And how many as missed;
+beyond, others wait until there is room."""
 
 Key = TypeVar("Key", int, str)
 
@@ -47,18 +48,25 @@ class Missing(Generic[Key]):
             Those among them that are lost, as of now.
         """
         if len(self._missed.keys() | set(keys)) > LOST_MAX:
-            self._missed.clear()
+            self._make_room(now_s)
         lost = []
         for key in keys:
             first, last = self._missed.get(key, (now_s, now_s))
             if now_s - last > APART_S_MAX:
                 first = now_s  # another trouble
-            self._missed[key] = first, now_s
             if now_s - first > ABSENT_S:
-                del self._missed[key]
+                self._missed.pop(key, None)
                 lost.append(key)
+            elif key in self._missed or len(self._missed) < LOST_MAX:
+                self._missed[key] = first, now_s
         self._lost.update(lost)
         return lost
+
+    def _make_room(self, now_s: float) -> None:
+        """Forget those that nobody asks for now; the others stay, or none would ever be lost."""
+        self._missed = {
+            key: times for key, times in self._missed.items() if now_s - times[1] <= ABSENT_S
+        }
 
     def found(self, keys: Collection[Key]) -> None:
         """Note that *keys* are there."""

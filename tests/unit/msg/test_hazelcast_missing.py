@@ -32,7 +32,20 @@ def test_no_more_than_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(missing, "LOST_MAX", 2)
     found = Missing[int]()
     assert found.missed([1, 2], 0.0) == []
-    assert found.missed([3], ABSENT_S + 1) == []  # no room: the others are begun anew
+    assert found.missed([3], ABSENT_S + 1) == []  # no room: the others make way
     assert found.missed([1], ABSENT_S + 1) == []
     assert found.missed([1, 3], 2 * ABSENT_S + 2) == [1, 3]
     assert found.given_up(4)  # so much is lost that nothing more is waited for
+
+
+def test_more_than_can_be_remembered_are_found_out_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(missing, "LOST_MAX", 3)
+    found = Missing[int]()
+    for now_s in range(int(ABSENT_S) + 1):
+        assert found.missed([1, 2], now_s) == []
+        assert found.missed([3, 4], now_s) == []
+    assert found.missed([1, 2], ABSENT_S + 1) == [1, 2]
+    assert found.missed([3, 4], ABSENT_S + 1) == [3]
+    assert found.given_up(4)
