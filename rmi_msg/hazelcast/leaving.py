@@ -85,17 +85,21 @@ class Leaving:
 
     async def wait(self) -> None:
         """Return when the own member may leave, or has waited for as long as it should."""
-        if self._may or not (awaited := self.awaited()):
-            self._may = True
-            return
-        log.info("member %s stays until %s has joined", self._address, ", ".join(awaited))
+        try:
+            if not self._may and (awaited := self.awaited()):
+                log.info("member %s stays until %s has joined", self._address, ", ".join(awaited))
+                await self._wait_for_others()
+        except OSError as error:  # such as no descriptors left: it has calls to finish all the same
+            log.warning("member %s cannot look for others: %s", self._address, error)
+        self._may = True
+
+    async def _wait_for_others(self) -> None:
         deadline = self._clock() + self._wait_s_max
         while self.awaited() or not self._has_turn():
             if self._clock() > deadline:
                 log.warning("member %s waits no longer", self._address)
                 break
             await asyncio.sleep(LOOK_S)
-        self._may = True
 
     def close(self) -> None:
         """Let the next one leave: this one has left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,20 @@ async def test_the_wait_has_a_bound(world: World) -> None:
     await waiting
     world.members("h:2")
     await own.wait()  # it has waited already
+
+
+async def test_who_cannot_look_for_others_leaves(world: World) -> None:
+    def none_left() -> set[str]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    own = Leaving("h:2", THREE, none_left, Path("unused"), 6.0)
+    own.on_members(("h:2", "h:3"))
+    await own.wait()
+    nowhere = Leaving("h:2", THREE, lambda: world.running, Path("missing/leaving.lock"), 6.0)
+    world.running = {"h:1"}
+    nowhere.on_members(("h:2", "h:3"))
+    waiting = asyncio.create_task(nowhere.wait())
+    await turns()
+    assert not waiting.done()
+    nowhere.on_members(THREE)
+    await waiting
