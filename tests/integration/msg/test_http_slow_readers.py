@@ -32,7 +32,7 @@ async def deaf(place: Place) -> Raw:
 
 
 def unread_bytes(place: Place) -> int:
-    return sum(c.transport.get_write_buffer_size() for c in place.server.connections)
+    return sum(c.unread_bytes for c in place.server.connections)
 
 
 def paused(place: Place) -> int:
