@@ -76,7 +76,8 @@ class FlowProtocol(asyncio.Protocol):
         if self.writing_paused:
             return
         if self.ending:
-            self._end()
+            # Not within this call: a transport that looks whether it ends would find that it does.
+            asyncio.get_running_loop().call_soon(self._end)
         if self.wants_to_read():
             self.resume_reading()
         self.wake()
@@ -172,6 +173,8 @@ class FlowProtocol(asyncio.Protocol):
 
     def _end(self) -> None:
         self.ending = False
+        if self.closed:
+            return
         if self.lingering:
             with contextlib.suppress(OSError):  # the peer has gone this very moment
                 self.transport.write_eof()

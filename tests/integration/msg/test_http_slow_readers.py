@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from typing import Any
 
 import pytest
 
@@ -129,3 +131,22 @@ async def test_a_client_that_reads_late_gets_all_and_may_go_on(parts: int, size:
         connection.writer.transport.resume_reading()
         assert len((await connection.answer()).body) == parts * size
         assert (await (await connection.send(GOOD)).answer()).status == 200
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_the_end_of_a_long_answer_leaves_no_traceback(half_closed: bool) -> None:
+    logged: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    async with serving() as place:
+        place.server.app = much
+        connection = await deaf(place)
+        await connection.send(head("GET", "/", "Connection: close"))
+        if half_closed:
+            connection.writer.write_eof()
+        await eventually(lambda: any(c.ending for c in place.server.connections))
+        connection.writer.transport.resume_reading()
+        assert len((await connection.answer()).body) > SIZE_BYTES
+        assert await connection.rest() == b""
+        connection.writer.close()
+        await eventually(lambda: not place.server.connections)
+    assert logged == []

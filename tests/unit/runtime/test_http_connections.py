@@ -7,7 +7,7 @@ import asyncio
 from rmi_runtime.http import HttpLimits, HttpServer
 from rmi_runtime.http.flow import LINGER_S, PART_BYTES
 from rmi_runtime.http.protocol import HttpProtocol
-from tests.support import Clock
+from tests.support import Clock, turns
 
 
 class Line(asyncio.Transport):
@@ -168,7 +168,7 @@ def test_who_stops_to_read_a_long_answer_is_cut_off(clock: Clock) -> None:
     assert line.aborted
 
 
-def test_our_last_words_are_all_sent_before_the_end(clock: Clock) -> None:
+async def test_our_last_words_are_all_sent_before_the_end(clock: Clock) -> None:
     server = server_of(clock)
     connection, line = slowly_connected(server)
     connection.write(bytes(3 * PART_BYTES))
@@ -176,12 +176,13 @@ def test_our_last_words_are_all_sent_before_the_end(clock: Clock) -> None:
     for _ in range(3):
         assert not line.closing
         line.read()
+    await turns()
     assert line.closing
     assert line.sent_bytes == 3 * PART_BYTES
     assert not line.aborted
 
 
-def test_who_has_said_all_has_time_to_read_the_answer(clock: Clock) -> None:
+async def test_who_has_said_all_has_time_to_read_the_answer(clock: Clock) -> None:
     server = server_of(clock)
     connection, line = slowly_connected(server)
     connection.write(bytes(2 * PART_BYTES))
@@ -192,6 +193,7 @@ def test_who_has_said_all_has_time_to_read_the_answer(clock: Clock) -> None:
         assert not line.ended
         assert not line.aborted
         line.read()
+    await turns()
     assert line.ended
     clock.now_s += 2 * LINGER_S
     server.sweep()
@@ -199,7 +201,7 @@ def test_who_has_said_all_has_time_to_read_the_answer(clock: Clock) -> None:
     assert line.sent_bytes == 2 * PART_BYTES
 
 
-def test_to_who_has_just_gone_nothing_is_said_any_more(clock: Clock) -> None:
+async def test_to_who_has_just_gone_nothing_is_said_any_more(clock: Clock) -> None:
     class GoneLine(SlowLine):
         def write(self, data: bytes | bytearray | memoryview) -> None:
             super().write(data)
@@ -214,4 +216,5 @@ def test_to_who_has_just_gone_nothing_is_said_any_more(clock: Clock) -> None:
     connection.linger()
     connection.write(bytes(10 * PART_BYTES))
     line.read()
+    await turns()
     assert line.sent_bytes == PART_BYTES
