@@ -7,6 +7,7 @@ import copy
 import math
 import ssl as tls
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Final, Self
 
 from Pyro5.core import URI
@@ -39,7 +40,7 @@ def checked_timeout(timeout_s: float) -> float:
     Raises:
         ValueError: it is no number of seconds.
     """
-    if not isinstance(timeout_s, (int, float)) or math.isnan(timeout_s):
+    if not isinstance(timeout_s, (int, float, Real)) or math.isnan(timeout_s):
         raise ValueError(
             f"timeout_s is {timeout_s!r}: expected a number of seconds; math.inf waits for ever"
         )

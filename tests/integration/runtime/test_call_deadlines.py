@@ -7,6 +7,7 @@ import gc
 import math
 import threading
 import time
+from fractions import Fraction
 from typing import Any
 
 import Pyro5.api
@@ -170,6 +171,13 @@ async def test_one_of_a_call_that_is_no_number_is_refused_before_anything_is_sen
                 proxy._call("echo", (1,), timeout_s=timeout_s)
         assert await proxy.echo(2) == 2
         assert daemon.calls == calls + 1
+
+
+async def test_numbers_of_other_libraries_are_deadlines_too(daemon: Daemon) -> None:
+    timeout_s: Any = Fraction(21, 2)
+    async with proxy_of(daemon, timeout_s=timeout_s) as proxy:
+        assert await proxy.echo(1) == 1
+        assert await proxy._call("echo", (2,), timeout_s=timeout_s) == 2
 
 
 async def test_a_coroutine_from_a_thread_whose_caller_has_gone_is_let_go(
