@@ -105,3 +105,22 @@ async def test_what_was_found_by_a_call_that_is_cut_short_is_not_held_against_th
         [one async for one in fetching.fetched(LISTED, fetch)]
     monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", 0.0)  # by now it is a long time ago
     assert [one.id async for one, _ in fetching.fetched(LISTED, fetch)] == IDS
+
+
+async def test_a_page_with_many_lost_entries_waits_for_the_first_of_them_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = [f"id{n}" for n in range(1_000)]
+    lost = {id for id in ids if id.endswith("0")}
+    waited_for: set[str] = set()
+
+    async def fetch(asked: list[str]) -> dict[str, str]:
+        if lost.issuperset(asked):
+            waited_for.update(asked)
+        return {id: f"text of {id}" for id in asked if id not in lost}
+
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", 0.05)
+    listed = [Listed(id, Place(0, n)) for n, id in enumerate(ids, 1)]
+    there = [one.id async for one, _ in Fetching().fetched(listed, fetch)]
+    assert there == [id for id in ids if id not in lost]
+    assert waited_for == {"id0", "id10", "id20", "id30", "id40", "id50", "id60"}
