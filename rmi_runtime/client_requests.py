@@ -90,20 +90,11 @@ class RequestWriter:
             self._usual_timeout_s = timeout_s
             self._usual_patience = wire.patience(timeout_s) if self.patience_told else 0
         patience = self._usual_patience
-        kind = wire.MSG_INVOKE
+        what = (wire.MSG_INVOKE, serializer_id, flags, seq, payload)
         if not (annotations or correlation_id or self._compress):
-            return wire.encode_plain(kind, serializer_id, flags, seq, payload, patience)
-        data = wire.encode(
-            kind,
-            serializer_id,
-            flags,
-            seq,
-            payload,
-            annotations,
-            correlation_id,
-            compress=self._compress,
-            patience=patience,
-        )
+            return wire.encode_plain(*what, patience)
+        compress = self._compress
+        data = wire.encode(*what, annotations, correlation_id, compress=compress, patience=patience)
         if (size_bytes := len(data) - wire.HEADER_SIZE) > self.size_bytes_max:
             raise self._too_large(size_bytes)
         return data

@@ -216,9 +216,9 @@ class Endpoints:
                 may_be_cut = may_be_cut and not isinstance(error, errors.ConnectionLost)
                 if not endpoint.aside and not endpoint.gone:
                     tried.add(endpoint)
-                # Once it may have happened, no later refusal makes that undone.
-                if not isinstance(last, errors.Indefinite):
-                    last = error
+                last = (
+                    last if isinstance(last, errors.Indefinite) else error
+                )  # no refusal undoes it
 
     async def _call_at(
         self,
