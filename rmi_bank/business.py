@@ -80,8 +80,9 @@ class BusinessObject:
         self._call_timeout_s = call_timeout_s
         self._execution = Execution(data, business_id, lock_wait_s=lock_wait_s)
         round_max = min(round_max, op.OPERATIONS_MAX)
-        self._changes = Rounds(self._change, round_max=round_max, queue_max=queue_max)
-        self._reads = Rounds(self._read, round_max=round_max, queue_max=queue_max)
+        rounds = partial(Rounds, round_max=round_max, queue_max=queue_max)
+        self._changes = rounds(self._change, probe=self._execution.probe)
+        self._reads = rounds(self._read)
         self._identities = Identities(self._ask_identity)
 
     def deposit(self, account: int, amount: int, request_id: str) -> Awaitable[dict[str, Any]]:
@@ -216,11 +217,13 @@ class BusinessObject:
         return self._submit(requests, partial(op.outcome_dicts, requests))
 
     @allow("service")
-    def execute_packed(self, batch: bytes) -> Awaitable[bytes]:
+    def execute_packed(self, batch: bytes, loose: bool = False) -> Awaitable[bytes]:
         """Do a batch of operations of many clients: what gateways call.
 
         Args:
             batch: see :func:`rmi_bank.operations.pack_batch`.
+            loose: they have nothing to do with each other: one that needs what somebody holds for
+                long is refused (``lock_timeout``), and the others do not wait for it.
 
         Returns:
             See :func:`rmi_bank.operations.pack_outcomes`.
@@ -231,7 +234,7 @@ class BusinessObject:
         """
         if not isinstance(batch, (bytes, bytearray)):
             raise InvalidRequest("the batch must be bytes", field="batch")
-        return self._submit(op.unpack_batch(batch), op.pack_outcomes)
+        return self._submit(op.unpack_batch(batch), op.pack_outcomes, loose is True)
 
     @allow("service")
     async def statement_for(
@@ -288,11 +291,11 @@ class BusinessObject:
         )
 
     def _submit(
-        self, requests: list[Request], form: Callable[[list[Outcome]], T]
+        self, requests: list[Request], form: Callable[[list[Outcome]], T], loose: bool = False
     ) -> asyncio.Future[T]:
         reads_only = all(type(operation) is op.BalanceQuery for _, operation in requests)
         rounds = self._reads if reads_only else self._changes
-        return rounds.submit(requests, self._deadline_s(), form)
+        return rounds.submit(requests, self._deadline_s(), form, loose=loose)
 
     async def _change(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
         outcomes, done = await self._execution.change(requests, deadline_s)

@@ -93,6 +93,7 @@ class DataObject(AccountDesk, TokenDesk):
         request_ids: Sequence[str] = (),
         wait_s: float = 5.0,
         lease_s: float = LEASE_S_MAX,
+        patience_s: float = WAIT_S_MAX,
     ) -> dict[str, Any] | Awaitable[dict[str, Any]]:
         """Lock accounts and request ids, all or none, in the order of asking.
 
@@ -102,6 +103,8 @@ class DataObject(AccountDesk, TokenDesk):
             request_ids: scoped by client (``"7:…"``).
             wait_s: how long to wait at most, 0 to 60.
             lease_s: how long the lease shall live, if that is less than any may (setting).
+            patience_s: when one and the same lease of another has kept us waiting for so long, give
+                up at once, and name what it holds; 0 to 60.
 
         Returns:
             ``lease``; ``balances`` and ``owners``, in the order of *accounts*, None where there is
@@ -109,7 +112,8 @@ class DataObject(AccountDesk, TokenDesk):
             ``cash``: the cash account's balance; ``commit``: the commit number all this is as of.
 
         Raises:
-            LockTimeout: not all were free in time.
+            LockTimeout: not all were free in time, or *patience_s* has passed; then its fields
+                ``accounts`` and ``request_ids`` name what is held.
             Overloaded: too many leases and waiting callers.
             Unavailable: the store is being opened.
             InvalidRequest: an argument is of the wrong type or out of range.
@@ -117,13 +121,19 @@ class DataObject(AccountDesk, TokenDesk):
         checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
         wait_s = checked_seconds("wait_s", wait_s, WAIT_S_MAX)
         lease_s = checked_seconds("lease_s", lease_s, LEASE_S_MAX)
+        patience_s = checked_seconds("patience_s", patience_s, WAIT_S_MAX)
         account_list = accounts_of(accounts)
         id_list = request_ids_of(request_ids)
         if not account_list and not id_list:
             raise InvalidRequest("lock at least one account or request id", field="accounts")
         keys: list[int | str] = [*account_list, *id_list]
         ticket, turn = self._desk.acquire(
-            self._caller(), keys, wait_s=wait_s, business_id=business_id, lease_s=lease_s
+            self._caller(),
+            keys,
+            wait_s=wait_s,
+            business_id=business_id,
+            lease_s=lease_s,
+            patience_s=patience_s,
         )
         if turn is None:
             return self._granted(ticket, account_list, id_list)

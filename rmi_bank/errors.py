@@ -77,7 +77,12 @@ class StaleLease(Definite):
 
 
 class LockTimeout(Definite):
-    """The accounts stayed locked by others for as long as the caller would wait."""
+    """The accounts stayed locked by others for as long as the caller would wait.
+
+    If the caller had no more patience with one single lease, the fields ``accounts`` and
+    ``request_ids`` name what that holds: all its accounts, and those request ids that were asked
+    for.
+    """
 
     code = "lock_timeout"
     http_status = 503

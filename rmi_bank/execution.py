@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from rmi_bank import rules
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
+from rmi_bank.locks import Key
 from rmi_bank.operations import Done, Outcome, Refused, Request
 from rmi_runtime.errors import (
     Conflict,
@@ -42,6 +43,10 @@ operations on these. Whoever was only slow locks again."""
 UNLOCK_S = 1.0
 """Longest wait for an unlock, also when the deadline has passed: else accounts would stay locked
 until the lease ends by itself."""
+
+PATIENCE_S = 0.25
+"""How long one lease of another may keep a round from its accounts, in seconds: a hundred times
+what one takes. Then the round goes on without what that holds (:mod:`rmi_bank.held_up`)."""
 
 _PASSING = (StaleLease, LockTimeout, Overloaded, Unavailable, Draining, DeadlinePassed, StoreFull)
 """Definite failures that another try may not meet."""
@@ -103,7 +108,9 @@ class Execution:
             known before).
 
         Raises:
-            Unavailable, LockTimeout, Overloaded, StoreFull: nothing was done.
+            Unavailable, LockTimeout, Overloaded, StoreFull: nothing was done. If it is a
+                ``LockTimeout`` that names what somebody holds for long, there is time left to go on
+                without it.
             Interrupted: nobody knows; ask again with the same request ids.
         """
         accounts, request_ids = rules.keys(requests)
@@ -112,8 +119,11 @@ class Execution:
         while True:
             failure: RmiError
             try:
-                grant = await self._lock(accounts, request_ids, deadline_s)
+                patience_s = PATIENCE_S if in_doubt is None else self._lock_wait_s
+                grant = await self._lock(accounts, request_ids, deadline_s, patience_s)
             except (*_PASSING, Indefinite) as error:
+                if in_doubt is None and "accounts" in error.fields:
+                    raise
                 failure = error
             except RmiError as error:
                 if in_doubt is None:
@@ -170,8 +180,31 @@ class Execution:
                 outcomes.append(Refused.from_error(error))
         return outcomes
 
+    async def probe(self, keys: Sequence[Key], wait_s: float) -> None:
+        """Lock keys and free them again.
+
+        Args:
+            keys: accounts and request ids.
+            wait_s: how long to wait for them at most.
+
+        Raises:
+            LockTimeout: they were not free in time.
+            RmiError: nobody knows.
+        """
+        grant = await self._data.call(
+            "lock",
+            self._business_id,
+            [key for key in keys if isinstance(key, int)],
+            [key for key in keys if isinstance(key, str)],
+            wait_s,
+            LEASE_S,
+            timeout_s=wait_s + _REPLY_S,
+            late=self._give_back,
+        )
+        await self._unlock(grant["lease"])
+
     async def _lock(
-        self, accounts: list[int], request_ids: list[str], deadline_s: float
+        self, accounts: list[int], request_ids: list[str], deadline_s: float, patience_s: float
     ) -> dict[str, Any]:
         left_s = self._left_s(deadline_s)
         wait_s = min(self._lock_wait_s, max(left_s - _REPLY_S, left_s / 2))
@@ -182,6 +215,7 @@ class Execution:
             request_ids,
             wait_s,
             LEASE_S,
+            patience_s,
             timeout_s=left_s,
             late=self._give_back,
         )

@@ -6,12 +6,16 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from rmi_bank import operations as op
+from rmi_bank.errors import LockTimeout
 from rmi_bank.operations import Operation, Outcome, Principal, Refused, Request
 from rmi_runtime import Coalescer, Identities, Identity, hash_token
-from rmi_runtime.errors import Forbidden, InvalidRequest
+from rmi_runtime.errors import Forbidden, InvalidRequest, Overloaded
 
 SENDS_UNDER_WAY = 2
 """Batches of one kind on their way to business objects at once."""
+
+ALONE_MAX = 1024
+"""Most operations that wait, each by itself, for what somebody holds for long."""
 
 
 class BusinessCaller(Protocol):
@@ -38,6 +42,7 @@ class BankGateway:
     ) -> None:
         self._endpoints = endpoints
         self._identities = Identities(self._ask_identity)
+        self._alone = 0
         self._changes = self._coalescer(batch_max, queue_max)
         self._reads = self._coalescer(batch_max, queue_max)
 
@@ -76,7 +81,10 @@ class BankGateway:
             RmiError: why it was not done, or (not definite) may not have been.
         """
         queue = self._reads if isinstance(operation, op.BalanceQuery) else self._changes
-        outcome = await queue.submit_nowait((_principal(identity), operation))
+        request = (_principal(identity), operation)
+        outcome = await queue.submit_nowait(request)
+        if isinstance(outcome, Refused) and outcome.code == LockTimeout.code:
+            outcome = await self._wait_alone(request)
         if isinstance(outcome, Refused):
             raise outcome.to_error()
         if isinstance(operation, op.BalanceQuery):
@@ -141,11 +149,29 @@ class BankGateway:
         )
         return found
 
-    async def _send(self, requests: list[Request]) -> list[Outcome]:
+    async def _wait_alone(self, request: Request) -> Outcome:
+        """Send an operation by itself, since somebody holds for long what it needs.
+
+        Raises:
+            Overloaded: too many wait like this.
+        """
+        if self._alone >= ALONE_MAX:
+            raise Overloaded(
+                f"{self._alone} operations wait for accounts that are held for long, which is the "
+                "bound; try again shortly",
+                retry_after_s=1,
+            )
+        self._alone += 1
+        try:
+            return (await self._send([request]))[0]
+        finally:
+            self._alone -= 1
+
+    async def _send(self, requests: list[Request], loose: bool = False) -> list[Outcome]:
         if not requests:
             return []
         packed = await self._endpoints.call(
-            "execute_packed", op.pack_batch(requests), repeatable=True
+            "execute_packed", op.pack_batch(requests), loose, repeatable=True
         )
         return op.unpack_outcomes(packed)
 
@@ -154,7 +180,7 @@ class BankGateway:
     ) -> Sequence[Outcome | BaseException]:
         """Send a batch; what is invalid, or too much at once, must not harm the others in it."""
         try:
-            return await self._send(requests)
+            return await self._send(requests, loose=True)
         except InvalidRequest as error:
             if len(requests) == 1:
                 return [error]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Hashable, Iterable
 
 from rmi_bank.errors import LockTimeout
@@ -73,8 +74,9 @@ class LockDesk:
         wait_s: float,
         business_id: int = 0,
         lease_s: float = LEASE_S_MAX,
+        patience_s: float = math.inf,
     ) -> tuple[Ticket, asyncio.Future[None] | None]:
-        """Ask for *keys*, all or none.
+        """Ask for *keys*, all or none; see :meth:`LockTable.request`.
 
         Returns:
             The ticket, and None if it is granted; else a future that is done when it is, and fails
@@ -87,9 +89,15 @@ class LockDesk:
         now_s = self._clock()
         table = self._open_table()
         ticket = table.request(
-            owner, keys, now_s=now_s, wait_s=wait_s, business_id=business_id, lease_s=lease_s
+            owner,
+            keys,
+            now_s=now_s,
+            wait_s=wait_s,
+            business_id=business_id,
+            lease_s=lease_s,
+            patience_s=patience_s,
         )
-        self._arm(ticket.ends_at_s)
+        self._arm(min(ticket.ends_at_s, ticket.look_at_s))
         if ticket.state is State.HELD:
             return ticket, None
         future = asyncio.get_running_loop().create_future()
@@ -162,12 +170,7 @@ class LockDesk:
         for ticket in changes.timed_out:
             future = self._waiting.pop(ticket.serial, None)
             if future is not None and not future.done():
-                future.set_exception(
-                    LockTimeout(
-                        f"{len(ticket.keys)} accounts and request ids were not free in time; "
-                        "try again"
-                    )
-                )
+                future.set_exception(_too_long(ticket))
         for ticket in changes.expired:
             self.expired += 1
             log.warning(
@@ -179,3 +182,20 @@ class LockDesk:
         next_end_s = table.next_end_s()
         if next_end_s is not None:
             self._arm(next_end_s)
+
+
+def _too_long(ticket: Ticket) -> LockTimeout:
+    """Return what somebody is told who has waited long enough."""
+    if not ticket.held_up:
+        return LockTimeout(
+            f"{len(ticket.keys)} accounts and request ids were not free in time; try again"
+        )
+    accounts = sorted(key for key in ticket.held_up if isinstance(key, int))
+    request_ids = sorted(key for key in ticket.held_up if isinstance(key, str))
+    wanted = sorted(map(str, ticket.held_up & ticket.keys))
+    return LockTimeout(
+        f"{len(wanted)} accounts and request ids, {wanted[0]} among them, have been held under one "
+        f"lease for {ticket.patience_s:g} s or longer; try again, or go on without them",
+        accounts=accounts,
+        request_ids=request_ids,
+    )

@@ -15,12 +15,17 @@ show, or worse lose, what that commit writes.
 
 Keys are account numbers and request ids alike. Locking a request id makes two attempts at one
 request wait for each other, so that the second one sees the first one's outcome.
+
+Whoever waits keeps others from all its keys, also from those that are free. That is short as long
+as leases are; so a ticket may have *patience*: when one and the same lease has kept it waiting for
+so long, it gives up, and is told what that lease holds, to go on without.
 """
 
 from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -38,6 +43,7 @@ LEASE_S_MAX = 300.0
 
 _COUNTER_BITS = 32
 _ENDS_SPARE = 1024  # out-of-date ends kept before they are swept out
+_LOOK_S_MIN = 0.01  # how often somebody without any patience looks again
 
 
 class State(enum.Enum):
@@ -64,6 +70,10 @@ class Ticket:
         business_id: for whom the owner asks; only told, never compared.
         settled: those of its request ids that had an outcome when it was granted.
         lease_s: how long its lease shall live at most.
+        patience_s: how long a lease may have been held that keeps it waiting.
+        since_s: when it was granted.
+        look_at_s: when to look next for a lease that has been held for longer.
+        held_up: what that lease holds, when it gave up because of it.
     """
 
     owner: Hashable
@@ -76,6 +86,10 @@ class Ticket:
     blocked: int = 0
     settled: Collection[str] = ()
     lease_s: float = LEASE_S_MAX
+    patience_s: float = math.inf
+    since_s: float = 0.0
+    look_at_s: float = math.inf
+    held_up: frozenset[Key] = frozenset()
 
 
 @dataclass(slots=True)
@@ -84,7 +98,7 @@ class Changes:
 
     Attributes:
         granted: tickets that now hold their keys, in order of arrival.
-        timed_out: tickets that gave up waiting.
+        timed_out: tickets that gave up waiting, for good or to go on without what is held up.
         expired: leases that ran out of time.
     """
 
@@ -135,6 +149,7 @@ class LockTable:
         wait_s: float,
         business_id: int = 0,
         lease_s: float = LEASE_S_MAX,
+        patience_s: float = math.inf,
     ) -> Ticket:
         """Ask for *keys*, all or none.
 
@@ -146,6 +161,8 @@ class LockTable:
                 :meth:`expire`.
             business_id: kept on the ticket.
             lease_s: how long the lease shall live, if that is less than any may.
+            patience_s: when to stop waiting for a lease that has been held for so long; looked at
+                each time that this has passed.
 
         Returns:
             The ticket, HELD if all its keys were free, else WAITING.
@@ -174,7 +191,9 @@ class LockTable:
         self._owners.setdefault(owner, {})[ticket.serial] = ticket
         ticket.blocked = blocked
         if blocked:
-            self._watch(ticket)
+            self._watch(ticket, ticket.ends_at_s)
+            ticket.patience_s = patience_s
+            self._look_later(ticket, now_s)
         else:
             self._grant(ticket, now_s)
         return ticket
@@ -252,6 +271,11 @@ class LockTable:
             if ticket is None or ticket.serial in over:
                 continue
             waiting = ticket.state is State.WAITING
+            if waiting and now_s < ticket.ends_at_s:
+                ticket.held_up = self._held_up(ticket, now_s)
+                if not ticket.held_up:
+                    self._look_later(ticket, now_s)
+                    continue
             (changes.timed_out if waiting else changes.expired).append(ticket)
             over[ticket.serial] = ticket
         changes.granted = self._end(list(over.values()), now_s)
@@ -265,26 +289,47 @@ class LockTable:
             heapq.heappop(self._ends)
         return None
 
-    def _watch(self, ticket: Ticket) -> None:
-        heapq.heappush(self._ends, (ticket.ends_at_s, ticket.serial))
+    def _look_later(self, ticket: Ticket, now_s: float) -> None:
+        ticket.look_at_s = now_s + max(ticket.patience_s, _LOOK_S_MIN)
+        if ticket.look_at_s < ticket.ends_at_s:
+            self._watch(ticket, ticket.look_at_s)
+
+    def _held_up(self, ticket: Ticket, now_s: float) -> frozenset[Key]:
+        """Return what the lease holds for which *ticket* has no patience any more, if there is one.
+
+        All of its accounts, since whoever goes on without one of them may want another next; of the
+        request ids only those of *ticket*. If there are several such leases, it is the oldest. A
+        commit is no matter of patience: it is up to the disk.
+        """
+        holders = {self._front[key] for key in ticket.keys}
+        held = [holder for holder in holders if holder.state is State.HELD]
+        oldest = min(held, key=lambda holder: holder.lease, default=None)
+        if oldest is None or now_s < oldest.since_s + ticket.patience_s:
+            return frozenset()
+        return frozenset(key for key in oldest.keys if type(key) is int or key in ticket.keys)
+
+    def _watch(self, ticket: Ticket, at_s: float) -> None:
+        heapq.heappush(self._ends, (at_s, ticket.serial))
         if len(self._ends) > 2 * len(self._tickets) + _ENDS_SPARE:
             self._ends = [end for end in self._ends if self._ending(end) is not None]
             heapq.heapify(self._ends)
 
     def _ending(self, end: tuple[float, int]) -> Ticket | None:
-        """Return the ticket that ends then; None if it is over, committing or lives longer."""
+        """Return the ticket that ends or looks then; None if it does neither any more."""
         ticket = self._tickets.get(end[1])
-        if ticket is None or ticket.state is State.COMMITTING or ticket.ends_at_s != end[0]:
+        if ticket is None or ticket.state is State.COMMITTING:
             return None
-        return ticket
+        looks = ticket.state is State.WAITING and ticket.look_at_s == end[0]
+        return ticket if looks or ticket.ends_at_s == end[0] else None
 
     def _grant(self, ticket: Ticket, now_s: float) -> None:
         self._granted_count += 1
         ticket.lease = self._base + self._granted_count
         ticket.state = State.HELD
+        ticket.since_s = now_s
         ticket.ends_at_s = now_s + ticket.lease_s
         self._leases[ticket.lease] = ticket
-        self._watch(ticket)
+        self._watch(ticket, ticket.ends_at_s)
 
     def _end(self, tickets: list[Ticket], now_s: float) -> list[Ticket]:
         """Take *tickets* out of all queues, and grant what has come to the front everywhere.

@@ -3,16 +3,23 @@
 Each caller hands in a *parcel*: its operations, and until when it waits. While rounds are under way
 parcels gather, and go together as the next one; a parcel is never split, so its operations keep
 their order. Like :class:`rmi_runtime.Coalescer`, but bounded by operations instead of calls.
+
+What a round cannot lock, because somebody holds it for long, is put aside
+(:mod:`rmi_bank.held_up`), and the round goes on without.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
+from rmi_bank.errors import LockTimeout
+from rmi_bank.held_up import HeldUp, Probe, refusal
 from rmi_bank.operations import Outcome, Request
+from rmi_bank.parcels import Parcel
 from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded
 
 CONCURRENCY = 2
@@ -24,22 +31,6 @@ Run = Callable[[list[Request], float], Awaitable[list[Outcome]]]
 """Carries out a round: requests, and when to give up."""
 
 
-class Parcel(NamedTuple):
-    """One caller's operations.
-
-    Attributes:
-        requests: in order.
-        deadline_s: until when the caller waits, by the monotonic clock.
-        answer: where the outcomes go.
-        form: what the caller wants them as.
-    """
-
-    requests: list[Request]
-    deadline_s: float
-    answer: asyncio.Future[Any]
-    form: Callable[[list[Outcome]], Any]
-
-
 class Rounds:
     """A bounded queue of parcels in front of something that carries out rounds.
 
@@ -47,9 +38,13 @@ class Rounds:
         run: carries out one round.
         round_max: most operations in a round, unless a single parcel has more.
         queue_max: most operations waiting or under way, unless a single parcel has more.
+        probe: locks keys and frees them again. With it, a round whose *run* raises a
+            ``LockTimeout`` that names what is held goes on without that.
     """
 
-    def __init__(self, run: Run, *, round_max: int, queue_max: int) -> None:
+    def __init__(
+        self, run: Run, *, round_max: int, queue_max: int, probe: Probe | None = None
+    ) -> None:
         self._run = run
         self._round_max = round_max
         self._queue_max = queue_max
@@ -58,12 +53,16 @@ class Rounds:
         self._pumps: set[asyncio.Task[None]] = set()
         self._starting = False  # a pump was made in this turn, and has taken nothing yet
         self._closed = False
+        self._stopped = False  # no round is begun any more
+        self._held_up = None if probe is None else HeldUp(probe, self._take_back, self._fail)
 
     def submit(
         self,
         requests: list[Request],
         deadline_s: float,
         form: Callable[[list[Outcome]], T] = list,  # type: ignore[assignment]
+        *,
+        loose: bool = False,
     ) -> asyncio.Future[T]:
         """Have *requests* carried out in some round.
 
@@ -71,6 +70,8 @@ class Rounds:
             requests: in order.
             deadline_s: by the monotonic clock; until when the caller waits.
             form: makes what the caller wants of the outcomes, one per request.
+            loose: they have nothing to do with each other: if somebody holds for long what one of
+                them needs, that one is refused (``LockTimeout``), and the others go on.
 
         Returns:
             A future of what *form* returns, or of what carrying out the round raised.
@@ -91,7 +92,7 @@ class Rounds:
         if not requests:
             answer.set_result(form([]))
             return answer
-        self._queue.append(Parcel(requests, deadline_s, answer, form))
+        self._queue.append(Parcel(requests, deadline_s, answer, form, loose))
         self._count += len(requests)
         self._start()
         return answer
@@ -104,15 +105,24 @@ class Rounds:
                 ``Interrupted``.
         """
         self._closed = True
-        if self._pumps:
-            await asyncio.wait(self._pumps, timeout=timeout_s)
+        end_s = time.monotonic() + timeout_s
+        while (busy := self._busy()) and (left_s := end_s - time.monotonic()) > 0:
+            await asyncio.wait(busy, timeout=left_s)
+        self._stopped = True
+        if self._held_up is not None:
+            await self._held_up.aclose()
         while self._queue:
-            _fail([self._queue.popleft()], Draining("closed before this was begun"))
+            self._fail(self._queue.popleft(), Draining("closed before this was begun"))
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
+    def _busy(self) -> set[asyncio.Task[None]]:
+        return self._pumps if self._held_up is None else self._pumps | self._held_up.tasks
+
     def _start(self) -> None:
+        if self._stopped:
+            return
         if self._queue and not self._starting and len(self._pumps) < CONCURRENCY:
             self._starting = True
             pump = asyncio.get_running_loop().create_task(self._pump())
@@ -135,27 +145,40 @@ class Rounds:
         """Take parcels for a round off the queue, without those nobody waits for any more."""
         parcels: list[Parcel] = []
         size = 0
-        while self._queue:
+        while self._queue and not self._stopped:
             parcel = self._queue[0]
             size += len(parcel.requests)
             if parcels and size > self._round_max:
                 break
             self._queue.popleft()
             if parcel.answer.done():
-                self._count -= len(parcel.requests)
                 size -= len(parcel.requests)
-            else:
+                self._forget(parcel)
+            elif not self._held_up or self._may_go(parcel):
                 parcels.append(parcel)
         return parcels
+
+    def _may_go(self, parcel: Parcel) -> bool:
+        """Say whether there is something of *parcel* to be done now; if not, see to it."""
+        if self._held_up is not None and self._held_up.keeps(parcel):
+            return False
+        if not parcel.requests:
+            self._settle(parcel, [])
+            return False
+        return True
+
+    def _take_back(self, parcels: Iterable[Parcel]) -> None:
+        """Let parcels that were put aside be the next ones."""
+        self._queue.extendleft(reversed(list(parcels)))
+        self._start()
 
     async def _round(self, parcels: list[Parcel]) -> None:
         try:
             await self._carry_out(parcels)
         except BaseException:
-            _fail(parcels, Interrupted("stopped half-way; ask again with the same request ids"))
+            error = Interrupted("stopped half-way; ask again with the same request ids")
+            self._fail_all([parcel for parcel in parcels if not parcel.over], error)
             raise
-        finally:
-            self._count -= sum(len(parcel.requests) for parcel in parcels)
 
     async def _carry_out(self, parcels: list[Parcel]) -> None:
         """Answer *parcels*; those that together are refused as a request are tried in halves."""
@@ -169,26 +192,32 @@ class Rounds:
                 await self._carry_out(parcels[:half])
                 await self._carry_out(parcels[half:])
             else:
-                _fail(parcels, error)
+                self._fail_all(parcels, error)
+        except LockTimeout as error:
+            if self._held_up is None or not self._held_up.learn(error):
+                self._fail_all(parcels, refusal() if "accounts" in error.fields else error)
+            elif rest := [parcel for parcel in parcels if self._may_go(parcel)]:
+                await self._carry_out(rest)
         except Exception as error:
-            _fail(parcels, error)
+            self._fail_all(parcels, error)
         else:
             start = 0
             for parcel in parcels:
                 end = start + len(parcel.requests)
-                if not parcel.answer.done():
-                    _settle(parcel, outcomes[start:end])
+                self._settle(parcel, outcomes[start:end])
                 start = end
 
+    def _settle(self, parcel: Parcel, outcomes: list[Outcome]) -> None:
+        parcel.settle(outcomes)
+        self._forget(parcel)
 
-def _settle(parcel: Parcel, outcomes: list[Outcome]) -> None:
-    try:
-        parcel.answer.set_result(parcel.form(outcomes))
-    except Exception as error:
-        parcel.answer.set_exception(error)
+    def _fail(self, parcel: Parcel, error: Exception) -> None:
+        parcel.fail(error)
+        self._forget(parcel)
 
+    def _fail_all(self, parcels: Iterable[Parcel], error: Exception) -> None:
+        for parcel in parcels:
+            self._fail(parcel, error)
 
-def _fail(parcels: list[Parcel], error: Exception) -> None:
-    for parcel in parcels:
-        if not parcel.answer.done():
-            parcel.answer.set_exception(error)
+    def _forget(self, parcel: Parcel) -> None:
+        self._count -= parcel.size

@@ -71,7 +71,7 @@ def retried_without_id() -> None:
     structs = part("msgspec.structs")
     numbers = itertools.count(time.time_ns())
 
-    async def send(self: Any, requests: Any) -> Any:
+    async def send(self: Any, requests: Any, loose: bool = False) -> Any:
         for _ in range(5):
             try:
                 packed = await self._endpoints.call("execute_packed", op.pack_batch(requests))

@@ -125,10 +125,10 @@ async def test_what_is_too_much_for_one_message_goes_in_halves(
 ) -> None:
     call = calls.call
 
-    async def narrow(method: str, packed: bytes, **options: Any) -> Any:
+    async def narrow(method: str, packed: bytes, loose: bool, **options: Any) -> Any:
         if len(packed) > 5_000:
             raise InvalidRequest("send less at once")
-        return await call(method, packed, **options)
+        return await call(method, packed, loose, **options)
 
     monkeypatch.setattr(calls, "call", narrow)
     await asyncio.gather(*(gateway.execute(TELLER, Deposit(1, 1, f"{n}")) for n in range(1000)))

@@ -69,9 +69,16 @@ class Data:
         return result
 
     def lock(
-        self, business_id: int, accounts: Any, request_ids: Any, wait_s: float, lease_s: float
+        self,
+        business_id: int,
+        accounts: Any,
+        request_ids: Any,
+        wait_s: float,
+        lease_s: float,
+        patience_s: float = 60,
     ) -> Any:
         assert wait_s >= 0
+        assert patience_s > 0
         assert lease_s > 0
         lease = len(self.calls)
         self.leases = {lease}  # whoever locks again has lost the lease before

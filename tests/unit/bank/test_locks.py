@@ -145,6 +145,71 @@ def test_a_lease_may_end_at_the_moment_at_which_its_wait_would_have_ended() -> N
     assert len(table) == 1
 
 
+def impatient(table: LockTable, *keys: int | str, now_s: float = 0.0) -> Ticket:
+    return table.request("z", keys, now_s=now_s, wait_s=5.0, patience_s=0.5)
+
+
+def test_who_has_no_patience_with_a_lease_any_more_is_told_what_it_holds() -> None:
+    table = make_table()
+    ask(table, "a", 1, 2, "7:x", "7:y")
+    ticket = impatient(table, 2, 3, "7:y")
+    behind = ask(table, "b", 3)
+    assert table.next_end_s() == 0.5
+    assert not table.expire(0.49).timed_out
+    changes = table.expire(0.5)
+    assert (changes.timed_out, changes.granted) == ([ticket], [behind])
+    assert ticket.held_up == {1, 2, "7:y"}, "all its accounts, and of its ids the asker's own"
+
+
+def test_patience_is_with_one_lease_not_with_a_queue_that_moves() -> None:
+    table = make_table()
+    holders = [ask(table, "a", 1) for _ in range(4)]
+    ticket = impatient(table, 1)
+    for number, holder in enumerate(holders):
+        assert not table.expire(0.4 * number + 0.3).timed_out
+        table.release(holder, now_s=0.4 * (number + 1))
+    assert ticket.state is State.HELD
+
+
+def test_a_lease_that_is_held_for_long_is_noticed_also_if_another_was_in_front_first() -> None:
+    table = make_table()
+    first = ask(table, "a", 1)
+    ask(table, "b", 1, 2)
+    ticket = impatient(table, 1)
+    table.release(first, now_s=0.3)
+    assert not table.expire(0.5).timed_out
+    assert table.next_end_s() == 1.0
+    assert table.expire(1.0).timed_out == [ticket]
+    assert ticket.held_up == {1, 2}
+
+
+def test_of_several_leases_the_oldest_is_named() -> None:
+    table = make_table()
+    ask(table, "a", 1)
+    ask(table, "b", 2)
+    ticket = impatient(table, 2, 1)
+    table.expire(0.5)
+    assert ticket.held_up == {1}
+
+
+def test_a_commit_that_takes_long_is_waited_for() -> None:
+    table = make_table()
+    held = ask(table, "a", 1)
+    table.begin_commit(held)
+    ticket = impatient(table, 1)
+    assert not table.expire(1.0).timed_out
+    assert table.release(held, now_s=1.0) == [ticket]
+
+
+def test_who_has_no_patience_at_all_does_not_make_the_timer_ring_all_the_time() -> None:
+    table = make_table()
+    held = ask(table, "a", 1)
+    table.begin_commit(held)
+    table.request("b", [1], now_s=0.0, wait_s=5.0, patience_s=0.0)
+    assert not table.expire(0.5).timed_out
+    assert (table.next_end_s() or 0.0) > 0.5
+
+
 def test_a_lost_connection_frees_all_it_held_and_waited_for() -> None:
     table = make_table()
     ask(table, "a", 1)
@@ -239,11 +304,19 @@ class LockMachine(RuleBasedStateMachine):
         keys=KEYS,
         wait_s=st.sampled_from([0.0, 1.0, 4.0, 30.0]),
         lease_s=st.sampled_from([0.1, 1.0, 4.0, LEASE_S, 300.0]),
+        patience_s=st.sampled_from([0.0, 0.5, 2.0, 60.0]),
     )
-    def request(self, owner: str, keys: set[int | str], wait_s: float, lease_s: float) -> None:
+    def request(
+        self, owner: str, keys: set[int | str], wait_s: float, lease_s: float, patience_s: float
+    ) -> None:
         try:
             ticket = self.table.request(
-                owner, keys, now_s=self.now_s, wait_s=wait_s, lease_s=lease_s
+                owner,
+                keys,
+                now_s=self.now_s,
+                wait_s=wait_s,
+                lease_s=lease_s,
+                patience_s=patience_s,
             )
         except Overloaded:
             assert len(self.live) == 12
@@ -285,7 +358,13 @@ class LockMachine(RuleBasedStateMachine):
     def time_passes(self, step_s: float) -> None:
         self.now_s += step_s
         committing = self.of(State.COMMITTING)
-        self.note(self.table.expire(self.now_s).granted)
+        held = self.of(State.HELD)
+        changes = self.table.expire(self.now_s)
+        self.note(changes.granted)
+        for ticket in changes.timed_out:
+            early = ticket.ends_at_s > self.now_s
+            assert early == bool(ticket.held_up), "before its time only for what is held"
+            assert not early or any(ticket.held_up <= holder.keys for holder in held)
         assert all(t.state is State.COMMITTING for t in committing)
         assert all(t.ends_at_s > self.now_s for t in self.of(State.WAITING, State.HELD))
 

@@ -1,0 +1,134 @@
+"""Parcels that need what somebody holds for long, kept apart so that the others go on.
+
+A round locks all that its operations touch, or nothing: with one account in it that is not to be
+had for seconds, hundreds of operations on others would wait as long, and keep everybody else from
+theirs. So a lock that is tried with patience names what is held up. Each such set of keys has a
+*lane* here, where the parcels that need one of them wait, until locking these keys by themselves,
+which keeps nobody from anything else, shows that they are free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from rmi_bank.errors import LockTimeout
+from rmi_bank.locks import Key
+from rmi_bank.operations import Refused
+from rmi_bank.parcels import Parcel
+from rmi_runtime.errors import RmiError
+
+LANES_MAX = 256
+"""Most sets of keys that are waited for at once."""
+
+PROBE_S = 2.0
+"""How long one try to lock the keys of a lane waits, in seconds."""
+
+PAUSE_S = 0.01
+"""Pause between two tries, in seconds."""
+
+Probe = Callable[[list[Key], float], Awaitable[None]]
+"""Locks keys and frees them again, waiting at most so many seconds."""
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    keys: list[Key]
+    parcels: dict[Parcel, asyncio.TimerHandle] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class HeldUp:
+    """The lanes.
+
+    Args:
+        probe: tries to lock what a lane waits for. Raises ``LockTimeout`` while it is held.
+        back: takes the parcels of a lane that has ended, in their order.
+        refuse: takes a parcel whose time is up, and what to refuse it with.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        back: Callable[[Iterable[Parcel]], None],
+        refuse: Callable[[Parcel, LockTimeout], None],
+    ) -> None:
+        self._probe = probe
+        self._back = back
+        self._refuse = refuse
+        self._lanes: set[_Lane] = set()
+        self._by_key: dict[Key, _Lane] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything is held up."""
+        return bool(self._lanes)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """What goes on here."""
+        return {lane.task for lane in self._lanes if lane.task is not None}
+
+    def learn(self, error: LockTimeout) -> bool:
+        """Take note of what *error* says is held.
+
+        Returns:
+            Whether there are lanes for something of it.
+        """
+        named = [*error.fields.get("accounts", ()), *error.fields.get("request_ids", ())]
+        new = [key for key in named if key not in self._by_key]
+        if new and len(self._lanes) < LANES_MAX:
+            lane = _Lane(new)
+            self._lanes.add(lane)
+            self._by_key.update(dict.fromkeys(new, lane))
+            lane.task = asyncio.get_running_loop().create_task(self._wait(lane))
+        return any(key in self._by_key for key in named)
+
+    def keeps(self, parcel: Parcel) -> bool:
+        """Say whether *parcel* waits here now; a loose one goes on without what is held."""
+        lane = next((self._by_key[key] for key in parcel.needed() if key in self._by_key), None)
+        if lane is None:
+            return False
+        if parcel.loose:
+            parcel.leave_out(self._by_key.keys(), Refused.from_error(refusal()))
+            return False
+        delay_s = max(0.0, parcel.deadline_s - time.monotonic())
+        loop = asyncio.get_running_loop()
+        lane.parcels[parcel] = loop.call_later(delay_s, self._too_late, lane, parcel)
+        return True
+
+    async def aclose(self) -> None:
+        """Give up; the parcels go back."""
+        tasks = self.tasks
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wait(self, lane: _Lane) -> None:
+        try:
+            while True:
+                try:
+                    await self._probe(lane.keys, PROBE_S)
+                except LockTimeout:
+                    await asyncio.sleep(PAUSE_S)
+                    continue
+                except RmiError:
+                    pass  # whoever needs the keys will meet the same, and knows what to do
+                break
+        finally:
+            self._lanes.discard(lane)
+            for key in lane.keys:
+                del self._by_key[key]
+            for timer in lane.parcels.values():
+                timer.cancel()
+            self._back(lane.parcels)
+
+    def _too_late(self, lane: _Lane, parcel: Parcel) -> None:
+        del lane.parcels[parcel]
+        self._refuse(parcel, refusal())
+
+
+def refusal() -> LockTimeout:
+    """Return what clients are told; what others hold is not for them to know."""
+    return LockTimeout("another has held an account or request id of it for long; try again")

@@ -1,0 +1,152 @@
+"""Somebody holds an account for long: who needs it waits, and the rest of the bank goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from typing import Any
+
+import Pyro5.api
+import pytest
+
+from rmi_bank import BankClient
+from rmi_bank.errors import LockTimeout
+from rmi_bank.gateway_bank import ALONE_MAX, BankGateway
+from rmi_bank.operations import Deposit, Transfer
+from rmi_bank.request_ids import new_request_id
+from rmi_runtime import Endpoints, Identity, Proxy
+from rmi_runtime.errors import Overloaded
+from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
+from tests.support import eventually
+
+TELLER = Identity("client", client=1, role="teller")
+HELD = 5
+FREE_S = 8.0
+"""Much less than the lease of whoever holds the account."""
+
+
+@pytest.fixture
+async def holder(bank: BankCluster) -> AsyncIterator[Proxy]:
+    async with bank.proxy("bank.data") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def gateway(bank: BankCluster) -> AsyncIterator[BankGateway]:
+    names = bank.name_servers()
+    async with Endpoints(
+        names, "bank.business.", policy="less_busy", handshake=SERVICE_HANDSHAKE, timeout_s=20.0
+    ) as endpoints:
+        gateway = BankGateway(endpoints)
+        yield gateway
+        await gateway.aclose()
+    await names.aclose()
+
+
+async def done_in_time(some: Iterable[Awaitable[Any]]) -> list[Any]:
+    async with asyncio.timeout(FREE_S):
+        return await asyncio.gather(*some)
+
+
+async def test_over_http_only_operations_on_the_account_wait(
+    bank: BankCluster, holder: Proxy, gateway: BankGateway
+) -> None:
+    held = await holder.lock(99, [HELD])
+    waiting = [
+        asyncio.ensure_future(gateway.execute(TELLER, Deposit(HELD, 1, f"held-{n}")))
+        for n in range(50)
+    ]
+    for wave in range(10):  # each of them has some that must wait
+        waiting.append(
+            asyncio.ensure_future(gateway.execute(TELLER, Transfer(1, HELD, 1, f"to-{wave}")))
+        )
+        await done_in_time(
+            gateway.execute(TELLER, Transfer(1 + n % 4, 6 + n % 5, 1, f"{wave}-{n}"))
+            for n in range(40)
+        )
+    assert not any(one.done() for one in waiting)
+    await holder.unlock(held["lease"])
+    await asyncio.gather(*waiting)
+    assert bank.balances(HELD) == [1060]
+    bank.check_books()
+
+
+async def test_over_pyro_only_operations_on_the_account_wait(
+    bank: BankCluster, holder: Proxy, client: BankClient, one: Proxy
+) -> None:
+    held = await holder.lock(99, [HELD])
+    waiting = [asyncio.ensure_future(one.deposit(HELD, 1, f"held-{n}")) for n in range(20)]
+    batch = [{"type": "deposit", "account": a, "amount": 1, "request_id": f"b{a}"} for a in (4, 5)]
+    waiting.append(asyncio.ensure_future(one.execute(batch)))
+    for wave in range(5):
+        await done_in_time(client.transfer(1, 2, 1) for _ in range(20))
+        await done_in_time([one.transfer(4, 3, 1, f"four-{wave}")])
+    assert not any(one.done() for one in waiting)
+    await holder.unlock(held["lease"])
+    await asyncio.gather(*waiting)
+    assert bank.balances(4, HELD) == [996, 1021]
+    bank.check_books()
+
+
+async def test_all_the_accounts_of_a_holder_are_learnt_at_once(
+    bank: BankCluster, holder: Proxy, gateway: BankGateway
+) -> None:
+    held = await holder.lock(99, [5, 6, 7, 8, 9, 10])
+    waiting = [
+        asyncio.ensure_future(gateway.execute(TELLER, Deposit(account, 1, f"held-{account}")))
+        for account in range(5, 11)
+    ]
+    await done_in_time(gateway.execute(TELLER, Deposit(1, 1, f"free-{n}")) for n in range(50))
+    assert not any(one.done() for one in waiting)
+    await holder._close()  # and with its connection its lease ends
+    assert held["lease"]
+    await asyncio.gather(*waiting)
+    assert bank.balances(5, 10, 1) == [1001, 1001, 1050]
+
+
+async def test_who_waits_no_longer_learns_that_nothing_was_done(
+    bank: BankCluster, holder: Proxy, one: Proxy
+) -> None:
+    held = await holder.lock(99, [HELD])
+    async with bank.proxy("bank.business.1", timeout_s=1.5) as hurried:
+        with pytest.raises(LockTimeout) as caught:
+            await hurried.deposit(HELD, 1, "r")
+    assert caught.value.definite
+    assert not caught.value.fields, "whose the accounts are that others hold is not for clients"
+    await holder.unlock(held["lease"])
+    assert (await one.deposit(HELD, 1, "r"))["balance"] == 1001
+
+
+async def test_a_service_without_patience_is_told_what_is_held(
+    bank: BankCluster, holder: Proxy
+) -> None:
+    await holder.lock(99, [HELD, 6], ["1:a", "1:b"])
+    async with bank.proxy("bank.data") as service:
+        with pytest.raises(LockTimeout) as caught:
+            await service.lock(7, [4, HELD], ["1:a"], 5.0, 1.0, 0.1)
+    assert caught.value.fields == {"accounts": [HELD, 6], "request_ids": ["1:a"]}
+    uri = bank.parts["bank.data"].uri
+    assert await asyncio.to_thread(_code_for_stock_proxy, uri) == "lock_timeout"
+
+
+def _code_for_stock_proxy(uri: str) -> str:
+    with Pyro5.api.Proxy(uri) as stock:
+        stock._pyroHandshake = SERVICE_HANDSHAKE
+        with pytest.raises(TimeoutError) as raised:
+            stock.lock(7, [4, HELD], [], 5.0, patience_s=0.1)
+        return str(raised.value.code)  # type: ignore[attr-defined]
+
+
+async def test_those_that_wait_by_themselves_are_bounded(
+    holder: Proxy, gateway: BankGateway
+) -> None:
+    held = await holder.lock(99, [HELD])
+    gateway._alone = ALONE_MAX - 1
+    waiting = asyncio.ensure_future(gateway.execute(TELLER, Deposit(HELD, 1, new_request_id())))
+    await eventually(lambda: gateway._alone == ALONE_MAX)
+    with pytest.raises(Overloaded):
+        await gateway.execute(TELLER, Deposit(HELD, 1, new_request_id()))
+    await done_in_time([gateway.execute(TELLER, Deposit(1, 1, new_request_id()))])
+    await holder.unlock(held["lease"])
+    await waiting
+    assert gateway._alone == ALONE_MAX - 1

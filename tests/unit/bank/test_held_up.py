@@ -1,0 +1,229 @@
+"""Rounds that go on without what somebody holds for long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from rmi_bank.errors import LockTimeout
+from rmi_bank.held_up import LANES_MAX
+from rmi_bank.locks import Key
+from rmi_bank.operations import Deposit, Done, Outcome, Principal, Refused, Request, Transfer
+from rmi_bank.rounds import Rounds
+from rmi_runtime.errors import Draining, Unavailable
+from tests.support import eventually, turns
+
+PRINCIPAL = Principal(1, "teller")
+
+
+def deposits(*accounts: int) -> list[Request]:
+    return [(PRINCIPAL, Deposit(account, 1, f"r{account}")) for account in accounts]
+
+
+class Bank:
+    """Carries out rounds, unless they need what is held; a probe ends when that is let go."""
+
+    def __init__(self) -> None:
+        self.held: list[set[Key]] = []
+        self.changed = asyncio.Condition()
+        self.rounds: list[list[int]] = []
+        self.probed: list[list[Key]] = []
+        self.probe_error: Exception | None = None
+
+    async def run(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
+        accounts = [operation.account for _, operation in requests]  # type: ignore[union-attr]
+        for keys in self.held:
+            if not keys.isdisjoint(accounts):
+                raise LockTimeout("held", accounts=sorted(keys), request_ids=[])
+        self.rounds.append(accounts)
+        return [Done(account, 0) for account in accounts]
+
+    async def probe(self, keys: list[Key], wait_s: float) -> None:
+        self.probed.append(keys)
+        if self.probe_error is not None:
+            raise self.probe_error
+        async with self.changed:
+            await self.changed.wait_for(
+                lambda: all(held.isdisjoint(keys) for held in self.held) or self.probe_error
+            )
+        if self.probe_error is not None:
+            raise self.probe_error
+
+    async def let_go(self, keys: set[Key]) -> None:
+        self.held.remove(keys)
+        async with self.changed:
+            self.changed.notify_all()
+
+
+Submit = Callable[..., "asyncio.Future[list[Outcome]]"]
+
+
+@pytest.fixture
+def bank() -> Bank:
+    return Bank()
+
+
+@pytest.fixture
+def rounds(bank: Bank) -> Rounds:
+    return Rounds(bank.run, round_max=100, queue_max=100, probe=bank.probe)
+
+
+@pytest.fixture
+def submit(rounds: Rounds) -> Submit:
+    def submit(*accounts: int, **options: bool) -> asyncio.Future[list[Outcome]]:
+        return rounds.submit(deposits(*accounts), time.monotonic() + 60, **options)
+
+    return submit
+
+
+async def test_what_needs_it_waits_and_the_others_of_its_round_go_on(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held.append({5, 6})
+    waiting, other = submit(4, 5), submit(7)
+    assert await other == [Done(7, 0)]
+    later = submit(6), submit(8)
+    assert await later[1] == [Done(8, 0)]
+    assert bank.rounds == [[7], [8]]
+    assert bank.probed == [[5, 6]], "all that the holder has is known from its first account on"
+    await bank.let_go({5, 6})
+    assert await waiting == [Done(4, 0), Done(5, 0)]
+    assert await later[0] == [Done(6, 0)]
+    assert rounds._count == 0
+    assert not rounds._held_up
+
+
+async def test_what_waited_keeps_its_order(bank: Bank, submit: Submit) -> None:
+    bank.held.append({5})
+    first = submit(5)
+    await turns()
+    rest = [submit(5, account) for account in (1, 2, 3)]
+    await turns()
+    await bank.let_go({5})
+    await asyncio.gather(first, *rest)
+    assert [account for one in bank.rounds for account in one] == [5, 5, 1, 5, 2, 5, 3]
+
+
+async def test_a_loose_parcel_goes_on_without_what_is_held(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held.append({5, 6})
+    for accounts in ((1, 5, 2, 6, 3), (5, 4), (6,)):
+        outcomes = await submit(*accounts, loose=True)
+        for account, outcome in zip(accounts, outcomes, strict=True):
+            if account in (5, 6):
+                assert isinstance(outcome, Refused)
+                assert (outcome.code, outcome.definite) == ("lock_timeout", True)
+                assert not outcome.fields, "what others hold is nobody's business"
+            else:
+                assert outcome == Done(account, 0)
+    assert bank.rounds == [[1, 2, 3], [4]]
+    assert rounds._count == 0
+    await bank.let_go({5, 6})
+    assert await submit(5, loose=True) == [Done(5, 0)]
+
+
+async def test_a_transfer_waits_if_either_side_is_held(bank: Bank, rounds: Rounds) -> None:
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        if bank.held:
+            raise LockTimeout("held", accounts=[5])
+        return [Done(0, 0) for _ in requests]
+
+    rounds = Rounds(run, round_max=100, queue_max=100, probe=bank.probe)
+    bank.held.append({5})
+    to = rounds.submit([(PRINCIPAL, Transfer(1, 5, 1, "a"))], time.monotonic() + 60)
+    away = rounds.submit([(PRINCIPAL, Transfer(5, 1, 1, "b"))], time.monotonic() + 60)
+    await eventually(lambda: bool(bank.probed))
+    assert not to.done()
+    assert not away.done()
+    await bank.let_go({5})
+    await asyncio.gather(to, away)
+
+
+async def test_who_waits_no_longer_is_refused_in_time_without_a_word_on_others(
+    bank: Bank, rounds: Rounds
+) -> None:
+    bank.held.append({5})
+    hurried = rounds.submit(deposits(5), time.monotonic() + 0.01)
+    patient = rounds.submit(deposits(5), time.monotonic() + 60)
+    with pytest.raises(LockTimeout) as caught:
+        await hurried
+    assert not caught.value.fields
+    assert not patient.done()
+    await bank.let_go({5})
+    assert await patient == [Done(5, 0)]
+    assert rounds._count == 0
+
+
+async def test_a_holder_that_comes_back_is_waited_for_again(bank: Bank, submit: Submit) -> None:
+    bank.held += [{5}, {6}]
+    waiting = submit(5, 6)
+    await eventually(lambda: [5] in bank.probed)
+    await bank.let_go({5})
+    await eventually(lambda: [6] in bank.probed)
+    assert not waiting.done()
+    await bank.let_go({6})
+    assert len(await waiting) == 2
+
+
+async def test_a_probe_that_times_out_is_made_again_and_one_that_fails_ends_the_waiting(
+    bank: Bank,
+) -> None:
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        if isinstance(bank.probe_error, Unavailable):
+            raise bank.probe_error
+        return await bank.run(requests, deadline_s)
+
+    rounds = Rounds(run, round_max=100, queue_max=100, probe=bank.probe)
+    bank.held.append({5})
+    bank.probe_error = LockTimeout("not yet")
+    waiting = rounds.submit(deposits(5), time.monotonic() + 60)
+    await eventually(lambda: len(bank.probed) >= 3)
+    bank.probe_error = Unavailable("the data object is away")
+    with pytest.raises(Unavailable):
+        await waiting
+
+
+async def test_more_than_can_be_waited_for_apart_is_refused(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held += [{account} for account in range(LANES_MAX + 1)]
+    rounds._queue_max = 2 * LANES_MAX
+    waiting = []
+    for account in range(LANES_MAX):
+        waiting.append(submit(account))
+        await turns()
+    with pytest.raises(LockTimeout) as caught:
+        await submit(LANES_MAX)
+    assert not caught.value.fields
+    assert await submit(LANES_MAX + 1) == [Done(LANES_MAX + 1, 0)]
+    await rounds.aclose(timeout_s=0)
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_closing_waits_for_what_is_held_up_while_there_is_time(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held.append({5})
+    waiting = submit(5)
+    await eventually(lambda: bool(bank.probed))
+    closing = asyncio.ensure_future(rounds.aclose())
+    await turns()
+    await bank.let_go({5})
+    await closing
+    assert await waiting == [Done(5, 0)]
+
+
+async def test_closing_in_a_hurry_tells_that_what_was_held_up_never_began(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held.append({5})
+    waiting = submit(5)
+    await eventually(lambda: bool(bank.probed))
+    await rounds.aclose(timeout_s=0)
+    with pytest.raises(Draining):
+        await waiting
+    assert rounds._count == 0
