@@ -107,7 +107,7 @@ async def ask_daemon(
 
 
 class Readiness:
-    """Whether the gateway can do its work: a business object, a facade and a logger answer.
+    """Whether the gateway can do its work: all that it needs, near or far, answers.
 
     Args:
         needed: what is needed, by the word for it, and where it may be found.

@@ -88,7 +88,7 @@ async def _gateway(
         names = await stack.enter_async_context(
             NameServers(settings.ns, handshake=handshake, ssl=ssl)
         )
-        business, facades, loggers = [
+        data, business, facades, loggers = [
             await stack.enter_async_context(
                 Endpoints(
                     names,
@@ -98,14 +98,15 @@ async def _gateway(
                     timeout_s=settings.call_timeout_s,
                 )
             )
-            for prefix in ("bank.business.", "msg.facade.", "msg.logger.")
+            for prefix in ("bank.data", "bank.business.", "msg.facade.", "msg.logger.")
         ]
         bank = BankGateway(business, batch_max=settings.batch_max, queue_max=settings.queue_max)
         stack.push_async_callback(bank.aclose)
         messages = MessageGateway(facades, queue_max=settings.queue_max)
         stack.push_async_callback(messages.aclose)
         metrics = GatewayMetrics()
-        needed = {"business object": business, "facade": facades, "logger": loggers}
+        needed = {"data object": data, "business object": business}
+        needed |= {"facade": facades, "logger": loggers}
         readiness = Readiness(needed, handshake, ssl)
         pages = GatewayPages(metrics, readiness.reasons, Census(names, handshake).rows)
         sampler = asyncio.create_task(_sample(metrics))

@@ -112,8 +112,6 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clie
         made = Client(system, http, {})
         try:
             await eventually(made.ready)
-            # The gateway may be ready before the data object is, which writes them.
-            await eventually((data_dir / "demo-tokens.json").exists)
             tokens = json.loads((data_dir / "demo-tokens.json").read_text())
             made.tokens = {entry["client"]: entry["token"] for entry in tokens}
             yield made
@@ -357,6 +355,14 @@ async def test_without_any_business_object_it_is_503_in_time_and_not_ready(clien
     client.system.start("business 2")
     await eventually(client.ready)
     assert (await client.change("deposits", {"account": 8, "amount": 1}, **key)).status_code == 201
+
+
+async def test_without_the_data_object_it_is_not_ready(client: Client) -> None:
+    await client.system.stop("data")
+    not_ready = await eventually(lambda: _not_ready(client))
+    assert "data object" in not_ready.json()["detail"]
+    client.system.start("data")
+    await eventually(client.ready)
 
 
 async def test_without_any_logger_it_is_not_ready(client: Client) -> None:
