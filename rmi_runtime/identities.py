@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from rmi_runtime.context import Identity
@@ -63,8 +64,13 @@ class Identities:
         if asking is None:
             asking = asyncio.get_running_loop().create_task(self._learn(token_hash))
             self._asking[token_hash] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(token_hash, None))
+            asking.add_done_callback(partial(self._asked, token_hash))
         return await asyncio.shield(asking)
+
+    def _asked(self, token_hash: str, asking: asyncio.Task[Identity | None]) -> None:
+        self._asking.pop(token_hash, None)
+        if not asking.cancelled():
+            asking.exception()  # heard, also if all who wanted to know have given up
 
     async def _learn(self, token_hash: str) -> Identity | None:
         asked_s = self._clock()  # the answer is no younger than the question

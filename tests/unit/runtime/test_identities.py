@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -92,6 +93,26 @@ async def test_one_who_gives_up_does_not_spoil_it_for_the_others(source: Source)
     await asyncio.sleep(0)
     source.slow.set()
     assert await second == Identity("client", 7, "teller")
+
+
+async def test_a_failure_that_all_have_given_up_on_is_no_error_of_the_event_loop(
+    source: Source,
+) -> None:
+    source.slow = asyncio.Event()
+    source.error = Unavailable("away")
+    identities = source.identities()
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
+    finding = asyncio.ensure_future(identities.find("good"))
+    await eventually(lambda: source.asked)
+    finding.cancel()
+    await asyncio.wait([finding])
+    del finding  # it remembers whom it waited for
+    source.slow.set()
+    await eventually(lambda: not identities._asking)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_failure_is_told_and_not_remembered(source: Source) -> None:
