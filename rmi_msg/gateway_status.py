@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
@@ -34,7 +35,9 @@ _FAILURES = (errors.RmiError, PyroError, OSError, AttributeError, TimeoutError)
 class Census:
     """The table of all services that the name servers know.
 
-    Asking again within :data:`FRESH_S`, or while an answer is under way, costs nothing.
+    Whoever asks while an answer is under way shares it. Within :data:`FRESH_S` the name servers are
+    asked who is there, and the services themselves only if that is no longer as it was: a system
+    that has just come up is shown whole, also if somebody looked half a second ago.
 
     Args:
         name_servers: whom to ask for the services (those with the tag ``rmi``).
@@ -53,7 +56,8 @@ class Census:
         self._clock = clock
         self._known: dict[str, tuple[str, bool]] = {}  # name -> URI, draining
         self._asked: asyncio.Task[list[Row]] | None = None
-        self._asked_s = 0.0
+        self._rows: list[Row] = []
+        self._rows_s = -math.inf  # when the services told them
 
     async def rows(self) -> list[Row]:
         """Return one row per service, by name.
@@ -64,24 +68,29 @@ class Census:
             server answers, the services known before.
         """
         asked = self._asked
-        if asked is None or (asked.done() and self._clock() - self._asked_s > FRESH_S):
+        if asked is None or asked.done():
             asked = self._asked = asyncio.create_task(self._ask_all())
         return await asyncio.shield(asked)
 
     async def _ask_all(self) -> list[Row]:
+        known = await self._look()
+        if known != self._known or self._clock() - self._rows_s > FRESH_S:
+            self._known = known
+            asks = (self._row(name, uri, leaves) for name, (uri, leaves) in known.items())
+            self._rows = await asyncio.gather(*asks)
+            self._rows_s = self._clock()
+        return self._rows
+
+    async def _look(self) -> dict[str, tuple[str, bool]]:
         try:
             entries = await self._name_servers.list()
-            self._known = {
-                name: (entry.uri, entry.draining)
-                for name, entry in sorted(entries.items())[:SERVICES_MAX]
-                if "rmi" in entry.metadata
-            }
         except errors.RmiError:
-            pass  # the services may well be there without it
-        asks = (self._row(name, uri, leaves) for name, (uri, leaves) in self._known.items())
-        rows = await asyncio.gather(*asks)
-        self._asked_s = self._clock()
-        return rows
+            return self._known  # the services may well be there without it
+        return {
+            name: (entry.uri, entry.draining)
+            for name, entry in sorted(entries.items())[:SERVICES_MAX]
+            if "rmi" in entry.metadata
+        }
 
     async def _row(self, name: str, uri: str, leaves: bool) -> Row:
         row: Row = {"name": name, "uri": uri, "address": str(URI(uri).location)}

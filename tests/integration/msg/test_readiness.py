@@ -1,11 +1,11 @@
-"""The gateway's readiness: what it says is so now, and not as of its last look."""
+"""The gateway's readiness and its table: what they say is so now, and not as of the last look."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
 
-from rmi_msg.gateway_status import Readiness
+from rmi_msg.gateway_status import FRESH_S, Census, Readiness
 from rmi_runtime import Announcer, Daemon, Endpoints, NameServers, ServiceAuthenticator, expose
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 
@@ -21,9 +21,16 @@ class Logger:
 async def logger(names: NameServers) -> AsyncIterator[Announcer]:
     async with Daemon(authenticate=ServiceAuthenticator(KEY)) as daemon:
         uri = daemon.register(Logger(), "msg.logger.1")
-        async with Announcer(names, "msg.logger.1", uri) as announcer:
+        async with Announcer(names, "msg.logger.1", uri, metadata=["rmi"]) as announcer:
             await announcer.announced.wait()
             yield announcer
+
+
+@contextlib.asynccontextmanager
+async def logger_names(location: str) -> AsyncIterator[NameServers]:
+    names = NameServers([location], handshake=SERVICE_HANDSHAKE)
+    yield names
+    await names.aclose()
 
 
 async def test_a_service_that_was_announced_a_moment_ago_counts() -> None:
@@ -52,3 +59,22 @@ async def test_a_service_that_is_announced_and_does_not_answer_is_none() -> None
                 "no logger of 1 announced answers"
             ]
         await names.aclose()
+
+
+async def test_the_table_has_a_service_that_was_announced_a_moment_ago() -> None:
+    async with name_server() as location, logger_names(location) as names:
+        census = Census(names, SERVICE_HANDSHAKE)
+        assert "msg.logger.1" not in [row["name"] for row in await census.rows()]
+        async with logger(names):
+            row = (await census.rows())[-1]
+            assert (row["name"], row["state"]) == ("msg.logger.1", "ready")
+
+
+async def test_the_services_of_the_table_are_not_asked_again_within_a_moment() -> None:
+    async with name_server() as location, logger_names(location) as names, logger(names):
+        now_s = 50.0
+        census = Census(names, SERVICE_HANDSHAKE, clock=lambda: now_s)
+        first = await census.rows()
+        assert await census.rows() is first
+        now_s += FRESH_S + 0.01
+        assert await census.rows() is not first
