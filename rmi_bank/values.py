@@ -134,6 +134,6 @@ def _converted(value: object, kind: Any, field: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        found = op.invalid(error)
-        found.fields.setdefault("field", field)
-        raise found from error
+        what, _, place = str(error).rpartition(" - at `$")
+        where = field + place.removeprefix("[0]" if field else ".").rstrip("`")
+        raise InvalidRequest(f"{where}: {what}", field=where) from error
