@@ -245,7 +245,7 @@ def parse_operations(data: list[dict[str, Any]]) -> list[Operation]:
     """
     try:
         return msgspec.convert((data,), _Operations).operations
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise invalid(error) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -102,6 +104,7 @@ def request_ids_of(value: object) -> list[str]:
     """
     request_ids: list[str]
     (request_ids,) = _converted((value,), _RequestIds, "request_ids")
+    _check_text(request_ids, "request_ids")
     return request_ids
 
 
@@ -114,6 +117,7 @@ def record_of(postings: object, outcomes: object, opened: object) -> Record:
     found = _converted(
         {"postings": postings, "outcomes": outcomes, "opened": opened}, _RecordArguments, ""
     )
+    _check_text(chain.from_iterable(found.outcomes), "outcomes")
     return Record(found.postings, found.outcomes, found.opened)
 
 
@@ -128,6 +132,15 @@ def shown_line(line: Line) -> dict[str, Any]:
         "amount": line.amount,
         "request_id": unscoped(line.request_id) or "",
     }
+
+
+def _check_text(texts: Iterable[str], field: str) -> None:
+    """Refuse what the store cannot take: it would fail all that is committed with it."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        message = f"{field}: a text in it has a lone surrogate, which no UTF-8 can carry"
+        raise InvalidRequest(message, field=field) from error
 
 
 def _converted(value: object, kind: Any, field: str) -> Any:

@@ -86,6 +86,14 @@ def test_an_unknown_field_is_malformed() -> None:
     assert caught.value.fields == {"field": "note"}
 
 
+@pytest.mark.parametrize(
+    "data", [{"type": "\ud800"}, {"\ud800": 1}, {**DEPOSIT, "request_id": "\ud800"}]
+)
+def test_a_lone_surrogate_is_refused_like_anything_else(data: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        op.parse_operation(data)
+
+
 def test_words_like_those_of_an_error_are_read_once() -> None:
     words = " - at `$[" * 100_000 + "]x"
     with pytest.raises(InvalidRequest) as caught:  # read from each of them it takes minutes

@@ -43,3 +43,13 @@ def test_what_is_wrong_with_a_commit_is_named(record: Any, where: str) -> None:
         record_of(*record)
     assert caught.value.message.startswith(f"{where}: Expected ")
     assert caught.value.fields == {"field": where}
+
+
+def test_a_text_that_would_fail_all_that_is_committed_with_it_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="lone surrogate") as caught:
+        request_ids_of(["7:a", "7:\ud800"])
+    assert caught.value.fields == {"field": "request_ids"}
+    for outcome in (["7:\ud800", "x", "1"], ["7:a", "\ud800", "1"], ["7:a", "x", "\ud800"]):
+        with pytest.raises(InvalidRequest, match="lone surrogate") as caught:
+            record_of([], [outcome], [])
+        assert caught.value.fields == {"field": "outcomes"}
