@@ -115,7 +115,7 @@ class DataObject(AccountDesk, TokenDesk):
             LockTimeout: not all were free in time, or *patience_s* has passed; then its fields
                 ``accounts`` and ``request_ids`` name what is held.
             Overloaded: too many leases and waiting callers.
-            Unavailable: the store is being opened.
+            Unavailable: the store is not open.
             InvalidRequest: an argument is of the wrong type or out of range.
         """
         checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)

@@ -37,7 +37,7 @@ class LockDesk:
         self._tickets_max = tickets_max
         self._clock = clock
         self._table: LockTable | None = None
-        self.shut_by: RmiError = Unavailable("the store is being opened; try again shortly")
+        self.shut_by: RmiError = Unavailable("the store is not open: open_data() opens it")
         self._waiting: dict[int, asyncio.Future[None]] = {}  # by serial
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0

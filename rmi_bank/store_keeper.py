@@ -29,6 +29,7 @@ class StoreKeeper:
         self._ledger = ledger
         self._desk = desk
         self._reopening: asyncio.Task[None] | None = None
+        self._started = False
         self._left = False
 
     @property
@@ -39,6 +40,7 @@ class StoreKeeper:
     async def start(self) -> None:
         """Open the store. Leases from before are worth nothing now."""
         await self._ledger.start()
+        self._started = True
         self._desk.open(self._ledger.epoch)
 
     def leave(self) -> None:
@@ -55,12 +57,12 @@ class StoreKeeper:
         await self._ledger.close()
 
     def check_open(self) -> None:
-        """Refuse to answer from a store that has failed.
+        """Refuse to answer from a store that has failed, or was never opened.
 
         Raises:
-            Unavailable: it is being opened anew.
+            Unavailable: it is being opened anew, or nobody has opened it.
         """
-        if self._reopening is not None:
+        if self._reopening is not None or not self._started:
             raise self._desk.why_shut()
 
     def look(self) -> None:

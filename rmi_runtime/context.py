@@ -115,9 +115,15 @@ def current_call() -> Call:
     """Return the call that the running code serves.
 
     Raises:
-        LookupError: it serves none.
+        LookupError: it serves none; :func:`call_as` makes it seem so.
     """
-    return current.get()
+    try:
+        return current.get()
+    except LookupError:
+        raise LookupError(
+            "this runs outside a call, so nobody knows who calls; a test, or a call inside a "
+            "process, says it: with call_as(identity)"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def test_allow_needs_words() -> None:
 
 
 def test_no_call_outside_of_a_call() -> None:
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError, match="call_as"):
         current_call()
     with call_as(TELLER) as call:
         assert current_call() is call
