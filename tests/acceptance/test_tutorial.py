@@ -107,3 +107,4 @@ def assert_the_page_tells_the_truth(outputs: dict[str, str]) -> None:
     assert "insufficient_funds" in output_of("first.py")
     assert "1 holds" in output_of("second.py")
     assert "[0, 1, 2]" in output_of("demo.clock@")
+    assert "committed [-1000, 950, 50]" in output_of("inside.py")
