@@ -101,7 +101,8 @@ class DataObject(AccountDesk, TokenDesk):
             business_id: who asks, for the log.
             accounts: their numbers; they need not have been opened. Cash (0) takes no lock.
             request_ids: scoped by client (``"7:…"``).
-            wait_s: how long to wait at most, 0 to 60.
+            wait_s: how long to wait at most, 0 to 60; never longer than the caller waits for the
+                answer: a lease that comes after that would be nobody's.
             lease_s: how long the lease shall live, if that is less than any may (setting).
             patience_s: when one and the same lease of another has kept us waiting for so long, give
                 up at once, and name what it holds; 0 to 60.
@@ -119,7 +120,7 @@ class DataObject(AccountDesk, TokenDesk):
             InvalidRequest: an argument is of the wrong type or out of range.
         """
         checked_int("business_id", business_id, 0, BUSINESS_ID_MAX)
-        wait_s = checked_seconds("wait_s", wait_s, WAIT_S_MAX)
+        wait_s = min(checked_seconds("wait_s", wait_s, WAIT_S_MAX), _caller_waits_s())
         lease_s = checked_seconds("lease_s", lease_s, LEASE_S_MAX)
         patience_s = checked_seconds("patience_s", patience_s, WAIT_S_MAX)
         account_list = accounts_of(accounts)
@@ -308,6 +309,13 @@ class DataObject(AccountDesk, TokenDesk):
     def _log(self, business_id: int, kind: str, values: Iterable[tuple[int, int]]) -> None:
         if self._op_log is not None:
             self._op_log.append([(business_id, kind, values)])
+
+
+def _caller_waits_s() -> float:
+    try:
+        return current_call().remaining_s(WAIT_S_MAX)
+    except LookupError:  # within the process nobody sets a deadline
+        return WAIT_S_MAX
 
 
 @asynccontextmanager

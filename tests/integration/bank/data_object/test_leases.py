@@ -92,6 +92,19 @@ async def test_a_lock_that_takes_too_long_is_refused_definitely(
     assert (await two.lock(2, [1, 2], [], 0))["lease"]
 
 
+async def test_a_lock_waits_no_longer_than_its_caller(
+    bank: BankCluster, clock: Clock, one: Proxy, two: Proxy
+) -> None:
+    await one.lock(1, [1])
+    waiting = asyncio.ensure_future(two._call("lock", (2, [1], [], 50.0), timeout_s=5.0))
+    await bank.has_tickets(2)
+    clock.now_s += 5.0
+    bank.data._desk._ring()
+    with pytest.raises(LockTimeout):
+        await waiting
+    assert bank.data.figures()["tickets"] == 1
+
+
 @pytest.mark.parametrize("lease", [0, 1, 2**32, 2**62, 2**63 - 1])
 async def test_an_invented_lease_commits_nothing(bank: BankCluster, one: Proxy, lease: int) -> None:
     with pytest.raises(StaleLease):
