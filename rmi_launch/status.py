@@ -137,7 +137,9 @@ def _gateway_rows(
 ) -> list[ServiceStatus]:
     """Return a line per gateway process: *answer* is that of the one which took the connection."""
     if len(gateways) < 2:
-        return [answer]
+        absent = {str(each["state"]) for each in gateways} & _KNOWN_ABSENT
+        down = absent if answer.state == UNREACHABLE else None
+        return [dataclasses.replace(answer, state=down.pop()) if down else answer]
     others = [
         ServiceStatus(str(each["name"]), str(each["address"]), str(each["state"]), each["pid"])
         for each in gateways

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from rmi_launch.status import ServiceStatus, gather_status, store_line
 from rmi_launch.system import System
@@ -69,6 +70,14 @@ async def test_who_does_not_answer_is_unreachable_and_who_is_known_to_be_absent_
         "gateway": "unreachable",
     }
     assert all(row.pid is None for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"), [("dead", "dead"), ("waiting", "waiting"), ("ready", "unreachable")]
+)
+async def test_a_gateway_that_is_known_to_be_absent_is_shown_so(written: str, shown: str) -> None:
+    rows = await named(system(("gateway", NOWHERE, written)))
+    assert {name: row.state for name, row in rows.items()} == {"gateway": shown}
 
 
 async def test_what_answers_but_is_no_service_is_unreachable() -> None:
