@@ -8,7 +8,7 @@ from typing import Any
 
 from Pyro5 import config
 from Pyro5.core import NAMESERVER_NAME, URI
-from Pyro5.errors import NamingError
+from Pyro5.errors import NamingError, PyroError
 
 from rmi_runtime import errors
 
@@ -17,6 +17,22 @@ Resolve = Callable[[str], Awaitable[str]]
 
 AskNameServer = Callable[[str, str, Sequence[Any], float], Awaitable[Any]]
 """Calls a method of a name server: its URI, the method, its arguments, the seconds to wait."""
+
+
+def name_server_uri(location: str) -> URI:
+    """Return the URI of the name server at a place.
+
+    Args:
+        location: ``host:port``, or ``./u:path`` of a Unix domain socket.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    try:
+        return URI(f"PYRO:{NAMESERVER_NAME}@{location}")
+    except PyroError:
+        message = f"the name server {location!r} is not host:port, as in 127.0.0.1:9090"
+        raise errors.InvalidRequest(message, field="locations") from None
 
 
 async def direct_uri(

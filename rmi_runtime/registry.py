@@ -16,12 +16,13 @@ from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any
 
-from Pyro5.core import NAMESERVER_NAME, URI
+from Pyro5.core import URI
 from Pyro5.errors import NamingError, PyroError
 
 from rmi_runtime import errors
 from rmi_runtime.nametable import DRAINING, Entry
 from rmi_runtime.proxy import Proxy
+from rmi_runtime.proxy_names import name_server_uri
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ class NameServers:
 
     def _proxy(self, location: str) -> Proxy:
         return Proxy(
-            f"PYRO:{NAMESERVER_NAME}@{location}",
+            name_server_uri(location),
             handshake=self._handshake,
             timeout_s=self._timeout_s,
             serializer="json",

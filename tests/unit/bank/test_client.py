@@ -155,3 +155,10 @@ async def test_what_is_no_list_of_dictionaries_is_refused_before_it_is_sent(
     with pytest.raises(InvalidRequest, match="dictionar"):
         await client.execute(operations)
     assert not business.calls
+
+
+@pytest.mark.parametrize("location", ["127.0.0.1", "x", "127.0.0.1:", "127.0.0.1:ns", ""])
+def test_a_name_server_that_is_no_place_is_refused_by_name(location: str) -> None:
+    with pytest.raises(InvalidRequest, match="host:port") as caught:
+        BankClient(["127.0.0.1:9090", location], token="t")
+    assert repr(location) in caught.value.message
