@@ -20,6 +20,7 @@ from rmi_runtime import errors
 from rmi_runtime.balance import SILENT_S, Balancer, Endpoint, Policy
 from rmi_runtime.client_call import Late
 from rmi_runtime.endpoint_proxies import EndpointProxies, Unreached
+from rmi_runtime.proxy_state import checked_timeout
 from rmi_runtime.registry import NameServers
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Endpoints:
         self.prefix = prefix
         self._name_servers = name_servers
         self._refresh_s = refresh_s
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._waiting_max = waiting_max
         self._silent_s = silent_s
         # Balancing needs no secrets: the default source is fast and seeded by the system.

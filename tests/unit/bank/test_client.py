@@ -162,3 +162,9 @@ def test_a_name_server_that_is_no_place_is_refused_by_name(location: str) -> Non
     with pytest.raises(InvalidRequest, match="host:port") as caught:
         BankClient(["127.0.0.1:9090", location], token="t")
     assert repr(location) in caught.value.message
+
+
+@pytest.mark.parametrize("timeout_s", [None, "5", float("nan")])
+def test_a_timeout_that_is_no_number_is_refused_at_once(timeout_s: Any) -> None:
+    with pytest.raises(ValueError, match="expected a number of seconds"):
+        BankClient(token="t", timeout_s=timeout_s)
