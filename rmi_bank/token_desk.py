@@ -117,13 +117,14 @@ class TokenDesk(ABC):
 
     async def _written(self, work: Coroutine[Any, Any, Kept]) -> Kept:
         # Shielded: who gives up does not take the write back, and how it ended must be heard.
-        return await asyncio.shield(self._heard(work))
+        writing = asyncio.create_task(work)
+        writing.add_done_callback(self._heard)
+        return await asyncio.shield(writing)
 
-    async def _heard(self, work: Coroutine[Any, Any, Kept]) -> Kept:
-        try:
-            return await work
-        finally:
-            self._store.look()
+    def _heard(self, writing: asyncio.Task[Any]) -> None:
+        if not writing.cancelled():
+            writing.exception()  # else it would be an error of the loop, if the caller gave up
+        self._store.look()
 
 
 def _state(token: Token, at_us: int) -> str:

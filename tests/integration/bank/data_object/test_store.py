@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from typing import Any
 
 import pytest
 
-from rmi_bank.errors import StaleLease
+from rmi_bank.errors import StaleLease, StoreFull
 from rmi_bank.stores import sqlite as sqlite_store
 from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
@@ -99,6 +100,32 @@ async def test_tokens_are_made_listed_and_revoked(one: Proxy) -> None:
     for arguments in ((-1, "teller"), (1, "king"), (1, "teller", 0), (True, "teller")):
         with pytest.raises(InvalidRequest):
             await one.token_create(*arguments)
+
+
+async def test_a_token_that_nobody_waits_for_and_that_is_not_written_is_no_error_of_the_loop(
+    bank: BankCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def add_token(token: object) -> None:
+        begun.set()
+        await go_on.wait()
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(bank.ledger, "add_token", add_token)
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
+    looks: list[None] = []
+    monkeypatch.setattr(bank.data._store, "look", lambda: looks.append(None))
+    making = asyncio.ensure_future(bank.data.token_create(7, "teller"))
+    await begun.wait()
+    making.cancel()
+    await asyncio.wait([making])
+    del making  # it remembers whom it waited for
+    go_on.set()
+    await eventually(lambda: looks)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_store_that_fails_is_opened_anew_also_if_its_caller_has_given_up(
