@@ -35,6 +35,7 @@ class FlowProtocol(asyncio.Protocol):
         transport: of the connection, once it is made.
         closed: the connection is gone.
         writing_paused: the other side does not read what was written.
+        heard_all: the other side has said that it sends no more.
         lingering: we have said our last words.
         ending: we have, and close when all of them are sent.
         since_s: when the present state of the connection began, by the clock.
@@ -46,6 +47,7 @@ class FlowProtocol(asyncio.Protocol):
         self.clock = clock
         self.closed = False
         self.writing_paused = False
+        self.heard_all = False
         self.lingering = False
         self.ending = False
         self.since_s = 0.0
@@ -125,10 +127,10 @@ class FlowProtocol(asyncio.Protocol):
         self._end_when_sent()
 
     def linger(self) -> None:
-        """Say that nothing more comes from here, but read on for a while."""
+        """Say that nothing more comes from here, but read on for a while, if anything may come."""
         if self.transport.is_closing():
             return
-        if not self.transport.can_write_eof():
+        if self.heard_all or not self.transport.can_write_eof():
             self.close()
             return
         self.lingering = True

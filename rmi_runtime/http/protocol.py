@@ -110,7 +110,7 @@ class HttpProtocol(FlowProtocol):
         """The client will send no more: finish what is under way, drop what is incomplete."""
         if self.idle or self.lingering:
             return False
-        self._deaf = self.closing = True
+        self._deaf = self.closing = self.heard_all = True
         return self.transport.can_write_eof()  # over TLS there is no answer any more
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, head, serving
+from tests.support import eventually
 
 pytestmark = BOTH_EVENT_LOOPS
 
@@ -32,6 +33,20 @@ async def test_a_client_that_has_said_all_still_gets_its_answer() -> None:
         place.app.hold.set()
         assert (await connection.answer()).status == 200
         assert await connection.rest() == b""
+
+
+async def test_the_connection_of_a_client_that_has_said_all_ends_with_its_answer() -> None:
+    async with serving() as place:
+        place.server.clock = lambda: 0.0  # nobody is waited for until he has had his time
+        connection = await place.connect()
+        await connection.send(head("GET", "/slow"))
+        connection.writer.write_eof()
+        await place.app.entered.wait()
+        protocol = next(iter(place.server.connections))
+        await eventually(lambda: protocol.heard_all)
+        place.app.hold.set()
+        assert (await connection.answer()).status == 200
+        await eventually(lambda: not place.server.connections)
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
