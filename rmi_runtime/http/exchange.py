@@ -6,13 +6,13 @@ HTTP part: sending to a client that is gone raises ``OSError``.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from rmi_runtime.errors import InternalError
+from rmi_runtime.errors import InternalError, RmiError
 from rmi_runtime.http.answers import CLOSE_LINE
 from rmi_runtime.http.problems import phrase, problem_of
+from rmi_runtime.sparse_log import sparse_logger
 
 if TYPE_CHECKING:
     from rmi_runtime.http.protocol import HttpProtocol
@@ -23,7 +23,7 @@ STATUS_LINES = {
     status: f"HTTP/1.1 {status} {phrase(status)}\r\n".encode() for status in range(200, 600)
 }
 
-_log = logging.getLogger(__name__)
+_log = sparse_logger(__name__)
 _BODILESS = frozenset({204, 304})
 
 
@@ -76,7 +76,7 @@ class Exchange:
             await app(self._scope, self._receive, self._send)
         except Exception as error:
             if not (protocol.closed and isinstance(error, OSError)):
-                _log.error("the application failed", exc_info=error)
+                self._log_failure(error)
         finally:
             protocol.server.under_way -= 1
         if self.done or protocol.closed:
@@ -87,6 +87,14 @@ class Exchange:
         else:
             # Part of the answer is out: only a broken connection says that the rest is missing.
             protocol.transport.abort()
+
+    def _log_failure(self, error: Exception) -> None:
+        foreseen = isinstance(error, RmiError) and not isinstance(error, InternalError)
+        if self._begun and foreseen:  # an outage in the middle of a stream must not drown the log
+            method, path = self._scope["method"], self._scope["path"]
+            _log.info("the answer to %s %r is cut off: %s", method, path, error)
+        else:
+            _log.error("the application failed", exc_info=error)
 
     async def _receive(self) -> dict[str, Any]:
         if not self._received:

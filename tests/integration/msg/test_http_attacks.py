@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rmi_runtime import errors
 from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, head, serving, still_serves
 
 pytestmark = BOTH_EVENT_LOOPS
@@ -124,18 +125,23 @@ async def test_an_application_that_fails_is_500_and_keeps_its_words_to_itself(ca
         assert "secret words" in caplog.text
 
 
-async def test_a_stream_that_breaks_is_cut_so_that_nobody_takes_it_for_whole() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("no more"), errors.Unavailable("nobody")])
+async def test_a_stream_that_breaks_is_cut_so_that_nobody_takes_it_for_whole(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     async def breaks(scope, receive, send) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        raise RuntimeError("no more")
+        raise error
 
     async with serving() as place:
         place.server.app = breaks
         connection = await place.connect()
         await connection.send(GOOD)
         assert not (await connection.rest()).endswith(b"0\r\n\r\n")
+    unforeseen = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert unforeseen == ([] if isinstance(error, errors.RmiError) else [error])
 
 
 async def test_every_answer_has_the_security_headers_and_no_banner() -> None:
