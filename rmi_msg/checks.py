@@ -150,13 +150,14 @@ def check_after(after: object) -> str | None:
     """Return *after* if it may be a cursor; only the store that made it can tell what it means.
 
     Raises:
-        InvalidRequest: it is neither None nor a string of 1 to 200 characters.
+        InvalidRequest: it is neither None nor a string of 1 to 200 ASCII characters.
     """
     if after is None:
         return None
     if not isinstance(after, str):
         raise _invalid("after", f"must be a string or null, not {type(after).__name__}")
-    if not 0 < len(after) <= CURSOR_CHARS_MAX:
+    # No store gives out any others, and not all of them can be passed on to one.
+    if not (0 < len(after) <= CURSOR_CHARS_MAX and after.isascii()):
         raise bad_cursor(after)
     return after
 

@@ -81,7 +81,7 @@ def test_a_page_has_1_to_1000_messages(limit: object) -> None:
     assert refused.value.fields["field"] == "limit"
 
 
-@pytest.mark.parametrize("after", [1, b"1", "", "9" * 201])
+@pytest.mark.parametrize("after", [1, b"1", "", "9" * 201, "١", "\ud800"])
 def test_a_cursor_is_a_short_string_or_none(after: object) -> None:
     assert checks.check_after(None) is None
     assert checks.check_after("12") == "12"
