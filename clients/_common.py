@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -26,6 +27,8 @@ def run(script: click.Command) -> NoReturn:
     """Run a script to its end; Ctrl-C, and an output that cannot be written, are told in a line."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see _venv
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack signs that messages have
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         script()
     except OSError as error:
@@ -43,6 +46,15 @@ def gateway_url(context: click.Context, option: click.Parameter, text: str) -> s
         right = False
     if not right:
         raise click.BadParameter(f"expected an address such as {DEFAULT_URL}, not {text!r}")
+    return text
+
+
+def readable(context: click.Context, option: click.Parameter, text: str) -> str:
+    """Refuse bytes that are no text in the terminal's encoding: they cannot be sent on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("expected text in the terminal's encoding") from None
     return text
 
 

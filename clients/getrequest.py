@@ -9,7 +9,16 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import click
 import httpx
-from _common import DEFAULT_URL, gateway_url, give_up, json_of, not_a_gateway, run, what_it_said
+from _common import (
+    DEFAULT_URL,
+    gateway_url,
+    give_up,
+    json_of,
+    not_a_gateway,
+    readable,
+    run,
+    what_it_said,
+)
 
 
 @click.command(help=__doc__)
@@ -20,7 +29,9 @@ from _common import DEFAULT_URL, gateway_url, give_up, json_of, not_a_gateway, r
     callback=gateway_url,
     help="The HTTP gateway.",
 )
-@click.option("--msg", default="HELLO", show_default=True, help="Sent along, as ever.")
+@click.option(
+    "--msg", default="HELLO", show_default=True, callback=readable, help="Sent along, as ever."
+)
 def main(url: str, msg: str) -> None:
     """Get ``/?msg=…`` and print it."""
     try:

@@ -56,9 +56,9 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(script: str, *options: str, data_dir: Path | None = None) -> str:
+def run(script: str, *options: str | bytes, data_dir: Path | None = None) -> str:
     """Run a script that must give up; return what it said."""
-    command = [sys.executable, str(SCRIPTS / script), *options]
+    command: list[str | bytes] = [sys.executable, str(SCRIPTS / script), *options]
     if data_dir is not None and script not in ("getrequest.py", "postrequest.py"):
         command += ["--data-dir", str(data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -82,6 +82,22 @@ def test_an_answer_that_cannot_be_unpacked_is_none(stranger: str, data_dir: Path
     said = run("bank_client.py", "--url", url, "--patience-s", "0.2", data_dir=data_dir)
     assert stranger in said
     assert "decompressing" in said
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\xe9"), ("utf-8", "é")])
+def test_messages_are_shown_on_a_terminal_that_lacks_their_signs(
+    stranger: str, encoding: str, shown: str
+) -> None:
+    answer = urllib.parse.quote('[[["1", "\\u00e9"]], []]')
+    command = [sys.executable, str(SCRIPTS / "getrequest.py"), "--url", f"{stranger}/200/{answer}"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 0, done
+    assert f"('1', '{shown}')" in done.stdout.decode(encoding)
+
+
+def test_bytes_that_are_no_text_are_wrong_use(stranger: str) -> None:
+    assert "expected text" in run("getrequest.py", "--url", f"{stranger}/200/", "--msg", b"\xff")
 
 
 def test_a_message_that_is_not_accepted_is_a_failure(stranger: str) -> None:
