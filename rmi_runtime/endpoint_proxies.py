@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl as tls
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from Pyro5.core import DAEMON_NAME
@@ -13,6 +14,8 @@ from Pyro5.errors import PyroError
 from rmi_runtime import errors
 from rmi_runtime.balance import Endpoint
 from rmi_runtime.proxy import Proxy
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 1.0
 """How long connecting to one endpoint, or probing it, may take before the next one is tried."""
@@ -26,7 +29,8 @@ class EndpointProxies:
     """A proxy for each endpoint that was called.
 
     Args:
-        handshake: data for the services' authentication.
+        handshake: data for the services' authentication. If it is a service's own, with the cluster
+            key, whoever refuses it is none of the cluster's services.
         timeout_s: deadline of calls that do not bring their own.
         serializer: of the calls.
         ssl: client context for TLS, or None.
@@ -41,6 +45,7 @@ class EndpointProxies:
         ssl: tls.SSLContext | None,
     ) -> None:
         self._handshake = handshake
+        self._of_cluster = isinstance(handshake, Mapping) and "cluster_key" in handshake
         self._timeout_s = timeout_s
         self._serializer = serializer
         self._ssl = ssl
@@ -60,7 +65,7 @@ class EndpointProxies:
         """Connect to an endpoint, unless that is done.
 
         Raises:
-            Unreached: it is not there.
+            Unreached: it is not there, or there is one of another cluster.
             RmiError: it refuses.
         """
         if self._closed:
@@ -72,6 +77,14 @@ class EndpointProxies:
             await proxy._bind(min(timeout_s, CONNECT_S))
         except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
             # NotFound: another service has the address now.
+            raise Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
+        except (errors.Forbidden, errors.Unauthenticated) as error:
+            if not self._of_cluster:
+                raise
+            # A service of another cluster has the address now; or one of us has the wrong key, and
+            # nobody else would tell. Whoever made the request has nothing to do with either.
+            if not endpoint.failures:
+                log.warning("%s at %s refuses: %s", endpoint.name, endpoint.uri, error)
             raise Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
         return proxy
 

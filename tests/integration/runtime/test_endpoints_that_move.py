@@ -7,12 +7,18 @@ import contextlib
 
 import pytest
 
-from rmi_runtime import errors
+from rmi_runtime import Daemon, Identity, ServiceAuthenticator, errors
 from rmi_runtime.endpoints import Endpoints
 from rmi_runtime.nametable import DRAINING
 from rmi_runtime.registry import NameServers
 from tests.integration.runtime.equal_services import Services, asked, names
-from tests.integration.runtime.names import SERVICE_HANDSHAKE, free_location, name_server, port_of
+from tests.integration.runtime.names import (
+    SERVICE_HANDSHAKE,
+    Echo,
+    free_location,
+    name_server,
+    port_of,
+)
 from tests.support import eventually
 
 
@@ -40,6 +46,29 @@ async def test_a_failure_has_the_name_server_asked_at_once(services: Services) -
         await asked(endpoints)
         await eventually(lambda: endpoints.view()[0].uri == services.uris["x.1"])
         assert len(await asked(endpoints)) == 2
+
+
+async def test_a_service_of_another_cluster_at_an_old_address_is_none(services: Services) -> None:
+    await services.start("x.1", "x.2")
+    old = services.uris["x.1"]
+    await services.kill("x.1")
+    stranger = Daemon(port=port_of(old), authenticate=ServiceAuthenticator("0f" * 32))
+    stranger.register(Echo("stranger"), "x.1")
+    async with stranger, services.endpoints(handshake=SERVICE_HANDSHAKE) as endpoints:
+        await eventually(lambda: len(names(endpoints)) == 2)
+        assert await asked(endpoints) == {"x.2": 60}
+
+
+async def test_a_client_that_is_refused_is_told_at_once(services: Services) -> None:
+    def refuse(handshake: object, peer: object) -> Identity:
+        raise errors.Forbidden("not you")
+
+    daemon = Daemon(authenticate=refuse)
+    services.uris["x.1"] = str(daemon.register(Echo("x.1"), "x.1"))
+    await services.tell("x.1")
+    async with daemon, services.endpoints(handshake={"token": "fake"}) as endpoints:
+        with pytest.raises(errors.Forbidden, match="not you"):
+            await endpoints.call("who")
 
 
 async def test_calls_to_a_service_that_was_replaced_end_in_peace(services: Services) -> None:
