@@ -45,6 +45,13 @@ from rmi_runtime.http import (
 STREAM_PAGE_MESSAGES: Final = 500
 """Messages that ``GET /`` fetches at a time; it never holds more."""
 
+_FORM_AGAIN: Final = "sent again, the same text is kept once"
+_KEYED: Final = "sent again with the same Idempotency-Key, it is kept once"
+_UNKEYED: Final = (
+    "look for its id among the messages before it is sent again; with an Idempotency-Key it could "
+    "be sent again at once"
+)
+
 _encode = msgspec.json.Encoder().encode
 
 Page = Mapping[str, Any]
@@ -160,7 +167,7 @@ class Seed:
         if "msg" not in fields:
             raise invalid("msg", "is missing; send a form body such as msg=hello")
         text = check_text(fields["msg"], "msg")
-        await _post(self._messages, text, message_id(text))
+        await _post(self._messages, text, message_id(text), _FORM_AGAIN)
         return Answer(f"POST request {body!r}".encode(), media_type=falcon.MEDIA_TEXT)
 
     @describe(
@@ -209,8 +216,11 @@ class AllMessages:
         """Keep a message."""
         key = idempotency_key(headers)
         asked = self._body.read(headers, body)
-        id = new_message_id() if key is None else keyed_message_id(key)
-        await _post(self._messages, check_text(asked.text), id)
+        if key is None:
+            id, if_unknown = new_message_id(), _UNKEYED
+        else:
+            id, if_unknown = keyed_message_id(key), _KEYED
+        await _post(self._messages, check_text(asked.text), id, if_unknown)
         return Answer(_encode({"id": id}), 201)
 
     @describe(
@@ -254,11 +264,15 @@ def message_routes(messages: Messages) -> list[Route]:
     ]
 
 
-async def _post(messages: Messages, text: str, id: str) -> None:
+async def _post(messages: Messages, text: str, id: str, if_unknown: str) -> None:
+    """Keep a message; *if_unknown* says what to do if nobody knows whether it is kept."""
     try:
         found = await messages.post(text, id)
     except errors.RmiError as error:
-        raise problem_of(error, id=id) from error
+        problem = problem_of(error, id=id)
+        if problem.status == 503 and not error.definite:
+            problem.detail = f"it is not known whether this was kept; {if_unknown}"
+        raise problem from error
     if found == "other":
         raise HttpProblem(
             422,

@@ -240,6 +240,18 @@ async def test_a_message_that_may_have_been_kept_is_503_and_names_its_id() -> No
         response = await g.post("/messages", {"text": "a"}, headers=headers)
         document = assert_problem(response, 503, "connection_lost")
         assert (document["definite"], document["id"]) == (False, keyed_message_id("k"))
+        assert "same Idempotency-Key" in document["detail"]
+
+
+async def test_without_a_key_nobody_is_told_to_ask_again_with_the_same_one() -> None:
+    async with gateway() as g:
+        g.messages.error = errors.ConnectionLost("gone")
+        document = assert_problem(await g.post("/messages", {"text": "a"}), 503, "connection_lost")
+        assert uuid.UUID(document["id"]).version == 7
+        assert "look for its id" in document["detail"]
+        document = assert_problem(await post_form(g, b"msg=a"), 503, "connection_lost")
+        assert document["id"] == message_id("a")
+        assert "same text is kept once" in document["detail"]
 
 
 async def test_pages_of_messages_and_of_what_was_consumed() -> None:
