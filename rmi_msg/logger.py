@@ -12,7 +12,7 @@ from rmi_msg.batches import Group, parts, put_groups
 from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_batch, check_limit
 from rmi_msg.lines import LineLog, message_lines
 from rmi_msg.stores import MessageStore, Word, open_stores
-from rmi_runtime import Coalescer, ServiceContext, Settings, allow, expose, run_service
+from rmi_runtime import Coalescer, ServiceContext, Settings, allow, errors, expose, run_service
 
 
 @expose
@@ -54,11 +54,19 @@ class LoggerObject:
         Raises:
             InvalidRequest: a message breaks a rule; none was stored.
             Unavailable: the store cannot be written now; none was stored.
-            Interrupted: nobody can say whether they were stored.
+            Interrupted: nobody can say whether they were stored, or some were and some were not.
         """
         words: list[Word] = []
         for part in parts(check_batch(messages)):
-            words += await self._puts.submit(part)
+            try:
+                words += await self._puts.submit(part)
+            except errors.Definite as error:
+                if not words:
+                    raise
+                raise errors.Interrupted(
+                    f"the first {len(words)} messages were stored, the others were not ({error}): "
+                    "send all of them again with the same ids"
+                ) from error
         return words
 
     async def page(
