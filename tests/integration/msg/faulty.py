@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -17,7 +14,7 @@ import pytest
 from rmi_msg import http_gateway
 from rmi_msg.messages import Consumer
 from rmi_msg.stores.sqlite import FILE_NAME
-from rmi_runtime import Daemon, Settings, service, sqlite
+from rmi_runtime import Daemon, service, sqlite
 from rmi_runtime.connection import ServerConnection
 from rmi_runtime.http import HttpServer
 
@@ -180,18 +177,3 @@ class FailingFile:
         if self._faults.happens("many done and failed", self._faults.fails):
             raise sqlite3.OperationalError("disk I/O error")
         return found
-
-
-@contextlib.contextmanager
-def frozen(settings: Settings) -> Iterator[bool]:
-    """Stand still in the turn to write, as a process that is stopped does; yield whether we do."""
-    turn = os.open(settings.data_dir / f"{FILE_NAME}.turn", os.O_RDWR)
-    try:
-        try:
-            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(turn)

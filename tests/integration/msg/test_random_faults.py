@@ -1,9 +1,9 @@
 """Clients of all the messages' services in one process, while everything around them fails.
 
-Connections break before a call is heeded and before it is answered, callers give up, statements on
-the messages file fail, also a commit that holds, somebody stands still in the turn to write, and
-every service is stopped or killed and begun anew. Afterwards the file says what happened, and each
-answer that a client got must agree with it.
+Connections break before a call is heeded and before it is answered, callers give up, the store
+fails (statements on the messages file, also a commit that holds; members of a cluster in memory) or
+stands still, and every service is stopped or killed and begun anew. Afterwards the store says what
+happened, and each answer that a client got must agree with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,10 +25,10 @@ import pytest
 
 from rmi_bank import run_nameserver
 from rmi_msg import run_facade, run_gateway, run_logger, run_messages
-from rmi_msg.stores.sqlite import FILE_NAME
 from rmi_runtime import Endpoints, NameServers, Settings, errors, load_or_create_cluster_key
-from tests.integration.msg.asked import Record, Stored
-from tests.integration.msg.faulty import Faults, frozen
+from tests.integration.msg.asked import Record
+from tests.integration.msg.faulty import Faults
+from tests.integration.msg.faulty_stores import FaultyStore, MessagesFile, ModelCluster
 from tests.integration.msg.random_clients import (
     Client,
     HttpClient,
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 CLIENTS: Final = 4
 """Of each kind."""
 
-BUSY_S: Final = 2.0
+BUSY_S: Final = 1.5
 """For so long there is trouble."""
 
 SERVICES: Final = {
@@ -124,7 +124,7 @@ class System:
         await self.stop("names", 1)
 
 
-async def trouble(system: System, rng: Random, enough: asyncio.Event) -> None:
+async def trouble(system: System, store: FaultyStore, rng: Random, enough: asyncio.Event) -> None:
     """Make trouble, of one kind after the other, until there is enough of it."""
     faults = system.faults
 
@@ -147,7 +147,7 @@ async def trouble(system: System, rng: Random, enough: asyncio.Event) -> None:
         faults.fails = 0.0 if faults.fails else rng.choice([0.02, 0.1, 0.2])
 
     async def freeze() -> None:
-        with frozen(system.settings) as stands:
+        with store.frozen() as stands:
             if stands:
                 await asyncio.sleep(rng.uniform(0, 0.6))
 
@@ -195,9 +195,9 @@ async def running(settings: Settings, faults: Faults) -> AsyncIterator[System]:
         await system.close()
 
 
-def claimed(path: Path) -> bool:
+async def is_consumed(store: FaultyStore) -> bool:
     """Say whether all that is stored is consumed, and no claim is left."""
-    stored = Stored.read(path)
+    stored = await store.read()
     return len(stored.consumed) == len(stored.messages) and not stored.claims
 
 
@@ -208,7 +208,7 @@ def left_open() -> tuple[int, list[str]]:
     return len(os.listdir("/proc/self/fd")), [name for name in threads if "sqlite" in name]
 
 
-async def run(seed: object, path: Path, faults: Faults) -> Record:
+async def run(seed: object, path: Path, faults: Faults, store: FaultyStore) -> Record:
     """Let clients ask while there is trouble; return what they were told, which was judged."""
     first = free_ports()
     settings = Settings(
@@ -235,15 +235,15 @@ async def run(seed: object, path: Path, faults: Faults) -> Record:
             client = HttpClient(urls, record, teller, known)
             await stack.enter_async_context(client.http)
             clients.append(client)
-        troubled = asyncio.create_task(trouble(system, Random(seed), enough))
+        troubled = asyncio.create_task(trouble(system, store, Random(seed), enough))
         asking = [asyncio.create_task(keep_asking(client, enough)) for client in clients]
         await asyncio.wait([troubled, *asking], timeout=BUSY_S, return_when=asyncio.FIRST_EXCEPTION)
         enough.set()
         await asyncio.gather(troubled, *asking)
         faults.cease()
         await asyncio.gather(*(client.settle() for client in clients))
-        await eventually(lambda: claimed(path / FILE_NAME), timeout_s=30)
-    stored = Stored.read(path / FILE_NAME)
+        await eventually(lambda: is_consumed(store), timeout_s=30)
+    stored = await store.read()
     record.judge(stored)
     for client in clients:
         client.readers["messages"].judge([id for id, _ in stored.messages])
@@ -251,21 +251,27 @@ async def run(seed: object, path: Path, faults: Faults) -> Record:
     return record
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [(MessagesFile, 1), (MessagesFile, 2), (ModelCluster, 1)],
+    ids=["file-1", "file-2", "cluster-1"],
+)
 async def test_whatever_fails_each_answer_is_what_happened(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    kind: Callable[[Faults, pytest.MonkeyPatch, Path], FaultyStore],
     seed: int,
 ) -> None:
     faults = Faults(seed)
     faults.install(monkeypatch)
+    store = kind(faults, monkeypatch, tmp_path)
     unhandled: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unhandled.append(context))
     tasks, (files_before, _) = asyncio.all_tasks(), left_open()
     with caplog.at_level(logging.WARNING):
-        record = await run(seed, tmp_path, faults)
+        record = await run(seed, tmp_path, faults, store)
     await eventually(lambda: asyncio.all_tasks() <= tasks)
     files, threads = left_open()
     assert files <= files_before
