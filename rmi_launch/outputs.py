@@ -60,7 +60,7 @@ def output_size_bytes(log_dir: Path, name: str) -> int:
 
 
 def output_tail(log_dir: Path, name: str, lines_max: int = 15, *, after_bytes: int = 0) -> str:
-    """Return the last lines that the process *name* printed, or an empty text.
+    """Return the last lines that the process *name* printed, or an empty text if none can be read.
 
     Args:
         log_dir: where its output is.
@@ -78,7 +78,7 @@ def output_tail(log_dir: Path, name: str, lines_max: int = 15, *, after_bytes: i
             else:
                 output.seek(start)
                 printed = output.read(_TAIL_SIZE_BYTES)
-    except FileNotFoundError:
+    except OSError:  # there is none, or not for us: why the process did not start is told anyway
         return ""
     return "\n".join(printed.decode(errors="replace").splitlines()[-lines_max:])
 

@@ -172,6 +172,13 @@ async def test_why_a_service_does_not_start_is_told_though_it_cannot_be_written(
         await supervisor.start()
 
 
+async def test_a_start_without_an_output_fails_and_names_it(make: Make, settings: Settings) -> None:
+    (settings.data_dir / "log" / "ok.1.out").mkdir()
+    with pytest.raises(StartFailed, match=r"ok.1 did not start: .*ok\.1\.out: Is a directory; "):
+        async with asyncio.timeout(20):
+            await make([ok(1)]).start()
+
+
 async def test_a_service_whose_output_cannot_be_opened_is_tried_again_until_it_can(
     make: Make, settings: Settings
 ) -> None:
