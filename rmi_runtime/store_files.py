@@ -88,6 +88,7 @@ class StoreFiles:
         self.path = Path(unquote(urlsplit(str(path)).path)) if uri else Path(path)
         self.marker = self.path.with_suffix(".id")
         self._log = self.path.with_name(f"{self.path.name}-wal")
+        self._index = self.path.with_name(f"{self.path.name}-shm")
         self._expected: Mark | None = None
         self._opened: dict[str, tuple[int, int]] = {}
 
@@ -167,11 +168,15 @@ class StoreFiles:
         write_private(self.marker, f"{mark.id} {mark.stamp}\n")
         self._expected = mark
         self._opened = {str(path): _which(path.stat()) for path in (self.path, self._log)}
+        # The index is what processes agree by on what the log holds. Whoever opens the store after
+        # it was deleted makes another, and both would write over each other's commits.
+        with contextlib.suppress(FileNotFoundError):  # who has the file alone may do without
+            self._opened[str(self._index)] = _which(self._index.stat())
 
     def missing(self) -> str | None:
         """Say what is wrong if the opened files are not there under their names any more.
 
-        Two looks at the file system, a few microseconds.
+        Three looks at the file system, a few microseconds.
 
         Returns:
             A sentence, or None if they are there, or were never opened.

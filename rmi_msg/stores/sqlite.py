@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import time
@@ -22,6 +23,8 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 from rmi_msg.stores import sqlite_tables as tables
 from rmi_runtime import Settings, SqliteThread, StoreFiles, StoreGone, errors, lengthen_log
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,9 +113,14 @@ class SqliteDatabase:
             self._turn.__exit__(None, None, None)
 
     async def close(self) -> None:
-        """Finish what is under way and close the file."""
-        await self._reader.close()
-        await self._writer.close()
+        """Finish what is under way and close the file, if it is the one that others use."""
+        if self._files.missing():
+            # Whoever is the last to close folds the log as far as it knows it, and removes it, with
+            # what others have in it by now. The end of the process closes without that.
+            log.warning("%s is left as it is: it was deleted or replaced under us", self._name)
+        else:
+            await self._reader.close()
+            await self._writer.close()
         self._turn.close()
 
     async def read(

@@ -215,7 +215,7 @@ async def test_a_full_disk_is_told_to_who_makes_and_who_revokes_a_token(tmp_path
         vfs.unregister()
 
 
-@pytest.mark.parametrize("name", ["bank.sqlite", "bank.sqlite-wal"])
+@pytest.mark.parametrize("name", ["bank.sqlite", "bank.sqlite-wal", "bank.sqlite-shm"])
 async def test_nothing_is_acknowledged_that_is_in_a_deleted_file(tmp_path: Path, name: str) -> None:
     ledger = SqliteLedger(tmp_path / "bank.sqlite")
     await ledger.start()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from rmi_msg.stores import open_stores
 from rmi_runtime import Settings
 from rmi_runtime.store_files import StoreGone, StoreLost
+from tests.integration.msg import process
 
 LOGGER = "msg.logger.1"
 
@@ -35,7 +40,9 @@ async def test_a_lost_messages_file_is_refused(tmp_path: Path, harm: str) -> Non
         assert [row.id for row in (await stores.messages.page(None, 10)).rows] == ["a", "b"]
 
 
-@pytest.mark.parametrize("what", ["directory", "messages.sqlite", "messages.sqlite-wal"])
+@pytest.mark.parametrize(
+    "what", ["directory", "messages.sqlite", "messages.sqlite-wal", "messages.sqlite-shm"]
+)
 async def test_no_message_is_taken_into_a_deleted_file(tmp_path: Path, what: str) -> None:
     directory = tmp_path / "data"
     async with open_stores(Settings(data_dir=directory)) as stores:
@@ -46,3 +53,19 @@ async def test_no_message_is_taken_into_a_deleted_file(tmp_path: Path, what: str
             (directory / what).unlink()
         with pytest.raises(StoreGone, match="is gone, or another file is in its place"):
             await stores.messages.put_many([("b", "text")], LOGGER)
+
+
+async def test_who_uses_a_deleted_index_takes_nothing_from_who_opened_the_store_after_that(
+    tmp_path: Path,
+) -> None:
+    live, left = tmp_path / "live", tmp_path / "left"
+    async with open_stores(Settings(data_dir=live)) as stores:
+        await stores.messages.put_many([("a", "text")], LOGGER)
+        (live / "messages.sqlite-shm").unlink()
+        command = [sys.executable, "-m", process.__name__, "writer", "2", str(live)]
+        writer = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        printed, _ = await writer.communicate()
+    shutil.copytree(live, left)  # a file of its own: this process has the other one open still
+    async with open_stores(Settings(data_dir=left)) as stores:
+        rows = (await stores.messages.page(None, 1000)).rows
+        assert len(rows) == 1 + json.loads(printed)["new"]
