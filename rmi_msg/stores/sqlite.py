@@ -136,8 +136,10 @@ class SqliteDatabase:
         """
         try:
             return await self._reader.run(function, *args, **kwargs)
-        except sqlite3.OperationalError as error:
-            raise self._unavailable("read", error) from error
+        except sqlite3.DatabaseError as error:
+            if _of_the_file(error):
+                raise self._unavailable("read", error) from error
+            raise
 
     async def write(
         self,
@@ -167,12 +169,12 @@ class SqliteDatabase:
                 result = statements()
             except BaseException as error:
                 _roll_back(connection)
-                if isinstance(error, sqlite3.OperationalError):
+                if _of_the_file(error):
                     raise self._unavailable("written", error) from error
                 raise
             try:
                 connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 _roll_back(connection)
                 raise errors.Interrupted(
                     f"{self._name} did not take a commit: {error}. Send the same ids again"
@@ -192,10 +194,16 @@ class SqliteDatabase:
             lengthen_log(connection, self._log_pages)
         self._files.stamp(connection)
 
-    def _unavailable(self, what: str, error: sqlite3.Error) -> errors.Unavailable:
-        return errors.Unavailable(
-            f"{self._name} cannot be {what} now: {error}. Look at the disk's space and rights"
-        )
+    def _unavailable(self, what: str, error: BaseException) -> errors.Unavailable:
+        advice = "Look at the disk's space and rights"
+        if not isinstance(error, sqlite3.OperationalError):
+            advice = "It is damaged: stop the system, put a good copy in its place, and start again"
+        return errors.Unavailable(f"{self._name} cannot be {what} now: {error}. {advice}")
+
+
+def _of_the_file(error: BaseException) -> bool:
+    """Whether the file cannot be used (no room, no rights, damaged), rather than a statement."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from rmi_msg.stores import open_stores
 from rmi_runtime import Settings
+from rmi_runtime.errors import Unavailable
 from rmi_runtime.store_files import StoreGone, StoreLost
 from tests.integration.msg import process
 
@@ -69,3 +71,18 @@ async def test_who_uses_a_deleted_index_takes_nothing_from_who_opened_the_store_
     async with open_stores(Settings(data_dir=left)) as stores:
         rows = (await stores.messages.page(None, 1000)).rows
         assert len(rows) == 1 + json.loads(printed)["new"]
+
+
+async def test_a_store_that_is_damaged_under_it_is_unavailable(tmp_path: Path) -> None:
+    async with open_stores(Settings(data_dir=tmp_path)) as stores:
+        await stores.messages.put_many([("a", "text")], LOGGER)
+        with sqlite3.connect(tmp_path / "messages.sqlite") as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        other.close()
+        size = (tmp_path / "messages.sqlite").stat().st_size
+        with (tmp_path / "messages.sqlite").open("r+b") as file:
+            file.write(b"\xff" * size)
+        with pytest.raises(Unavailable, match=r"cannot be written now: .* It is damaged: "):
+            await stores.messages.put_many([("b", "text")], LOGGER)
+        with pytest.raises(Unavailable, match=r"cannot be read now: .* It is damaged: "):
+            await stores.messages.page(None, 10)
