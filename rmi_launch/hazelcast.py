@@ -13,6 +13,7 @@ from rmi_launch.options import with_settings
 from rmi_launch.zygote import log_to_stderr
 from rmi_msg.hazelcast.install import (
     VERSION,
+    check_client,
     check_java,
     find_java,
     install_hazelcast,
@@ -53,8 +54,10 @@ def install(loaded: Loaded) -> None:
 
 def prepare_store(settings: Settings) -> None:
     """See that the loggers find what the chosen store needs."""
-    if settings.store == "hazelcast" and not settings.hazelcast_members:
-        fetch_hazelcast(settings)
+    if settings.store == "hazelcast":
+        check_client()
+        if not settings.hazelcast_members:
+            fetch_hazelcast(settings)
 
 
 def fetch_hazelcast(settings: Settings) -> None:
@@ -115,6 +118,7 @@ def member(loaded: Loaded, number: int, listen: str) -> None:
             source="--hazelcast-members",
         )
     settings = dataclasses.replace(settings, hazelcast_members=members)
+    check_client()
     data_dir.prepare(settings.data_dir)
     log_to_stderr(settings.log_level)
     fetch_hazelcast(settings)
@@ -122,7 +126,7 @@ def member(loaded: Loaded, number: int, listen: str) -> None:
 
 
 async def _run_member(settings: Settings, number: int, address: str) -> None:
-    from rmi_msg.hazelcast.opening import open_member  # noqa: PLC0415 - needs the client library
+    from rmi_msg.hazelcast.opening import open_member  # noqa: PLC0415 - see check_client
 
     stopping = stop_on_signals()
     async with open_member(settings, number, address):

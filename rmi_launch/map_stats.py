@@ -16,6 +16,7 @@ from rich.text import Text
 from rmi_launch.failures import NotRunning
 from rmi_launch.options import with_settings
 from rmi_launch.tables import new_table, show
+from rmi_msg.hazelcast.install import check_client
 from rmi_runtime import Loaded
 
 if TYPE_CHECKING:
@@ -51,12 +52,8 @@ def map_stats(loaded: Loaded, name: str, watch: bool, as_json: bool) -> None:
     Ends with exit code 3 if there is no member.
     """
     if as_json:
-        from rmi_msg.hazelcast.map_stats import as_json as plain  # noqa: PLC0415
-
         indent = None if watch else 1
-        asyncio.run(
-            _show(loaded, name, watch, lambda s: click.echo(json.dumps(plain(s), indent=indent)))
-        )
+        asyncio.run(_show(loaded, name, watch, lambda s: _print_json(s, indent)))
         return
     if not watch:
         asyncio.run(_show(loaded, name, watch, _print))
@@ -72,6 +69,12 @@ def map_stats(loaded: Loaded, name: str, watch: bool, as_json: bool) -> None:
         )
 
 
+def _print_json(statistics: MapStatistics, indent: int | None) -> None:
+    from rmi_msg.hazelcast.map_stats import as_json  # noqa: PLC0415
+
+    click.echo(json.dumps(as_json(statistics), indent=indent))
+
+
 def _print(statistics: MapStatistics) -> None:
     show(table_of(statistics))
     Console().print(verdict(statistics), highlight=False, soft_wrap=True)
@@ -80,8 +83,6 @@ def _print(statistics: MapStatistics) -> None:
 async def _show(
     loaded: Loaded, name: str, watch: bool, tell: Callable[[MapStatistics], None]
 ) -> None:
-    from rmi_msg.hazelcast.link import Link  # noqa: PLC0415 - needs the client library
-    from rmi_msg.hazelcast.map_stats import gather_map_statistics  # noqa: PLC0415
     from rmi_msg.hazelcast.member import find_members  # noqa: PLC0415
 
     members, cluster = find_members(loaded.settings)
@@ -90,6 +91,10 @@ async def _show(
             f"no Hazelcast member runs on data directory {loaded.settings.data_dir}; start the "
             "system with `rmi up --store hazelcast`, or name members with --hazelcast-members"
         )
+    check_client()
+    from rmi_msg.hazelcast.link import Link  # noqa: PLC0415 - see check_client
+    from rmi_msg.hazelcast.map_stats import gather_map_statistics  # noqa: PLC0415
+
     async with Link(members, cluster) as link:
         while True:
             client = await link.client(CONNECT_S)

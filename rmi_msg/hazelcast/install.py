@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,12 @@ MAVEN_S_MAX: Final = 600
 _TAIL_LINES: Final = 15
 
 Tell = Callable[[str], None]
+
+
+class ClientMissing(errors.Unavailable):
+    """There is no client library to reach Hazelcast with."""
+
+    code = "client_missing"
 
 
 class JavaMissing(errors.Unavailable):
@@ -56,6 +63,19 @@ def lib_dir(data_dir: Path) -> Path:
 def is_installed(data_dir: Path) -> bool:
     """Say whether the pinned jar is there."""
     return (lib_dir(data_dir) / f"hazelcast-{VERSION}.jar").is_file()
+
+
+def check_client() -> None:
+    """See that the Hazelcast client library is installed, without loading it.
+
+    Raises:
+        ClientMissing: it is not.
+    """
+    if find_spec("hazelcast") is None:
+        raise ClientMissing(
+            "Hazelcast needs its client library; "
+            "install it with `pip install 'rmi-bank-msg[hazelcast]'`"
+        )
 
 
 def find_java() -> str:

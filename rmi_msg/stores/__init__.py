@@ -241,13 +241,9 @@ def _open_sqlite(settings: Settings, logger_id: int | None) -> AbstractAsyncCont
 def _open_hazelcast(
     settings: Settings, logger_id: int | None
 ) -> AbstractAsyncContextManager[Stores]:
-    try:
-        from rmi_msg.hazelcast.opening import open_stores as opener  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if error.name != "hazelcast":
-            raise
-        raise errors.Unavailable(
-            "--store hazelcast needs the Hazelcast client library; "
-            "install it with `pip install 'rmi-bank-msg[hazelcast]'`"
-        ) from None
+    from rmi_msg.hazelcast.install import check_client  # noqa: PLC0415
+
+    check_client()
+    from rmi_msg.hazelcast.opening import open_stores as opener  # noqa: PLC0415
+
     return opener(settings, logger_id)
