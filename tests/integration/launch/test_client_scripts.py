@@ -67,6 +67,17 @@ def run(script: str, *options: str | bytes, data_dir: Path | None = None) -> str
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("script", [*READERS, "postrequest.py"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_gateway_on_this_machine_is_asked_without_a_proxy(
+    script: str, proxy: str, stranger: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    said = run(script, "--url", f"{stranger}/500/broken/", data_dir=data_dir)
+    assert "500" in said or "were not accepted" in said
+
+
 @pytest.mark.parametrize("script", READERS)
 @pytest.mark.parametrize("answer", ["hello", "{}", "5", "[[5],5]"])
 def test_an_answer_that_is_not_the_gateways_is_told(
