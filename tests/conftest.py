@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,17 @@ from tests.support import Clock
 
 
 def pytest_configure() -> None:
-    """Be as in a terminal: a run under ``nohup`` would hand the ignored signal on to services."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Be as on a fresh machine: what is around a run would be handed on to services and clients."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a run under nohup ignores it
+    for name in list(os.environ):
+        ours = name.startswith("RMI_") and name != "RMI_REQUIRE_HAZELCAST"
+        if ours or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    if os.path.lexists("rmi.toml"):
+        raise pytest.UsageError(
+            "the systems that tests start would follow the settings file rmi.toml in the current "
+            "directory; move it away while tests run"
+        )
 
 
 def pytest_collection_finish() -> None:
