@@ -26,8 +26,20 @@ WRONG_USE = 2
 NOT_RUNNING = 3
 INTERRUPTED = 130
 
-_WITHOUT_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EFBIG)
+_WITHOUT_NAME = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EFBIG,
+    errno.EAGAIN,
+    errno.ENOMEM,
+)
 """Errors whose advice holds whichever file it was."""
+
+
+UNUSABLE = (OSError, sqlite3.Error, MemoryError)
+"""What the machine refuses. :func:`said` puts it into words."""
 
 
 class NotRunning(Unavailable):
@@ -50,7 +62,7 @@ def run(command: Callable[[], object]) -> int:
         # The reader of our output has had enough (rmi status | head): no reason to complain.
         forget_stdout()
         return FAILED
-    except (RmiError, OSError, sqlite3.Error, click.Abort, KeyboardInterrupt) as error:
+    except (RmiError, *UNUSABLE, click.Abort, KeyboardInterrupt) as error:
         exit_code, message = _judge(error)
         print(f"rmi: {message}", file=sys.stderr)
         return exit_code
@@ -72,17 +84,19 @@ def _judge(error: BaseException) -> tuple[int, str]:
             return NOT_RUNNING, error.message
         case RmiError():
             return FAILED, error.message
-        case OSError() | sqlite3.Error():
+        case OSError() | sqlite3.Error() | MemoryError():
             return FAILED, said(error)
         case _:
             return INTERRUPTED, "interrupted"
 
 
-def said(error: OSError | sqlite3.Error) -> str:
+def said(error: OSError | sqlite3.Error | MemoryError) -> str:
     """Return one line on what the operating system or SQLite refused, and what to do about it."""
     notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     if isinstance(error, sqlite3.Error):
         return f"{notes}{error}; look at the disk's space, its rights, and the limits (ulimit -a)"
+    if isinstance(error, MemoryError):
+        return f"{notes}no memory is left{_advice(errno.ENOMEM)}"
     what = error.strerror or str(error)
     if error.filename is not None:
         what = f"{os.fsdecode(error.filename)}: {what}"
@@ -92,17 +106,22 @@ def said(error: OSError | sqlite3.Error) -> str:
 
 def _advice(number: int | None) -> str:
     """Return what to do about an error of the operating system, by its number."""
+    advice = ""
     match number:
         case errno.ENOSPC | errno.EDQUOT:
-            return "; free some space on that disk, or choose another with --data-dir"
+            advice = "free some space on that disk, or choose another with --data-dir"
         case errno.EISDIR | errno.ENOTDIR:
-            return "; the one where the other is expected: move it away"
+            advice = "the one where the other is expected: move it away"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return "; whoever runs this needs the right to read and write there"
+            advice = "whoever runs this needs the right to read and write there"
         case errno.EMFILE | errno.ENFILE:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            return f"; {limit} are allowed here, and 1,024 will do: raise it with ulimit -n"
+            advice = f"{limit} are allowed here, and 1,024 will do: raise it with ulimit -n"
+        case errno.EAGAIN:
+            advice = "end other processes, or raise the limits on them: ulimit -u, ulimit -v"
+        case errno.ENOMEM:
+            advice = "end other programs, or raise the limit with ulimit -v"
         case errno.EFBIG:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            return f"; files may have {limit:,} bytes here: raise it with ulimit -f"
-    return ""
+            advice = f"files may have {limit:,} bytes here: raise it with ulimit -f"
+    return advice and f"; {advice}"

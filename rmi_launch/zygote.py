@@ -35,7 +35,6 @@ import os
 import selectors
 import signal
 import socket
-import sqlite3
 import sys
 import time
 import traceback
@@ -44,7 +43,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from rmi_launch.failures import said
+from rmi_launch.failures import UNUSABLE, said
 from rmi_runtime import Settings
 from rmi_runtime.errors import RmiError
 
@@ -129,7 +128,7 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             # No memory or no process number is left; the supervisor will try again later.
-            os.write(output_fd, f"{request['name']} cannot be forked: {error}\n".encode())
+            os.write(output_fd, f"{request['name']} cannot be forked: {said(error)}\n".encode())
             self._tell(event="exited", id=request["id"], status=1)
             return
         else:
@@ -209,7 +208,7 @@ def _run_child(
         status = 0
     except RmiError as error:
         words = error.message
-    except (OSError, sqlite3.Error) as error:
+    except UNUSABLE as error:
         words = said(error)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import queue
 import shutil
@@ -151,6 +152,7 @@ class SqliteThread:
         Raises:
             sqlite3.Error: the file cannot be opened or set up.
             Conflict: it is no sound database.
+            OSError: no thread is to be had now.
         """
         if self._thread is not None:
             raise RuntimeError("this SqliteThread has been started already")
@@ -162,7 +164,11 @@ class SqliteThread:
             target=self._run, args=(loop, opened, jobs), name=f"sqlite {Path(self._path).name}"
         )
         self._thread.daemon = True  # a process that must end does not wait for a disk
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            raise OSError(errno.EAGAIN, f"no thread can be started ({error})") from error
         try:
             await opened
         except BaseException:  # a thread that is still opening ends at once when it has done so

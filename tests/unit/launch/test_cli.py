@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import socket
 import subprocess
@@ -76,6 +77,26 @@ def test_an_error_becomes_one_line_and_an_exit_code(
 
     assert run(command) == exit_code
     assert capsys.readouterr().err == "rmi: bad\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "ulimit -u"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "ulimit -v"),
+        (MemoryError(), "ulimit -v"),
+    ],
+)
+def test_where_processes_or_memory_are_short_it_says_what_to_do(
+    error: Exception, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    assert run(command) == 1
+    told = capsys.readouterr().err
+    assert advice in told
+    assert told.count("\n") == 1
 
 
 def test_interruption_has_its_exit_code() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import sqlite3
 import threading
@@ -304,3 +305,21 @@ async def test_a_log_leaves_the_room_to_others_where_there_is_little(
 def _value(connection: sqlite3.Connection, setting: str) -> int:
     value: int = connection.execute(f"PRAGMA {setting}").fetchone()[0]
     return value
+
+
+async def test_without_a_thread_it_is_not_started_and_may_be_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = SqliteThread(tmp_path / "store.db", _set_up)
+    with monkeypatch.context() as few:
+        few.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="no thread can be started") as caught:
+            await store.start()
+        await store.close()
+    assert caught.value.errno == errno.EAGAIN
+    await store.start()
+    assert await store.run(_all) == []
+    await store.close()
