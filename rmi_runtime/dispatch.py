@@ -14,9 +14,10 @@ from Pyro5 import errors as pyro_errors
 from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import SerializeError
 
-from rmi_runtime import errors, handshake, wire
+from rmi_runtime import errors, wire
+from rmi_runtime.batches import do_batch
 from rmi_runtime.context import Call, current
-from rmi_runtime.failures import as_batch_result, dump_error
+from rmi_runtime.failures import dump_error
 from rmi_runtime.faults import is_fault
 from rmi_runtime.members import Members
 from rmi_runtime.serializers import BY_NAME, Serializer
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
 
 log = sparse_logger(__name__)
-
-BATCH_TURN: Final = 64
 
 # Results of these types are neither awaitable nor a stream: the usual ones, told apart quickly.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
@@ -164,33 +163,8 @@ class Dispatcher:
         result = self._members.call(target, name, args, kwargs, request)
         return await result if inspect.isawaitable(result) else result
 
-    async def _batch(self, request: Request, target: Any, calls: Sequence[Any]) -> list[Any]:
-        """Do the calls of a batch one after the other; the first that fails ends it."""
-        if len(calls) > self._limits.batch_max:
-            raise errors.InvalidRequest(
-                f"a batch has at most {self._limits.batch_max} calls, this one has {len(calls)}",
-                field="batch",
-            )
-        results: list[Any] = []
-        known_until = time.monotonic() + handshake.KNOWN_S
-        for number, (name, args, kwargs) in enumerate(calls, 1):
-            if number % BATCH_TURN == 0:
-                await asyncio.sleep(0)  # lets the other connections have their turn
-            try:
-                if (renew := request.identity.renew) and time.monotonic() >= known_until:
-                    known_until = time.monotonic() + handshake.KNOWN_S
-                    await renew()  # its caller may have lost its rights since it was begun
-                result = self._members.call(target, name, args, kwargs or {}, request)
-                if inspect.isawaitable(result):
-                    result = await result
-            except Exception as error:
-                if not request.begun and is_fault(error):
-                    request.connection.fault()
-                tracebacks = self._daemon.tracebacks
-                results.append(as_batch_result(request.serializer, error, tracebacks))
-                break
-            results.append(result)
-        return results
+    async def _batch(self, request: Request, target: Any, calls: Sequence[Any]) -> list[bytes]:
+        return await do_batch(self._daemon, self._members, request, target, calls)
 
     def _start(self, request: Request, result: Any) -> asyncio.Task[None] | None:
         task = self._daemon.loop.create_task(self._finish(request, result))
@@ -287,7 +261,10 @@ class Dispatcher:
         flags = request.message.flags
         if flags & wire.FLAG_ONEWAY:
             return
-        payload = request.serializer.dumps(result)
+        if flags & wire.FLAG_BATCH:
+            payload = request.serializer.join_pieces(result)
+        else:
+            payload = request.serializer.dumps(result)
         if len(payload) > self._limits.reply_size_bytes_max:
             raise self._too_large(len(payload))
         self._send(request, flags & wire.FLAG_BATCH, payload, request.response_annotations)

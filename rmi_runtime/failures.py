@@ -21,14 +21,27 @@ Tracebacks = bool | Literal["detailed"]
 """Whether remote tracebacks are sent along; ``detailed``: with the values of local variables."""
 
 
-def as_batch_result(serializer: Serializer, error: Exception, tracebacks: Tracebacks) -> Any:
-    """Return an error as one result of a batch, in the form stock clients know."""
-    if isinstance(error, errors.RmiError):
-        return {"__class__": "Pyro5.core._ExceptionWrapper", "exception": errors.to_wire(error)}
+def dump_batch_error(serializer: Serializer, error: Exception, tracebacks: Tracebacks) -> bytes:
+    """Serialize an error as one result of a batch, in the form stock clients know."""
     if not _travels(serializer, error):
-        return _ExceptionWrapper(_described(error, _GROUPS, tracebacks))
-    error._pyroTraceback = remote_traceback(error, tracebacks)  # type: ignore[attr-defined]
-    return _ExceptionWrapper(error)
+        return _dump_wrapped(serializer, _described(error, _GROUPS, tracebacks))
+    try:
+        if isinstance(error, errors.RmiError):
+            return _dump_wrapped(serializer, errors.to_wire(error))
+        error._pyroTraceback = remote_traceback(error, tracebacks)  # type: ignore[attr-defined]
+        return _dump_wrapped(serializer, error)
+    except Exception as why:
+        if isinstance(error, errors.RmiError):  # its fields are no plain values
+            return _dump_wrapped(serializer, errors.to_wire(type(error)(errors.describe(error))))
+        return _dump_wrapped(serializer, _described(error, errors.describe(why), tracebacks))
+
+
+def _dump_wrapped(serializer: Serializer, error: Any) -> bytes:
+    if isinstance(error, dict):
+        error = {"__class__": "Pyro5.core._ExceptionWrapper", "exception": error}
+    else:
+        error = _ExceptionWrapper(error)
+    return serializer.dump_piece(error)
 
 
 def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: Tracebacks) -> bytes:

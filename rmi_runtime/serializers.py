@@ -172,6 +172,11 @@ class _Guarded:
         """Turn a tagged dictionary into an object (hook of Pyro5's base class)."""
         return _to_object(data, super().dict_to_class, self._make_proxy)  # type: ignore[misc]
 
+    def dump_piece(self, data: Any) -> bytes:
+        """Return *data* as one item of what ``join_pieces`` makes."""
+        piece: bytes = self.dumps(data)  # type: ignore[attr-defined]
+        return piece
+
     def load_blob(self, payload: bytes, elements_max: int | None) -> Any:
         """Read the arguments of a call that was kept serialized; they may be any value."""
         return self._load(payload, elements_max)[2]  # type: ignore[attr-defined]
@@ -199,6 +204,14 @@ class SerpentSerializer(_Guarded, StockSerpent):  # type: ignore[misc]
         text: bytes = super().dumps(data)
         return text
 
+    def dump_piece(self, data: Any) -> bytes:
+        """Return *data* as one item of what :meth:`join_pieces` makes."""
+        return self.dumps(data).removeprefix(_SERPENT_HEAD)
+
+    def join_pieces(self, pieces: Sequence[bytes]) -> bytes:
+        """Return what :meth:`dumps` of a list would be."""
+        return b"%b[%b]" % (_SERPENT_HEAD, b",".join(pieces))
+
     def loads(self, data: bytes) -> Any:
         """Read a value."""
         return self._load(data, None)
@@ -220,6 +233,10 @@ class JsonSerializer(_Guarded, StockJson):  # type: ignore[misc]
     """json: for peers that speak nothing else."""
 
     name = "json"
+
+    def join_pieces(self, pieces: Sequence[bytes]) -> bytes:
+        """Return what :meth:`dumps` of a list would be."""
+        return b"[%b]" % b",".join(pieces)
 
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""
@@ -243,6 +260,11 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
             return scalar
         packed: bytes = msgpack.packb(data, use_bin_type=True, default=self.default)
         return packed
+
+    def join_pieces(self, pieces: Sequence[bytes]) -> bytes:
+        """Return what :meth:`dumps` of a list would be."""
+        head: bytes = msgpack.Packer().pack_array_header(len(pieces))
+        return head + b"".join(pieces)
 
     def dumpsCall(
         self, obj: str, method: str, vargs: Sequence[Any], kwargs: Mapping[str, Any]

@@ -1,0 +1,95 @@
+"""Batches whose results are large, or take their time, or cannot be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from rmi_runtime import Daemon, DaemonLimits, Proxy, errors, expose
+from rmi_runtime.turns import ALONE_S
+from tests.integration.runtime.worker import uri_of
+
+SERIALIZERS = ["serpent", "json", "msgpack"]
+
+
+@expose
+class Source:
+    """Returns results of all kinds, and counts them."""
+
+    def __init__(self) -> None:
+        self.calls = self.turns = self.turns_seen = 0
+
+    def make(self, size: int) -> str:
+        """Return so many characters."""
+        self.calls += 1
+        return "x" * size
+
+    def unsendable(self) -> Any:
+        """Return what nobody can serialize."""
+        self.calls += 1
+        return [threading.Lock(), 2**70, {}]
+
+    def fail_unsendably(self) -> None:
+        """Raise what nobody can serialize."""
+        raise ValueError(threading.Lock())
+
+    def keep_the_loop(self) -> None:
+        """Take longer than a turn, and count the turns in which others could do something."""
+        self.turns_seen = self.turns
+        asyncio.get_running_loop().call_soon(self._count_turn)
+        until = time.monotonic() + ALONE_S
+        while time.monotonic() < until:
+            pass
+
+    def _count_turn(self) -> None:
+        self.turns += 1
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+async def test_a_batch_ends_when_its_reply_would_be_too_large(serializer: str) -> None:
+    source = Source()
+    async with Daemon(limits=DaemonLimits(reply_size_bytes_max=6_000)) as daemon:
+        daemon.register(source, "target")
+        async with Proxy(uri_of(daemon), serializer=serializer) as proxy:
+            batch = proxy._batch()
+            for _ in range(20):
+                batch.make(1_000)
+            results = await batch()
+            assert [next(results) for _ in range(3)] == ["x" * 1_000] * 3
+            with pytest.raises(errors.InternalError, match="all that may be sent"):
+                next(results)
+            assert source.calls == 4  # what nobody will get is not made, nor kept
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+@pytest.mark.parametrize("failing", ["unsendable", "fail_unsendably"])
+async def test_what_a_batch_cannot_send_is_an_error_in_its_place(
+    failing: str, serializer: str
+) -> None:
+    source = Source()
+    async with Daemon() as daemon:
+        daemon.register(source, "target")
+        async with Proxy(uri_of(daemon), serializer=serializer) as proxy:
+            batch = proxy._batch()
+            batch.make(1)
+            getattr(batch, failing)()
+            results = await batch()
+            assert next(results) == "x"
+            with pytest.raises(Exception, match="lock"):
+                next(results)
+
+
+async def test_slow_calls_of_a_batch_leave_the_loop_to_others() -> None:
+    source = Source()
+    async with Daemon() as daemon:
+        daemon.register(source, "target")
+        async with Proxy(uri_of(daemon)) as proxy:
+            batch = proxy._batch()
+            for _ in range(20):
+                batch.keep_the_loop()
+            assert list(await batch()) == [None] * 20
+            assert source.turns_seen == 19
