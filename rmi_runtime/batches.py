@@ -7,6 +7,7 @@ large to be held, and no reply is so large that writing all of it at once keeps 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import Sequence
@@ -54,7 +55,14 @@ async def do_batch(
             f"a batch has at most {daemon.limits.batch_max} calls, this one has {len(calls)}",
             field="batch",
         )
-    results = _Results(daemon, request)
+    with contextlib.closing(_Results(daemon, request)) as results:
+        await _do_calls(members, request, target, calls, results)
+        return results.pieces
+
+
+async def _do_calls(
+    members: Members, request: Request, target: Any, calls: Sequence[Any], results: _Results
+) -> None:
     known_until = time.monotonic() + handshake.KNOWN_S
     turn_until = time.monotonic() + ALONE_S
     for number, (name, args, kwargs) in enumerate(calls, 1):
@@ -74,11 +82,10 @@ async def do_batch(
                 request.connection.fault()
             results.add_error(error)
             break
-    return results.pieces
 
 
 class _Results:
-    """What has come of the calls so far.
+    """What has come of the calls so far, counted among what is kept for the client.
 
     Args:
         daemon: sends the reply.
@@ -89,6 +96,7 @@ class _Results:
         self.pieces: list[bytes] = []
         self._tracebacks = daemon.tracebacks
         self._serializer = request.serializer
+        self._connection = request.connection
         self._oneway = bool(request.message.flags & wire.FLAG_ONEWAY)
         bound = daemon.limits.reply_size_bytes_max
         self._size_bytes_max = max(bound - ERROR_BYTES, bound // 2)
@@ -98,16 +106,25 @@ class _Results:
         """Take one more result. Raises if it cannot be sent."""
         if self._oneway:
             return
+        if self._connection.over:  # nobody will read them; its calls are done, as with stock
+            self.pieces.clear()
+            return
         piece = self._serializer.dump_piece(result)
-        self._size_bytes += len(piece)
-        if self._size_bytes > self._size_bytes_max:
+        size_bytes = self._size_bytes + len(piece)
+        if size_bytes > self._size_bytes_max:
             raise errors.InternalError(
-                f"the batch's results would have {self._size_bytes} bytes with this one, "
+                f"the batch's results would have {size_bytes} bytes with this one, "
                 f"{self._size_bytes_max} is all that may be sent: ask for less at once"
             )
+        self._size_bytes = size_bytes
+        self._connection.keep(len(piece))
         self.pieces.append(piece)
 
     def add_error(self, error: Exception) -> None:
         """Take the error that ends the batch."""
         if not self._oneway:
             self.pieces.append(dump_batch_error(self._serializer, error, self._tracebacks))
+
+    def close(self) -> None:
+        """Count them no longer: they leave."""
+        self._connection.keep(-self._size_bytes)

@@ -17,7 +17,7 @@ import math
 import time
 import uuid
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from rmi_runtime import wire
 from rmi_runtime.endings import Ending, apart
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
 
 log = sparse_logger(__name__)
+
+LOOK_BYTES: Final = 16_384
+"""After so many bytes of replies it is looked whether the peer reads them."""
 
 
 class ServerConnection(Ending, Greeted, asyncio.Protocol):
@@ -61,6 +64,8 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._going_on = False
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._kept_bytes = 0
+        self._sent_bytes = 0  # since it was last looked whether they are read
         self._corked = False
         self._flush_scheduled = False
 
@@ -105,6 +110,17 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         """Close at once."""
         self._state = CLOSED
         self._transport.abort()
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes of results wait here for the peer to read on, or for the rest of them."""
+        return self._kept_bytes + self._transport.get_write_buffer_size()
+
+    def keep(self, size_bytes: int) -> None:
+        """Note that so many more bytes of results (fewer, if negative) wait for the rest."""
+        self._kept_bytes += size_bytes
+        if self._kept_bytes > LOOK_BYTES:
+            self._book.note_sent(self)
 
     @property
     def sock(self) -> Any:
@@ -287,6 +303,10 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
                 log.info("connection %d from %s closed: it reads no replies", self.id, self.peer)
                 self._book.count_refusal()
                 self._transport.abort()
+            self._sent_bytes += self._out_bytes
+            if self._sent_bytes > LOOK_BYTES:
+                self._sent_bytes = 0
+                self._book.note_sent(self)
         self._out.clear()
         self._out_bytes = 0
 

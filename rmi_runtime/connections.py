@@ -1,23 +1,27 @@
 """The connections of a daemon: who is there, who has not said who it is, who sent half a message.
 
-Nobody may take a place, or memory, by saying nothing or half of something. Those who do are told
-from the others here, and have to leave in time, or when there are too many of them.
+Nobody may take a place, or memory, by saying nothing, or half of something, or by not reading what
+it asked for. Those who do are told from the others here, and have to leave in time, or when there
+are too many of them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from rmi_runtime.halves import too_many_halves
 from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.making_way import who_makes_way
 from rmi_runtime.sparse_log import sparse_logger
 
 if TYPE_CHECKING:
     from rmi_runtime.connection import ServerConnection
 
 log = sparse_logger(__name__)
+
+READING_S: Final = 1.0
+"""How long replies may be on their way before they count as unread, in seconds."""
 
 
 class Connections:
@@ -42,6 +46,7 @@ class Connections:
         # In order of time: since when each is what it is.
         self._ungreeted: dict[ServerConnection, float] = {}
         self._partial: dict[ServerConnection, float] = {}
+        self._unread: dict[ServerConnection, float] = {}
 
     def __iter__(self) -> Iterator[ServerConnection]:
         return iter(list(self._all))
@@ -98,6 +103,7 @@ class Connections:
         self._all.discard(connection)
         self._ungreeted.pop(connection, None)
         self._partial.pop(connection, None)
+        self._unread.pop(connection, None)
 
     def count_refusal(self) -> None:
         """Count a connection or handshake that was refused."""
@@ -117,13 +123,21 @@ class Connections:
         if self._partial:
             self._partial.pop(connection, None)
 
+    def note_sent(self, connection: ServerConnection) -> None:
+        """Note that there may be replies which the peer has not read."""
+        self._unread.setdefault(connection, self._clock())
+
     def tidy(self) -> None:
-        """Close those whose time is up, and those whose half messages are too much."""
+        """Close those whose time is up, and those for whom too much is kept."""
         limits, now_s = self._limits, self._clock()
         self._expire(self._ungreeted, now_s - limits.handshake_s, "no handshake in time")
         self._expire(self._partial, now_s - limits.message_s, "half a message only")
-        for connection in too_many_halves(self._partial, limits.halves_size_bytes_max):
+        for connection in who_makes_way(self._partial, _half, limits.halves_size_bytes_max):
             self._cut_off(connection, "too much of half messages")
+        self._unread = {one: at_s for one, at_s in self._unread.items() if one.unread_bytes}
+        slow = [one for one, at_s in self._unread.items() if at_s <= now_s - READING_S]
+        for connection in who_makes_way(slow, _unread, limits.all_unread_bytes_max):
+            self._cut_off(connection, "too many replies that are not read")
 
     def _expire(self, since: dict[ServerConnection, float], limit_s: float, why: str) -> None:
         while since:
@@ -137,3 +151,11 @@ class Connections:
         log.info("connection %d from %s closed: %s", connection.id, connection.peer, why)
         self.refusals += 1
         connection.abort()
+
+
+def _half(connection: ServerConnection) -> int:
+    return len(connection.parser.kept)
+
+
+def _unread(connection: ServerConnection) -> int:
+    return connection.unread_bytes

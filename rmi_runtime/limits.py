@@ -53,6 +53,9 @@ class DaemonLimits:
         message_s: a message whose rest has not come by then closes its connection.
         write_buffer_bytes_max: replies a client has not read; above it, it is not listened to.
         unread_bytes_max: the same; above it, its connection is closed.
+        all_unread_bytes_max: replies that all clients and strangers together have not read for more
+            than a second, and results of batches that are not at their end; above it, whoever has
+            most of it loses those connections that have not read for longest.
         faults_per_s: faulty requests that one caller (a client, or the strangers at one address)
             may make in a second; beyond ``faults_burst`` it is held back, see
             :mod:`rmi_runtime.faults`. Infinity holds nobody back.
@@ -78,6 +81,7 @@ class DaemonLimits:
     message_s: float = 60.0
     write_buffer_bytes_max: int = 1024 * 1024
     unread_bytes_max: int = 256 * 1024 * 1024
+    all_unread_bytes_max: int = 256 * 1024 * 1024
     faults_per_s: float = 50.0
     faults_burst: int = 100
 
