@@ -153,7 +153,12 @@ def _drop(job: Future[_Outcome]) -> None:
 
 
 def _check(target: Any, member: Any, call: Call, name: str) -> None:
-    words = getattr(member, "_rmi_allow", None) or getattr(target, "_rmi_allow", None)
+    words = getattr(member, "_rmi_allow", None)
+    if not words:
+        try:
+            words = getattr(target, "_rmi_allow", None)
+        except Exception:  # of the object's own __getattr__, such as a KeyError
+            words = getattr(type(target), "_rmi_allow", None)
     if isinstance(words, frozenset):  # an object may have an answer of its own to every name
         check_allowed(words, call.identity, name)
 

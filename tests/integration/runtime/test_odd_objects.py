@@ -284,3 +284,32 @@ def test_the_objects_can_be_listed_while_they_come_and_go() -> None:
     daemon.register(Named(), "last")
     assert set(daemon.objects.by_id()) == {"Pyro.Daemon", "first"}
     daemon._socket.close()
+
+
+async def test_an_object_whose_getattr_raises_what_it_likes_is_served(daemon: Daemon) -> None:
+    @expose
+    class Record:
+        """Looks unknown attributes up in a dictionary, as many do."""
+
+        def __init__(self) -> None:
+            self.fields = {"name": "one"}
+
+        def __getattr__(self, name: str) -> Any:
+            return self.fields[name]
+
+        def greet(self) -> str:
+            return "hello " + self.name
+
+    @allow("service")
+    @expose
+    class Secret(Record):
+        def greet(self) -> str:
+            return "secret"
+
+    daemon.register(Record, "record")  # type: ignore[arg-type]
+    daemon.register(Secret, "secret")  # type: ignore[arg-type]
+    async with Proxy(f"PYRO:record@{daemon.location}") as record:
+        assert await record.greet() == "hello one"
+    async with Proxy(f"PYRO:secret@{daemon.location}") as secret:
+        with pytest.raises(errors.Unauthenticated):
+            await secret.greet()
