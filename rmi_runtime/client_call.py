@@ -81,7 +81,7 @@ def raised_there(result: object, deadline_s: float) -> BaseException:
     if isinstance(result, errors.Interrupted) and time.monotonic() >= deadline_s:
         return errors.CallTimeout("the call's deadline passed, and the server gave the work up")
     if isinstance(result, StopIteration):
-        return CarriedStop(*result.args)
+        return CarriedStop.of(result)
     if isinstance(result, BaseException):
         return result
     return BadReply("the server raised what is no exception")

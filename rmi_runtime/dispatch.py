@@ -314,7 +314,7 @@ class Dispatcher:
             request.connection.fault()
         self._daemon.errors += not isinstance(error, (StopIteration, StopAsyncIteration))
         if isinstance(error, CarriedStop):
-            error = StopIteration(*error.args)
+            error = error.carried()
         elif not isinstance(error, Exception):
             # What ends a process or a coroutine stays here; the caller learns of it.
             log.warning("a remote method raised %r", error)

@@ -142,7 +142,7 @@ class Members:
             job.add_done_callback(_drop)  # a method that has begun goes on to its end
             raise
         if error is not None:
-            raise CarriedStop(*error.args) if isinstance(error, StopIteration) else error
+            raise CarriedStop.of(error) if isinstance(error, StopIteration) else error
         return await result if inspect.isawaitable(result) else result
 
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from Pyro5.errors import ProtocolError, PyroError
 
@@ -23,6 +23,19 @@ Items = Iterator[Any] | AsyncIterator[Any]
 
 class CarriedStop(StopAsyncIteration):
     """Stands for a ``StopIteration`` where coroutines and futures cannot carry one."""
+
+    @classmethod
+    def of(cls, stop: StopIteration) -> Self:
+        """Return what carries *stop*, with its traceback, notes and other attributes."""
+        carried = cls(*stop.args).with_traceback(stop.__traceback__)
+        vars(carried).update(vars(stop))
+        return carried
+
+    def carried(self) -> StopIteration:
+        """Return what it carries."""
+        stop = StopIteration(*self.args).with_traceback(self.__traceback__)
+        vars(stop).update(vars(self))
+        return stop
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ class SyncProxy:
         try:
             result: T = loop.run_until_complete(future)
         except CarriedStop as end:
-            raise StopIteration(*end.args) from None
+            raise end.carried() from None
         except BaseException:
             future.cancel()  # if it was the user who interrupted: nobody waits any more
             self._signals.raise_again()

@@ -9,11 +9,12 @@ import weakref
 from typing import Any
 
 import Pyro5.api
+import Pyro5.errors
 import pytest
 from Pyro5.api import current_context
 from Pyro5.errors import ProtocolError, PyroError
 
-from rmi_runtime import Daemon, Proxy, allow, current_call, errors, expose
+from rmi_runtime import Daemon, Proxy, SyncProxy, allow, current_call, errors, expose
 
 
 class Unspeakable(Exception):
@@ -313,3 +314,27 @@ async def test_an_object_whose_getattr_raises_what_it_likes_is_served(daemon: Da
     async with Proxy(f"PYRO:secret@{daemon.location}") as secret:
         with pytest.raises(errors.Unauthenticated):
             await secret.greet()
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_a_stop_iteration_arrives_with_its_remote_traceback_and_notes(threads: int) -> None:
+    @expose
+    class Stopping:
+        def stop(self) -> None:
+            error = StopIteration(7)
+            error.add_note("a note")
+            raise error
+
+    async with Daemon(threads=threads) as daemon:
+        daemon.register(Stopping(), "stopping")
+        uri = f"PYRO:stopping@{daemon.location}"
+
+        def ask() -> tuple[StopIteration, str]:
+            with SyncProxy(uri) as proxy, pytest.raises(StopIteration) as raised:
+                proxy.stop()
+            return raised.value, "".join(Pyro5.errors.get_pyro_traceback(*raised._excinfo))
+
+        error, text = await asyncio.to_thread(ask)
+        assert error.args == (7,)
+        assert error.__notes__ == ["a note"]
+        assert "in stop" in text
