@@ -34,7 +34,7 @@ class SyncBankClient:
         self, name_servers: Sequence[str] = (DEFAULT_NAME_SERVER,), **options: Any
     ) -> None:
         self._make: Callable[[], BankClient] = lambda: BankClient(name_servers, **options)
-        self._owner = Ownership("SyncBankClient", "BankClient")
+        self._owner = Ownership("SyncBankClient", "BankClient", "claim_ownership")
         self._entered = False
         self._runner: asyncio.Runner | None = None
         self._client: BankClient | None = None

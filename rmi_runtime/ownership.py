@@ -16,11 +16,13 @@ class Ownership:
     Args:
         what: the client, as messages name it, such as ``SyncProxy``.
         instead: what to use where a loop runs, such as ``Proxy``.
+        claim: its method that claims it, such as ``_claim_ownership``.
     """
 
-    def __init__(self, what: str, instead: str) -> None:
+    def __init__(self, what: str, instead: str, claim: str) -> None:
         self._what = what
         self._instead = instead
+        self._claim = claim
         self._pid = os.getpid()
         self._owner = threading.get_ident()
         self._under_way = threading.Lock()
@@ -75,5 +77,5 @@ class Ownership:
     def _not_the_owner(self) -> Misused:
         return Misused(
             f"the calling thread is not the owner of this {self._what}: make one for each thread, "
-            "or claim it (claim_ownership) while no call is under way; nothing was sent"
+            f"or claim it with {self._claim}() while no call is under way; nothing was sent"
         )

@@ -40,9 +40,13 @@ def checked_timeout(timeout_s: float) -> float:
     Raises:
         ValueError: it is no number of seconds.
     """
-    if not isinstance(timeout_s, (int, float, Real)) or math.isnan(timeout_s):
+    try:
+        seconds = isinstance(timeout_s, (int, float, Real)) and not math.isnan(timeout_s)
+    except OverflowError:  # an integer that no clock can count to
+        seconds = False
+    if not seconds:
         raise ValueError(
-            f"timeout_s is {timeout_s!r}: expected a number of seconds; math.inf waits for ever"
+            f"timeout_s is {timeout_s!r:.60}: expected a number of seconds; math.inf waits for ever"
         )
     return timeout_s
 

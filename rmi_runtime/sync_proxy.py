@@ -44,7 +44,7 @@ class SyncProxy:
         self._set_up(_Inner(uri, **options))
 
     def _set_up(self, proxy: Proxy) -> None:
-        owner = Ownership("SyncProxy", "Proxy")
+        owner = Ownership("SyncProxy", "Proxy", "_claim_ownership")
         self.__dict__.update(_proxy=proxy, _loop=None, _poll=None, _polled=None, _owner=owner)
         self.__dict__["_signals"] = SignalErrors()
 
