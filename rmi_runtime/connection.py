@@ -36,6 +36,10 @@ LOOK_BYTES: Final = 16_384
 """After so many bytes of replies it is looked whether the peer reads them."""
 
 
+PIECE_BYTES: Final = 65_536
+"""In what pieces replies are encrypted."""
+
+
 class ServerConnection(Ending, Greeted, asyncio.Protocol):
     """The server's end of one connection.
 
@@ -79,7 +83,8 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         if not self._book.admit(self):
             self._state = CLOSED
             self._transport.abort()
-        if transport.get_extra_info("ssl_object") is None:  # else it waited before the handshake
+        self._encrypted = transport.get_extra_info("ssl_object") is not None
+        if not self._encrypted:  # else it waited before the handshake
             self.hold_newcomer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -295,7 +300,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._out and not self._transport.is_closing():
-            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self._write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             if (
                 self._full
                 and self._transport.get_write_buffer_size() > self._limits.unread_bytes_max
@@ -309,6 +314,16 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
                 self._book.note_sent(self)
         self._out.clear()
         self._out_bytes = 0
+
+    def _write(self, data: bytes) -> None:
+        if not self._encrypted or len(data) <= PIECE_BYTES:
+            self._transport.write(data)
+            return
+        # A TLS transport does not count what it has handed on. It hands on no more once that is too
+        # much for the socket; but it hands on a write as a whole.
+        whole = memoryview(data)
+        for start in range(0, len(data), PIECE_BYTES):
+            self._transport.write(whole[start : start + PIECE_BYTES])
 
     def pause_writing(self) -> None:
         """Called by the loop: the client does not read its replies."""

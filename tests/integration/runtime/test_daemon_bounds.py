@@ -11,7 +11,7 @@ import Pyro5.api
 import Pyro5.errors
 import pytest
 
-from rmi_runtime import Daemon, DaemonLimits, Identity, errors, expose, wire
+from rmi_runtime import Daemon, DaemonLimits, Identity, errors, wire
 from tests.integration.runtime.worker import Worker, address_of, proxy_of
 from tests.raw_client import (
     CLOSED,
@@ -20,22 +20,10 @@ from tests.raw_client import (
     SERPENT,
     Address,
     RawClient,
-    call,
     dumps,
     message,
 )
 from tests.support import eventually
-
-LARGE = 16 * 1024 * 1024
-
-
-@expose
-class Maker:
-    """Makes results that are as large as one likes."""
-
-    def make(self, size: int) -> str:
-        """Return so many characters."""
-        return "x" * size
 
 
 async def test_past_the_bound_of_a_daemon_calls_are_overloaded_and_pings_are_not(
@@ -126,33 +114,6 @@ async def test_whoever_has_most_of_half_messages_makes_way(worker: Worker) -> No
             for left in (made[0], *made[3:]):
                 left.send(b" ")  # that makes it a whole one, and none that can be read
                 assert await asyncio.to_thread(left.outcome) == ERROR
-
-
-def unread_reply(address: Address, client: int) -> RawClient:
-    """Return a connection of a client with a reply that is far more than the system's buffers."""
-    raw = RawClient(address, 0)
-    connect = dumps(SERPENT, {"handshake": client, "object": "target"})
-    raw.send(message(wire.MSG_CONNECT, connect))
-    assert raw.outcome() == RESULT
-    raw.send(call("make", LARGE))
-    return raw
-
-
-async def test_whoever_has_most_of_unread_replies_makes_way() -> None:
-    def identify(client: object, _: object) -> Identity:
-        return Identity("client", int(str(client)))
-
-    limits = DaemonLimits(all_unread_bytes_max=LARGE * 5 // 2)
-    async with Daemon(authenticate=identify, limits=limits) as daemon:
-        daemon.register(Maker(), "target")
-        with contextlib.ExitStack() as unread:
-            made = [
-                unread.enter_context(await asyncio.to_thread(unread_reply, address_of(daemon), who))
-                for who in (7, 8, 8, 8, 8)
-            ]
-            await eventually(lambda: daemon.stats()["refusals"])
-            assert await asyncio.to_thread(made[1].outcome) == CLOSED
-            assert await asyncio.to_thread(made[0].outcome) == RESULT
 
 
 async def test_strangers_may_send_less_than_those_who_are_known() -> None:

@@ -1,0 +1,81 @@
+"""Replies that are asked for and not read, on many connections, plain and encrypted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from rmi_runtime import (
+    Daemon,
+    DaemonLimits,
+    Identity,
+    client_context,
+    expose,
+    server_context,
+    wire,
+)
+from rmi_runtime.certificates import create_authority, create_certificate
+from tests.integration.runtime.worker import address_of
+from tests.raw_client import CLOSED, RESULT, SERPENT, Address, RawClient, call, dumps, message
+from tests.support import eventually
+
+LARGE = 16 * 1024 * 1024
+"""Far more than the system's buffers."""
+
+
+@expose
+class Maker:
+    """Makes results that are as large as one likes."""
+
+    def make(self, size: int) -> str:
+        """Return so many characters."""
+        return "x" * size
+
+
+def identify(client: object, _: object) -> Identity:
+    return Identity("client", int(str(client)))
+
+
+@pytest.fixture(params=["plain", "encrypted"])
+def contexts(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    if request.param == "plain":
+        return None, None
+    create_authority(tmp_path, datetime.now(UTC))
+    made = create_certificate(tmp_path, ["localhost"], datetime.now(UTC), 1)
+    return server_context(made.certificate, made.key), client_context(tmp_path / "ca.crt")
+
+
+def ask(address: Address, client: int, context: ssl.SSLContext | None) -> RawClient:
+    """Return a connection of a client that has asked for a large reply."""
+    raw = RawClient(address, 0)
+    if context is not None:
+        raw.socket = context.wrap_socket(raw.socket, server_hostname="localhost")
+    connect = dumps(SERPENT, {"handshake": client, "object": "target"})
+    raw.send(message(wire.MSG_CONNECT, connect))
+    assert raw.outcome() == RESULT
+    raw.send(call("make", LARGE))
+    return raw
+
+
+async def test_whoever_has_most_of_unread_replies_makes_way(
+    contexts: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
+) -> None:
+    served, calling = contexts
+    limits = DaemonLimits(all_unread_bytes_max=LARGE * 5 // 2)
+    async with Daemon(ssl=served, authenticate=identify, limits=limits) as daemon:
+        daemon.register(Maker(), "target")
+        with contextlib.ExitStack() as unread:
+            made = [
+                unread.enter_context(await asyncio.to_thread(ask, address_of(daemon), who, calling))
+                for who in (7, 8, 8, 8, 8)
+            ]
+            await eventually(lambda: daemon.stats()["refusals"])
+            assert await asyncio.to_thread(made[1].outcome) == CLOSED
+            assert await asyncio.to_thread(made[0].outcome) == RESULT
