@@ -124,7 +124,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
     def keep(self, size_bytes: int) -> None:
         """Note that so many more bytes of results (fewer, if negative) wait for the rest."""
         self._kept_bytes += size_bytes
-        if self._kept_bytes > LOOK_BYTES:
+        if self._kept_bytes > LOOK_BYTES and self._state != CLOSED:
             self._book.note_sent(self)
 
     @property
