@@ -5,6 +5,12 @@ else was submitted in this turn. What arrives while that send is under way waits
 batch when it is done. So there is no timer and no added latency when idle, and one call carries
 hundreds of items under load: the batch grows by itself to what the other side can take.
 
+Where several sends may be under way, one that ends sets many callers free at once, whose next items
+come within the next turns of the loop. Whichever came first would leave alone, and the rest as one
+huge batch when the next send ends: a small and a large batch in turn, and the small ones cost as
+much. So a batch that is smaller than what is under way is let grow as long as the turns of the loop
+bring more; still without a timer, and not at all when nothing is under way.
+
 The cost per item is one future; a task exists only for as long as there is something to send.
 """
 
@@ -12,9 +18,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence, Sized
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from rmi_runtime import errors
+
+QUIET_TURNS: Final = 3
+"""So many turns of the loop that bring nothing new end the gathering of a batch."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,6 +57,7 @@ class Coalescer(Generic[Item, Result]):
         self._concurrency = concurrency
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
+        self._sent = 0  # items in the sends under way
         self._pumps: set[asyncio.Task[None]] = set()
         self._starting = False  # a pump was made in this turn and has not taken its batch yet
         self._closed = False
@@ -141,12 +151,26 @@ class Coalescer(Generic[Item, Result]):
         """Send batches until nothing waits."""
         self._starting = False
         while self._items:
+            await self._let_grow()
             items, futures = self._take()
             if not items:
                 continue
             if self._items and not self._starting and len(self._pumps) < self._concurrency:
                 self._start_pump()
-            await self._send_batch(items, futures)
+            self._sent += len(items)
+            try:
+                await self._send_batch(items, futures)
+            finally:
+                self._sent -= len(items)
+
+    async def _let_grow(self) -> None:
+        """Wait while more items come, up to as many as are under way."""
+        quiet_turns = 0
+        while (count := len(self._items)) < min(self._sent, self._batch_max):
+            await asyncio.sleep(0)
+            quiet_turns = 0 if len(self._items) > count else quiet_turns + 1
+            if quiet_turns == QUIET_TURNS:
+                return
 
     def _take(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
         """Remove and return the next batch, without the items nobody waits for any more."""

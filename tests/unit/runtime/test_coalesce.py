@@ -163,6 +163,36 @@ async def test_concurrency_allows_that_many_sends_at_once_and_no_more() -> None:
     assert await asyncio.gather(*futures) == [n * 10 for n in range(10)]
 
 
+async def test_a_batch_that_is_small_beside_what_is_under_way_grows_while_more_comes() -> None:
+    sends = Sends()
+    coalescer = Coalescer(sends, concurrency=2)
+    futures = [coalescer.submit_nowait(n) for n in range(6)]
+    await turns(1)
+    for n in range(6, 10):
+        futures.append(coalescer.submit_nowait(n))
+        await turns(2)
+    assert sends.batches == [[0, 1, 2, 3, 4, 5]], "it came piece by piece, and goes as one"
+    await turns()
+    assert sends.batches == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]], "as soon as nothing more comes"
+    for gate in sends.gates:
+        gate.set()
+    assert await asyncio.gather(*futures) == [n * 10 for n in range(10)]
+
+
+async def test_a_batch_as_large_as_what_is_under_way_or_as_any_may_be_does_not_wait() -> None:
+    for options, under_way, new in (({}, 2, 2), ({"batch_max": 3}, 3, 3), ({}, 0, 1)):
+        sends = Sends()
+        coalescer = Coalescer(sends, concurrency=2, **options)
+        futures = [coalescer.submit_nowait(n) for n in range(under_way)]
+        await turns(1)
+        futures += [coalescer.submit_nowait(n) for n in range(new)]
+        await turns(1)
+        assert [len(batch) for batch in sends.batches] == [n for n in (under_way, new) if n]
+        for gate in sends.gates:
+            gate.set()
+        await asyncio.gather(*futures)
+
+
 async def test_with_concurrency_a_new_item_does_not_wait_for_the_send_under_way() -> None:
     sends = Sends()
     coalescer = Coalescer(sends, concurrency=2)
