@@ -188,7 +188,8 @@ class Execution:
             wait_s: how long to wait for them at most.
 
         Raises:
-            LockTimeout: they were not free in time.
+            LockTimeout: they were not free in time, or one lease has been held for so long that
+                it names which of them that holds.
             RmiError: nobody knows.
         """
         grant = await self._data.call(
@@ -198,6 +199,7 @@ class Execution:
             [key for key in keys if isinstance(key, str)],
             wait_s,
             LEASE_S,
+            PATIENCE_S,
             timeout_s=wait_s + _REPLY_S,
             late=self._give_back,
         )

@@ -4,7 +4,8 @@ A round locks all that its operations touch, or nothing: with one account in it 
 had for seconds, hundreds of operations on others would wait as long, and keep everybody else from
 theirs. So a lock that is tried with patience names what is held up. Each such set of keys has a
 *lane* here, where the parcels that need one of them wait, until locking these keys by themselves,
-which keeps nobody from anything else, shows that they are free.
+which keeps nobody from anything else, shows that they are free. If only some of them are still
+held, the lane lets go of the others: its tries would keep everybody from these.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class HeldUp:
     """The lanes.
 
     Args:
-        probe: tries to lock what a lane waits for. Raises ``LockTimeout`` while it is held.
+        probe: tries to lock what a lane waits for. Raises ``LockTimeout`` while it is held, with
+            the names of what is, if they are known.
         back: takes the parcels of a lane that has ended, in their order.
         refuse: takes a parcel whose time is up, and what to refuse it with.
     """
@@ -76,7 +78,7 @@ class HeldUp:
         Returns:
             Whether there are lanes for something of it.
         """
-        named = [*error.fields.get("accounts", ()), *error.fields.get("request_ids", ())]
+        named = _named(error)
         new = [key for key in named if key not in self._by_key]
         if new and len(self._lanes) < LANES_MAX:
             lane = _Lane(new)
@@ -110,7 +112,8 @@ class HeldUp:
             while True:
                 try:
                     await self._probe(lane.keys, PROBE_S)
-                except LockTimeout:
+                except LockTimeout as error:
+                    self._narrow(lane, set(_named(error)))
                     await asyncio.sleep(PAUSE_S)
                     continue
                 except RmiError:
@@ -124,9 +127,29 @@ class HeldUp:
                 timer.cancel()
             self._back(lane.parcels)
 
+    def _narrow(self, lane: _Lane, named: set[Key]) -> None:
+        """Let go of the keys of *lane* that are not *named*, and of the parcels that need no other.
+
+        What another has taken meanwhile is not free as a whole, perhaps for long.
+        """
+        held = named.intersection(lane.keys)
+        if not held:
+            return  # nobody knows
+        for key in held.symmetric_difference(lane.keys):
+            del self._by_key[key]
+        lane.keys = [key for key in lane.keys if key in held]
+        back = [parcel for parcel in lane.parcels if held.isdisjoint(parcel.needed())]
+        for parcel in back:
+            lane.parcels.pop(parcel).cancel()
+        self._back(back)
+
     def _too_late(self, lane: _Lane, parcel: Parcel) -> None:
         del lane.parcels[parcel]
         self._refuse(parcel, refusal())
+
+
+def _named(error: LockTimeout) -> list[Key]:
+    return [*error.fields.get("accounts", ()), *error.fields.get("request_ids", ())]
 
 
 def refusal() -> LockTimeout:

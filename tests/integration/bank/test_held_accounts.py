@@ -104,6 +104,33 @@ async def test_all_the_accounts_of_a_holder_are_learnt_at_once(
     assert bank.balances(5, 10, 1) == [1001, 1001, 1050]
 
 
+async def test_what_the_next_holder_has_not_taken_is_free(
+    bank: BankCluster, holder: Proxy, gateway: BankGateway
+) -> None:
+    held = await holder.lock(99, [HELD, 6])
+    waiting = [
+        asyncio.ensure_future(gateway.execute(TELLER, Deposit(account, 1, f"held-{account}")))
+        for account in (HELD, 6)
+    ]
+    await bank.has_tickets(2)  # the holder's, and of who waits for it
+    async with bank.proxy("bank.data", timeout_s=30.0) as next_holder:
+        taken = asyncio.ensure_future(next_holder.lock(98, [HELD], [], 30.0))
+        await eventually(lambda: next_of(bank, HELD) == 98)
+        await holder.unlock(held["lease"])
+        await taken
+        await done_in_time([waiting[1], gateway.execute(TELLER, Deposit(6, 1, "free"))])
+        assert not waiting[0].done()
+    await waiting[0]
+    assert bank.balances(HELD, 6) == [1001, 1002]
+
+
+def next_of(bank: BankCluster, account: int) -> int:
+    table = bank.data._desk._table
+    assert table is not None
+    waiting = table._behind.get(account)
+    return waiting[0].business_id if waiting else 0
+
+
 async def test_who_waits_no_longer_learns_that_nothing_was_done(
     bank: BankCluster, holder: Proxy, one: Proxy
 ) -> None:

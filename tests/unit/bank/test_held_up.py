@@ -169,6 +169,28 @@ async def test_a_holder_that_comes_back_is_waited_for_again(bank: Bank, submit: 
     assert len(await waiting) == 2
 
 
+async def test_what_is_not_held_any_more_is_let_go_of_while_the_rest_is_waited_for(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held.append({5, 6})
+    five, six, both = submit(5), submit(6), submit(5, 6)
+    await eventually(lambda: bool(bank.probed))
+    bank.probe_error = LockTimeout("another has taken one of them", accounts=[5, 9])
+    bank.held.append({5, 9})
+    await bank.let_go({5, 6})
+    assert await six == [Done(6, 0)]
+    await eventually(lambda: bank.probed[-1] == [5])
+    assert await submit(6) == [Done(6, 0)]
+    assert not five.done()
+    assert not both.done()
+    bank.probe_error = None
+    await bank.let_go({5, 9})
+    await asyncio.gather(five, both)
+    assert bank.rounds[-1] == [5, 5, 6]
+    assert rounds._count == 0
+    assert not rounds._held_up
+
+
 async def test_a_probe_that_times_out_is_made_again_and_one_that_fails_ends_the_waiting(
     bank: Bank,
 ) -> None:
