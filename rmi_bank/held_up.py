@@ -62,6 +62,7 @@ class HeldUp:
         self._refuse = refuse
         self._lanes: set[_Lane] = set()
         self._by_key: dict[Key, _Lane] = {}
+        self._closed = False
 
     def __bool__(self) -> bool:
         """Whether anything is held up."""
@@ -78,6 +79,8 @@ class HeldUp:
         Returns:
             Whether there are lanes for something of it.
         """
+        if self._closed:
+            return False
         named = _named(error)
         new = [key for key in named if key not in self._by_key]
         if new and len(self._lanes) < LANES_MAX:
@@ -101,11 +104,14 @@ class HeldUp:
         return True
 
     async def aclose(self) -> None:
-        """Give up; the parcels go back."""
+        """Give up; the parcels go back, and nothing new is taken note of."""
+        self._closed = True
         tasks = self.tasks
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in list(self._lanes):  # cancelled before its first step
+            self._end(lane)
 
     async def _wait(self, lane: _Lane) -> None:
         try:
@@ -120,12 +126,15 @@ class HeldUp:
                     pass  # whoever needs the keys will meet the same, and knows what to do
                 break
         finally:
-            self._lanes.discard(lane)
-            for key in lane.keys:
-                del self._by_key[key]
-            for timer in lane.parcels.values():
-                timer.cancel()
-            self._back(lane.parcels)
+            self._end(lane)
+
+    def _end(self, lane: _Lane) -> None:
+        self._lanes.discard(lane)
+        for key in lane.keys:
+            del self._by_key[key]
+        for timer in lane.parcels.values():
+            timer.cancel()
+        self._back(lane.parcels)
 
     def _narrow(self, lane: _Lane, named: set[Key]) -> None:
         """Let go of the keys of *lane* that are not *named*, and of the parcels that need no other.

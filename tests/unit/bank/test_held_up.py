@@ -249,3 +249,52 @@ async def test_closing_in_a_hurry_tells_that_what_was_held_up_never_began(
     with pytest.raises(Draining):
         await waiting
     assert rounds._count == 0
+
+
+async def test_what_is_learnt_while_closing_is_answered_too(bank: Bank) -> None:
+    ran, told = asyncio.Event(), asyncio.Event()
+
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        if requests[0][1].account == 6:  # type: ignore[union-attr]
+            ran.set()
+            await told.wait()
+        return await bank.run(requests, deadline_s)
+
+    async def probe(keys: list[Key], wait_s: float) -> None:
+        try:
+            await bank.probe(keys, wait_s)
+        finally:
+            told.set()  # while the lanes are ended, a round learns of another
+            await turns()
+
+    rounds = Rounds(run, round_max=1, queue_max=100, probe=probe)
+    bank.held += [{5}, {6}]
+    waiting = [rounds.submit(deposits(account), time.monotonic() + 60) for account in (5, 6)]
+    await ran.wait()
+    await eventually(lambda: bool(bank.probed))
+    await rounds.aclose(timeout_s=0)
+    assert all(one.done() for one in waiting)
+    assert rounds._count == 0
+    assert not rounds._held_up
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_what_was_learnt_in_the_turn_of_closing_is_answered_too(
+    bank: Bank, rounds: Rounds, submit: Submit
+) -> None:
+    bank.held.append({5})
+    waiting = submit(5)
+    lanes = rounds._held_up
+    assert lanes is not None
+    for _ in range(100):
+        if lanes:
+            break
+        await asyncio.sleep(0)
+    (task,) = lanes.tasks
+    assert not bank.probed, "it has not begun"
+    await rounds.aclose(timeout_s=0)
+    assert task.cancelled()
+    with pytest.raises(Draining):
+        await waiting
+    assert rounds._count == 0
+    assert not lanes
