@@ -77,18 +77,30 @@ class HeldUp:
         """Take note of what *error* says is held.
 
         Returns:
-            Whether there are lanes for something of it.
+            Whether it says so, and somebody can still wait here.
         """
-        if self._closed:
-            return False
-        named = _named(error)
+        named = [] if self._closed else _named(error)
         new = [key for key in named if key not in self._by_key]
         if new and len(self._lanes) < LANES_MAX:
             lane = _Lane(new)
             self._lanes.add(lane)
             self._by_key.update(dict.fromkeys(new, lane))
             lane.task = asyncio.get_running_loop().create_task(self._wait(lane))
-        return any(key in self._by_key for key in named)
+        return bool(named)
+
+    def refuses(self, parcel: Parcel, error: LockTimeout) -> bool:
+        """Say whether *parcel* was refused, as it needs what *error* names and no lane waits for.
+
+        A loose one goes on without that.
+        """
+        crowded = set(_named(error)).difference(self._by_key)
+        if crowded.isdisjoint(parcel.needed()):
+            return False
+        if parcel.loose:
+            parcel.leave_out(crowded, Refused.from_error(refusal()))
+            return False
+        self._refuse(parcel, refusal())
+        return True
 
     def keeps(self, parcel: Parcel) -> bool:
         """Say whether *parcel* waits here now; a loose one goes on without what is held."""

@@ -194,9 +194,7 @@ class Rounds:
             else:
                 self._fail_all(parcels, error)
         except LockTimeout as error:
-            if self._held_up is None or not self._held_up.learn(error):
-                self._fail_all(parcels, refusal() if "accounts" in error.fields else error)
-            elif rest := [parcel for parcel in parcels if self._may_go(parcel)]:
+            if rest := self._without_held(parcels, error):
                 await self._carry_out(rest)
         except Exception as error:
             self._fail_all(parcels, error)
@@ -206,6 +204,15 @@ class Rounds:
                 end = start + len(parcel.requests)
                 self._settle(parcel, outcomes[start:end])
                 start = end
+
+    def _without_held(self, parcels: list[Parcel], error: LockTimeout) -> list[Parcel]:
+        """Return what can go on without what *error* names; see to the others."""
+        held_up = self._held_up
+        if held_up is None or not held_up.learn(error):
+            self._fail_all(parcels, refusal() if "accounts" in error.fields else error)
+            return []
+        left = [parcel for parcel in parcels if not held_up.refuses(parcel, error)]
+        return [parcel for parcel in left if self._may_go(parcel)]
 
     def _settle(self, parcel: Parcel, outcomes: list[Outcome]) -> None:
         parcel.settle(outcomes)

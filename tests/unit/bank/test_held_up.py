@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rmi_bank import held_up
 from rmi_bank.errors import LockTimeout
 from rmi_bank.held_up import LANES_MAX
 from rmi_bank.locks import Key
@@ -224,6 +225,27 @@ async def test_more_than_can_be_waited_for_apart_is_refused(
     assert await submit(LANES_MAX + 1) == [Done(LANES_MAX + 1, 0)]
     await rounds.aclose(timeout_s=0)
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_when_no_more_can_be_waited_for_apart_the_others_of_a_round_go_on(
+    bank: Bank, rounds: Rounds, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_up, "LANES_MAX", 1)
+    bank.held += [{5, 6}, {7}]
+    waiting = submit(5)
+    await eventually(lambda: bool(bank.probed))
+    refused, other, loose = submit(7), submit(8), submit(1, 7, 6, 2, loose=True)
+    assert await other == [Done(8, 0)]
+    with pytest.raises(LockTimeout):
+        await refused
+    assert [type(outcome) for outcome in await loose] == [Done, Refused, Refused, Done]
+    bank.held[0] = {5, 6, 9}  # its lane waits for some of what this names
+    with pytest.raises(LockTimeout):
+        await submit(9)
+    assert not waiting.done()
+    await bank.let_go({5, 6, 9})
+    await waiting
+    assert rounds._count == 0
 
 
 async def test_closing_waits_for_what_is_held_up_while_there_is_time(
