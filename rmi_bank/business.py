@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rmi_bank import operations as op
 from rmi_bank import rules
-from rmi_bank.execution import DataCaller, Execution
+from rmi_bank.execution import PATIENCE_S, DataCaller, Execution
 from rmi_bank.operations import Done, Outcome, Principal, Refused, Request
 from rmi_bank.oplines import BusinessEntry, business_entry, business_lines
 from rmi_bank.request_ids import new_request_id
@@ -81,7 +81,8 @@ class BusinessObject:
         self._execution = Execution(data, business_id, lock_wait_s=lock_wait_s)
         round_max = min(round_max, op.OPERATIONS_MAX)
         rounds = partial(Rounds, round_max=round_max, queue_max=queue_max)
-        self._changes = rounds(self._change, probe=self._execution.probe)
+        patiently = partial(self._change, patience_s=lock_wait_s)
+        self._changes = rounds(self._change, probe=self._execution.probe, patiently=patiently)
         self._reads = rounds(self._read)
         self._identities = Identities(self._ask_identity)
 
@@ -297,8 +298,10 @@ class BusinessObject:
         rounds = self._reads if reads_only else self._changes
         return rounds.submit(requests, self._deadline_s(), form, loose=loose)
 
-    async def _change(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
-        outcomes, done = await self._execution.change(requests, deadline_s)
+    async def _change(
+        self, requests: list[Request], deadline_s: float, patience_s: float = PATIENCE_S
+    ) -> list[Outcome]:
+        outcomes, done = await self._execution.change(requests, deadline_s, patience_s)
         self._log([requests[place] for place in done])
         return outcomes
 

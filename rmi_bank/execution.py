@@ -95,13 +95,14 @@ class Execution:
         self._giving_back: set[asyncio.Future[None]] = set()
 
     async def change(
-        self, requests: Sequence[Request], deadline_s: float
+        self, requests: Sequence[Request], deadline_s: float, patience_s: float = PATIENCE_S
     ) -> tuple[list[Outcome], list[int]]:
         """Do *requests*, in their order.
 
         Args:
             requests: for whom, and what.
             deadline_s: by the clock; when to give up.
+            patience_s: how long one lease of another may keep them from their accounts.
 
         Returns:
             One outcome per request, and the places of those that were done now (neither refused nor
@@ -119,8 +120,8 @@ class Execution:
         while True:
             failure: RmiError
             try:
-                patience_s = PATIENCE_S if in_doubt is None else self._lock_wait_s
-                grant = await self._lock(accounts, request_ids, deadline_s, patience_s)
+                patience = patience_s if in_doubt is None else self._lock_wait_s
+                grant = await self._lock(accounts, request_ids, deadline_s, patience)
             except (*_PASSING, Indefinite) as error:
                 if in_doubt is None and "accounts" in error.fields:
                     raise

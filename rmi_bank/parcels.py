@@ -26,6 +26,7 @@ class Parcel:
             refused by itself.
         size: how many operations the caller handed in.
         over: it was answered, or there was nobody to answer.
+        returns: how often it came back from where it waited for what was held.
     """
 
     requests: list[Request]
@@ -35,6 +36,7 @@ class Parcel:
     loose: bool = False
     size: int = field(init=False)
     over: bool = False
+    returns: int = 0
 
     def __post_init__(self) -> None:
         self.size = len(self.requests)

@@ -25,6 +25,9 @@ from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded
 CONCURRENCY = 2
 """Rounds under way at once: while one is being written the next one already waits for its lock."""
 
+RETURNS_MAX = 2
+"""How often a parcel comes back to find that others were faster, before it waits in turn."""
+
 T = TypeVar("T")
 
 Run = Callable[[list[Request], float], Awaitable[list[Outcome]]]
@@ -40,12 +43,21 @@ class Rounds:
         queue_max: most operations waiting or under way, unless a single parcel has more.
         probe: locks keys and frees them again. With it, a round whose *run* raises a
             ``LockTimeout`` that names what is held goes on without that.
+        patiently: as *run*, but for parcels that others have overtaken again and again: it waits
+            in turn for what they need. None: *run*.
     """
 
     def __init__(
-        self, run: Run, *, round_max: int, queue_max: int, probe: Probe | None = None
+        self,
+        run: Run,
+        *,
+        round_max: int,
+        queue_max: int,
+        probe: Probe | None = None,
+        patiently: Run | None = None,
     ) -> None:
         self._run = run
+        self._patiently = patiently or run
         self._round_max = round_max
         self._queue_max = queue_max
         self._count = 0  # operations waiting or under way
@@ -148,8 +160,8 @@ class Rounds:
         while self._queue and not self._stopped:
             parcel = self._queue[0]
             size += len(parcel.requests)
-            if parcels and size > self._round_max:
-                break
+            if parcels and (size > self._round_max or _overtaken(parcel) != _overtaken(parcels[0])):
+                break  # those that wait in turn would keep the others waiting
             self._queue.popleft()
             if parcel.answer.done():
                 size -= len(parcel.requests)
@@ -169,7 +181,11 @@ class Rounds:
 
     def _take_back(self, parcels: Iterable[Parcel]) -> None:
         """Let parcels that were put aside be the next ones."""
-        self._queue.extendleft(reversed(list(parcels)))
+        back = list(parcels)
+        for parcel in back:
+            parcel.returns += 1
+        back.sort(key=_overtaken, reverse=True)
+        self._queue.extendleft(reversed(back))
         self._start()
 
     async def _round(self, parcels: list[Parcel]) -> None:
@@ -185,7 +201,8 @@ class Rounds:
         requests = [request for parcel in parcels for request in parcel.requests]
         deadline_s = max(parcel.deadline_s for parcel in parcels)
         try:
-            outcomes = await self._run(requests, deadline_s)
+            run = self._patiently if _overtaken(parcels[0]) else self._run
+            outcomes = await run(requests, deadline_s)
         except InvalidRequest as error:  # such as more bytes than a message may have
             if len(parcels) > 1:
                 half = len(parcels) // 2
@@ -228,3 +245,7 @@ class Rounds:
 
     def _forget(self, parcel: Parcel) -> None:
         self._count -= parcel.size
+
+
+def _overtaken(parcel: Parcel) -> bool:
+    return parcel.returns >= RETURNS_MAX

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any
 
 import Pyro5.api
@@ -11,7 +11,9 @@ import pytest
 
 from rmi_bank import BankClient
 from rmi_bank.errors import LockTimeout
+from rmi_bank.execution import PATIENCE_S
 from rmi_bank.gateway_bank import ALONE_MAX, BankGateway
+from rmi_bank.locks import Ticket
 from rmi_bank.operations import Deposit, Transfer
 from rmi_bank.request_ids import new_request_id
 from rmi_runtime import Endpoints, Identity, Proxy
@@ -124,11 +126,38 @@ async def test_what_the_next_holder_has_not_taken_is_free(
     assert bank.balances(HELD, 6) == [1001, 1002]
 
 
-def next_of(bank: BankCluster, account: int) -> int:
+async def test_holders_that_follow_each_other_let_others_have_their_turn(
+    bank: BankCluster, holder: Proxy, one: Proxy
+) -> None:
+    async with bank.proxy("bank.data", timeout_s=30.0) as other:
+        holders, held = [holder, other], await holder.lock(99, [HELD])
+        waiting = asyncio.ensure_future(one.deposit(HELD, 1, "r"))
+        while not waiting.done():
+            await eventually(lambda: waiting.done() or is_waited_for(bank))
+            now, then = holders
+            taken = asyncio.ensure_future(then.lock(98, [HELD], [], 30.0))
+            await eventually(lambda: next_of(bank, HELD, last=True) == 98)
+            await now.unlock(held["lease"])
+            held = await taken
+            holders.reverse()
+        assert (await waiting)["balance"] == 1001
+
+
+def is_waited_for(bank: BankCluster) -> bool:
+    """Whether the next one on the account tries it alone, or waits in turn: no impatient round."""
+    queue = queue_of(bank, HELD)
+    return bool(queue) and (queue[0].keys == {HELD} or queue[0].patience_s > PATIENCE_S)
+
+
+def next_of(bank: BankCluster, account: int, *, last: bool = False) -> int:
+    queue = queue_of(bank, account)
+    return queue[-1 if last else 0].business_id if queue else 0
+
+
+def queue_of(bank: BankCluster, account: int) -> Sequence[Ticket]:
     table = bank.data._desk._table
     assert table is not None
-    waiting = table._behind.get(account)
-    return waiting[0].business_id if waiting else 0
+    return table._behind.get(account, ())
 
 
 async def test_who_waits_no_longer_learns_that_nothing_was_done(

@@ -13,7 +13,7 @@ from rmi_bank.errors import LockTimeout
 from rmi_bank.held_up import LANES_MAX
 from rmi_bank.locks import Key
 from rmi_bank.operations import Deposit, Done, Outcome, Principal, Refused, Request, Transfer
-from rmi_bank.rounds import Rounds
+from rmi_bank.rounds import RETURNS_MAX, Rounds
 from rmi_runtime.errors import Draining, Unavailable
 from tests.support import eventually, turns
 
@@ -246,6 +246,33 @@ async def test_when_no_more_can_be_waited_for_apart_the_others_of_a_round_go_on(
     await bank.let_go({5, 6, 9})
     await waiting
     assert rounds._count == 0
+
+
+async def test_who_is_overtaken_again_and_again_waits_in_turn_and_keeps_nobody_else(
+    bank: Bank,
+) -> None:
+    tried: list[list[int]] = []
+    in_turn: list[list[int]] = []
+
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        accounts = [operation.account for _, operation in requests]  # type: ignore[union-attr]
+        tried.append(accounts)
+        assert len(tried) < 20, "for ever"
+        if 5 in accounts:
+            raise LockTimeout("another was faster", accounts=[5])
+        return [Done(account, 0) for account in accounts]
+
+    async def patiently(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        in_turn.append([operation.account for _, operation in requests])  # type: ignore[union-attr]
+        return [Done(0, 0) for _ in requests]
+
+    rounds = Rounds(run, round_max=100, queue_max=100, probe=bank.probe, patiently=patiently)
+    some = [rounds.submit(deposits(account), time.monotonic() + 60) for account in (5, 6)]
+    await asyncio.gather(*some)
+    assert tried == [[5, 6], [6], *[[5]] * (RETURNS_MAX - 1)]
+    assert in_turn == [[5]]
+    assert rounds._count == 0
+    assert not rounds._held_up
 
 
 async def test_closing_waits_for_what_is_held_up_while_there_is_time(
