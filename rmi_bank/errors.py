@@ -79,9 +79,9 @@ class StaleLease(Definite):
 class LockTimeout(Definite):
     """The accounts stayed locked by others for as long as the caller would wait.
 
-    If the caller had no more patience with one single lease, the fields ``accounts`` and
-    ``request_ids`` name what that holds: all its accounts, and those request ids that were asked
-    for.
+    If the caller had no more patience with one single lease, or several of them, the fields
+    ``accounts`` and ``request_ids`` name what they hold: all their accounts, and those request ids
+    that were asked for.
     """
 
     code = "lock_timeout"

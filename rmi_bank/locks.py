@@ -18,7 +18,7 @@ request wait for each other, so that the second one sees the first one's outcome
 
 Whoever waits keeps others from all its keys, also from those that are free. That is short as long
 as leases are; so a ticket may have *patience*: when one and the same lease has kept it waiting for
-so long, it gives up, and is told what that lease holds, to go on without.
+so long, it gives up, and is told what such leases hold, to go on without.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ EPOCH_MAX = 2**31 - 1
 
 LEASE_S_MAX = 300.0
 """Longest life of a lease that can be asked for."""
+
+HELD_UP_MAX = 4096
+"""So many keys that are held for long are enough to be told of at once."""
 
 _COUNTER_BITS = 32
 _ENDS_SPARE = 1024  # out-of-date ends kept before they are swept out
@@ -73,7 +76,7 @@ class Ticket:
         patience_s: how long a lease may have been held that keeps it waiting.
         since_s: when it was granted.
         look_at_s: when to look next for a lease that has been held for longer.
-        held_up: what that lease holds, when it gave up because of it.
+        held_up: what such leases hold, when it gave up because of them.
     """
 
     owner: Hashable
@@ -295,18 +298,21 @@ class LockTable:
             self._watch(ticket, ticket.look_at_s)
 
     def _held_up(self, ticket: Ticket, now_s: float) -> frozenset[Key]:
-        """Return what the lease holds for which *ticket* has no patience any more, if there is one.
+        """Return what the leases hold for which *ticket* has no patience any more.
 
-        All of its accounts, since whoever goes on without one of them may want another next; of the
-        request ids only those of *ticket*. If there are several such leases, it is the oldest. A
-        commit is no matter of patience: it is up to the disk.
+        All of their accounts, since whoever goes on without one of them may want another next; of
+        the request ids only those of *ticket*. The oldest leases first, and no more of them than
+        are needed for :data:`HELD_UP_MAX` keys. A commit is no matter of patience: it is up to the
+        disk.
         """
         holders = {self._front[key] for key in ticket.keys}
-        held = [holder for holder in holders if holder.state is State.HELD]
-        oldest = min(held, key=lambda holder: holder.lease, default=None)
-        if oldest is None or now_s < oldest.since_s + ticket.patience_s:
-            return frozenset()
-        return frozenset(key for key in oldest.keys if type(key) is int or key in ticket.keys)
+        found: set[Key] = set()
+        for holder in sorted(holders, key=lambda holder: holder.lease):
+            if holder.state is State.HELD and holder.since_s + ticket.patience_s <= now_s:
+                found |= {key for key in holder.keys if type(key) is int or key in ticket.keys}
+            if len(found) >= HELD_UP_MAX:
+                break
+        return frozenset(found)
 
     def _watch(self, ticket: Ticket, at_s: float) -> None:
         heapq.heappush(self._ends, (at_s, ticket.serial))

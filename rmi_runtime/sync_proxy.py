@@ -89,6 +89,8 @@ class SyncProxy:
             raise end.carried() from None
         except BaseException:
             future.cancel()  # if it was the user who interrupted: nobody waits any more
+            if loop.is_running():  # a handler raised while uvloop set itself up, or to rest again
+                self._start_anew()
             self._signals.raise_again()
             raise
         self._signals.raise_again()
@@ -96,8 +98,11 @@ class SyncProxy:
 
     def _leave_parent(self) -> None:
         """In a process forked since: leave loop and connection to the parent, and start anew."""
-        if not self._owner.moved_to_child():
-            return
+        if self._owner.moved_to_child():
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Leave loop and connection as they are, for ever; the next call makes others."""
         self._abandon()
         self._proxy._start_unconnected()
         self.__dict__.update(_loop=None, _poll=None, _polled=None)

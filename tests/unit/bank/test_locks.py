@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rmi_bank.errors import StaleLease
-from rmi_bank.locks import EPOCH_MAX, LockTable, State, Ticket
+from rmi_bank.locks import EPOCH_MAX, HELD_UP_MAX, LockTable, State, Ticket
 from rmi_runtime.errors import Overloaded
 
 LEASE_S = 10.0
@@ -183,13 +183,26 @@ def test_a_lease_that_is_held_for_long_is_noticed_also_if_another_was_in_front_f
     assert ticket.held_up == {1, 2}
 
 
-def test_of_several_leases_the_oldest_is_named() -> None:
+def test_all_leases_that_have_been_held_for_too_long_are_named_and_no_others() -> None:
     table = make_table()
-    ask(table, "a", 1)
+    ask(table, "a", 1, 4)
     ask(table, "b", 2)
-    ticket = impatient(table, 2, 1)
+    moving = ask(table, "c", 3)
+    ask(table, "d", 3)
+    ticket = impatient(table, 3, 2, 1)
+    table.release(moving, now_s=0.3)
     table.expire(0.5)
-    assert ticket.held_up == {1}
+    assert ticket.held_up == {1, 2, 4}
+
+
+def test_of_very_many_keys_that_are_held_those_of_the_oldest_leases_are_named() -> None:
+    table = make_table()
+    for number in range(3):
+        first = number * HELD_UP_MAX
+        ask(table, "a", *range(first, first + HELD_UP_MAX - 1))
+    ticket = impatient(table, *(number * HELD_UP_MAX for number in range(3)))
+    table.expire(0.5)
+    assert ticket.held_up == {*range(HELD_UP_MAX - 1), *range(HELD_UP_MAX, 2 * HELD_UP_MAX - 1)}
 
 
 def test_a_commit_that_takes_long_is_waited_for() -> None:
@@ -364,7 +377,8 @@ class LockMachine(RuleBasedStateMachine):
         for ticket in changes.timed_out:
             early = ticket.ends_at_s > self.now_s
             assert early == bool(ticket.held_up), "before its time only for what is held"
-            assert not early or any(ticket.held_up <= holder.keys for holder in held)
+            of_holders = {key for holder in held for key in holder.keys}
+            assert not early or ticket.held_up <= of_holders
         assert all(t.state is State.COMMITTING for t in committing)
         assert all(t.ends_at_s > self.now_s for t in self.of(State.WAITING, State.HELD))
 
