@@ -62,7 +62,9 @@ class Rounds:
         self._queue_max = queue_max
         self._count = 0  # operations waiting or under way
         self._queue: deque[Parcel] = deque()
+        self._overtaken: deque[Parcel] = deque()  # those that wait in turn
         self._pumps: set[asyncio.Task[None]] = set()
+        self._patient_pump: asyncio.Task[None] | None = None
         self._starting = False  # a pump was made in this turn, and has taken nothing yet
         self._closed = False
         self._stopped = False  # no round is begun any more
@@ -123,14 +125,20 @@ class Rounds:
         self._stopped = True
         if self._held_up is not None:
             await self._held_up.aclose()
-        while self._queue:
-            self._fail(self._queue.popleft(), Draining("closed before this was begun"))
-        for pump in self._pumps:
+        for parcel in (*self._queue, *self._overtaken):
+            self._fail(parcel, Draining("closed before this was begun"))
+        self._queue.clear()
+        self._overtaken.clear()
+        pumps = self._busy()
+        for pump in pumps:
             pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await asyncio.gather(*pumps, return_exceptions=True)
 
     def _busy(self) -> set[asyncio.Task[None]]:
-        return self._pumps if self._held_up is None else self._pumps | self._held_up.tasks
+        busy = set(self._pumps)
+        if self._patient_pump is not None:
+            busy.add(self._patient_pump)
+        return busy if self._held_up is None else busy | self._held_up.tasks
 
     def _start(self) -> None:
         if self._stopped:
@@ -140,6 +148,9 @@ class Rounds:
             pump = asyncio.get_running_loop().create_task(self._pump())
             self._pumps.add(pump)
             pump.add_done_callback(self._ended)
+        if self._overtaken and self._patient_pump is None:
+            self._patient_pump = asyncio.get_running_loop().create_task(self._wait_in_turn())
+            self._patient_pump.add_done_callback(self._waited_in_turn)
 
     def _ended(self, pump: asyncio.Task[None]) -> None:
         self._pumps.discard(pump)
@@ -149,20 +160,29 @@ class Rounds:
     async def _pump(self) -> None:
         """Carry out rounds until nothing waits."""
         self._starting = False
-        while parcels := self._take():
+        while parcels := self._take(self._queue):
             self._start()
-            await self._round(parcels)
+            await self._round(parcels, self._run)
 
-    def _take(self) -> list[Parcel]:
-        """Take parcels for a round off the queue, without those nobody waits for any more."""
+    async def _wait_in_turn(self) -> None:
+        """Do the same for those that others have overtaken; they take no pump from the rest."""
+        while parcels := self._take(self._overtaken):
+            await self._round(parcels, self._patiently)
+
+    def _waited_in_turn(self, pump: asyncio.Task[None]) -> None:
+        self._patient_pump = None
+        self._start()
+
+    def _take(self, queue: deque[Parcel]) -> list[Parcel]:
+        """Take parcels for a round off a queue, without those nobody waits for any more."""
         parcels: list[Parcel] = []
         size = 0
-        while self._queue and not self._stopped:
-            parcel = self._queue[0]
+        while queue and not self._stopped:
+            parcel = queue[0]
             size += len(parcel.requests)
-            if parcels and (size > self._round_max or _overtaken(parcel) != _overtaken(parcels[0])):
-                break  # those that wait in turn would keep the others waiting
-            self._queue.popleft()
+            if parcels and size > self._round_max:
+                break
+            queue.popleft()
             if parcel.answer.done():
                 size -= len(parcel.requests)
                 self._forget(parcel)
@@ -181,38 +201,36 @@ class Rounds:
 
     def _take_back(self, parcels: Iterable[Parcel]) -> None:
         """Let parcels that were put aside be the next ones."""
-        back = list(parcels)
-        for parcel in back:
+        for parcel in reversed(list(parcels)):
             parcel.returns += 1
-        back.sort(key=_overtaken, reverse=True)
-        self._queue.extendleft(reversed(back))
+            overtaken = parcel.returns >= RETURNS_MAX
+            (self._overtaken if overtaken else self._queue).appendleft(parcel)
         self._start()
 
-    async def _round(self, parcels: list[Parcel]) -> None:
+    async def _round(self, parcels: list[Parcel], run: Run) -> None:
         try:
-            await self._carry_out(parcels)
+            await self._carry_out(parcels, run)
         except BaseException:
             error = Interrupted("stopped half-way; ask again with the same request ids")
             self._fail_all([parcel for parcel in parcels if not parcel.over], error)
             raise
 
-    async def _carry_out(self, parcels: list[Parcel]) -> None:
+    async def _carry_out(self, parcels: list[Parcel], run: Run) -> None:
         """Answer *parcels*; those that together are refused as a request are tried in halves."""
         requests = [request for parcel in parcels for request in parcel.requests]
         deadline_s = max(parcel.deadline_s for parcel in parcels)
         try:
-            run = self._patiently if _overtaken(parcels[0]) else self._run
             outcomes = await run(requests, deadline_s)
         except InvalidRequest as error:  # such as more bytes than a message may have
             if len(parcels) > 1:
                 half = len(parcels) // 2
-                await self._carry_out(parcels[:half])
-                await self._carry_out(parcels[half:])
+                await self._carry_out(parcels[:half], run)
+                await self._carry_out(parcels[half:], run)
             else:
                 self._fail_all(parcels, error)
         except LockTimeout as error:
             if rest := self._without_held(parcels, error):
-                await self._carry_out(rest)
+                await self._carry_out(rest, run)
         except Exception as error:
             self._fail_all(parcels, error)
         else:
@@ -245,7 +263,3 @@ class Rounds:
 
     def _forget(self, parcel: Parcel) -> None:
         self._count -= parcel.size
-
-
-def _overtaken(parcel: Parcel) -> bool:
-    return parcel.returns >= RETURNS_MAX

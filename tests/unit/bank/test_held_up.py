@@ -14,7 +14,7 @@ from rmi_bank.held_up import LANES_MAX
 from rmi_bank.locks import Key
 from rmi_bank.operations import Deposit, Done, Outcome, Principal, Refused, Request, Transfer
 from rmi_bank.rounds import RETURNS_MAX, Rounds
-from rmi_runtime.errors import Draining, Unavailable
+from rmi_runtime.errors import Draining, Interrupted, Unavailable
 from tests.support import eventually, turns
 
 PRINCIPAL = Principal(1, "teller")
@@ -273,6 +273,54 @@ async def test_who_is_overtaken_again_and_again_waits_in_turn_and_keeps_nobody_e
     assert in_turn == [[5]]
     assert rounds._count == 0
     assert not rounds._held_up
+
+
+async def test_those_that_wait_in_turn_take_no_round_from_the_others(bank: Bank) -> None:
+    turn = asyncio.Event()
+    in_turn: list[int] = []
+
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        accounts = [operation.account for _, operation in requests]  # type: ignore[union-attr]
+        if found := [account for account in accounts if account in (5, 6)]:
+            raise LockTimeout("another was faster", accounts=found)
+        return [Done(account, 0) for account in accounts]
+
+    async def patiently(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        in_turn.extend(operation.account for _, operation in requests)  # type: ignore[union-attr]
+        await turn.wait()
+        return [Done(0, 0) for _ in requests]
+
+    rounds = Rounds(run, round_max=1, queue_max=100, probe=bank.probe, patiently=patiently)
+    waiting = [rounds.submit(deposits(account), time.monotonic() + 60) for account in (5, 6)]
+    await eventually(lambda: in_turn != [])
+    for account in range(10, 20):
+        assert await rounds.submit(deposits(account), time.monotonic() + 60) == [Done(account, 0)]
+    assert not any(one.done() for one in waiting)
+    turn.set()
+    await asyncio.gather(*waiting)
+    assert sorted(in_turn) == [5, 6]
+    assert rounds._count == 0
+
+
+async def test_closing_in_a_hurry_answers_those_that_wait_in_turn(bank: Bank) -> None:
+    async def run(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        raise LockTimeout("another was faster", accounts=[5])
+
+    begun = asyncio.Event()
+
+    async def patiently(requests: list[Request], deadline_s: float) -> list[Outcome]:
+        begun.set()
+        await asyncio.Event().wait()
+        return []
+
+    rounds = Rounds(run, round_max=1, queue_max=100, probe=bank.probe, patiently=patiently)
+    waiting = [rounds.submit(deposits(5), time.monotonic() + 60) for _ in range(2)]
+    await begun.wait()
+    await eventually(lambda: len(rounds._overtaken) == 1)
+    await rounds.aclose(timeout_s=0)
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(end) for end in ended} == {Interrupted, Draining}
+    assert rounds._count == 0
 
 
 async def test_closing_waits_for_what_is_held_up_while_there_is_time(
