@@ -1,9 +1,10 @@
 """Clients of a whole bank in one process, while everything around them fails at random.
 
 Connections break, callers give up, the store fails before and after it has written, the data object
-and business objects are started anew, and a stranger holds locks. Afterwards the store says what
-happened, and each answer that a client got must agree with it: what was answered is stored just so,
-what was refused for certain is not there, and the journal is what the stored outcomes ask for.
+and business objects are started anew, and strangers hold locks, for long, too. Afterwards the store
+says what happened, and each answer that a client got must agree with it: what was answered is
+stored just so, what was refused for certain is not there, and the journal is what the stored
+outcomes ask for.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ from typing import Any, Final
 
 import pytest
 
-from rmi_bank import BankClient
-from rmi_bank.operations import Done
+from rmi_bank import BankClient, BankGateway
+from rmi_bank.operations import Done, parse_operation
+from rmi_bank.rounds import Rounds
 from rmi_bank.rules import decode_result
 from rmi_bank.stores import sqlite as sqlite_store
+from rmi_runtime import Endpoints, Identity
 from rmi_runtime.errors import RmiError
 from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
+from tests.support import eventually
 
 ACCOUNTS: Final = range(1, 9)
 BALANCE: Final = 1000
 CLIENTS: Final = 8
 CALLS: Final = 40
+SERVICE_AS_CLIENT: Final = Identity("client", client=0, role="teller")
 STORED_REFUSALS: Final = {"insufficient_funds", "unknown_account", "balance_limit"}
 
 Answer = tuple[str, Any]
@@ -131,6 +136,49 @@ async def client(bank: BankCluster, record: Record, rng: Random) -> None:
                         record.maybe |= ids
 
 
+async def gateway_clients(bank: BankCluster, record: Record, rng: Random) -> None:
+    """Ask a gateway for single operations, many at once; give some of them up half-way."""
+
+    async def one(row: dict[str, Any], patience_s: float | None) -> None:
+        id = row["request_id"]
+        try:
+            async with asyncio.timeout(patience_s):
+                done = await gateway.execute(SERVICE_AS_CLIENT, parse_operation(row))
+        except TimeoutError:
+            record.maybe.add(id)
+        except RmiError as error:
+            record.note_row(
+                {**row, "status": "error", "code": error.code, "definite": error.definite}
+            )
+        else:
+            record.note_row({**row, "status": "ok", **done})
+
+    async with (
+        bank.name_servers() as names,
+        Endpoints(
+            names, "bank.business.", policy="less_busy", handshake=SERVICE_HANDSHAKE, timeout_s=2.0
+        ) as endpoints,
+    ):
+        gateway = BankGateway(endpoints)
+        for _ in range(CALLS // 4):
+            rows = [row for _ in range(5) for row in record.some(rng)]
+            await asyncio.gather(*(one(row, rng.choice([None, None, 0.02, 0.3])) for row in rows))
+        await gateway.aclose()
+        assert gateway._alone == 0
+
+
+async def hold(bank: BankCluster, rng: Random, enough: asyncio.Event) -> None:
+    """Hold some accounts for long, again and again."""
+    while not enough.is_set():
+        with contextlib.suppress(RmiError, KeyError):  # the data object may be away
+            async with bank.proxy("bank.data", timeout_s=2.0) as data:
+                held = await data.lock(9, rng.sample(ACCOUNTS, rng.choice([1, 3])), [], 1.0)
+                await asyncio.sleep(rng.uniform(0, 0.8))
+                if rng.random() < 0.5:
+                    await data.unlock(held["lease"])
+        await asyncio.sleep(rng.uniform(0, 0.5))
+
+
 async def trouble(
     bank: BankCluster, store: FailingStore, rng: Random, enough: asyncio.Event
 ) -> None:
@@ -155,17 +203,16 @@ async def trouble(
     async def fail() -> None:
         store.may_fail = not store.may_fail
 
-    async def hold() -> None:
-        with contextlib.suppress(RmiError):
-            async with bank.proxy("bank.data", timeout_s=1.0) as data:
-                await data.lock(9, [rng.choice(ACCOUNTS)], [], 0.2)
-                await asyncio.sleep(rng.uniform(0, 1))
-
-    for kind in itertools.cycle([hang_up, fail, hang_up, start_anew, hold, fail, start_data_anew]):
+    for kind in itertools.cycle([hang_up, fail, hang_up, start_anew, fail, start_data_anew]):
         if enough.is_set():
             return
         await kind()
         await asyncio.sleep(rng.uniform(0, 0.2))
+
+
+def nothing_waits(rounds: Rounds) -> bool:
+    """Say whether *rounds* has answered everybody, and knows of nobody who holds anything."""
+    return not (rounds._count or rounds._queue or rounds._overtaken or rounds._held_up)
 
 
 def judge(record: Record, bank: BankCluster) -> None:
@@ -229,11 +276,15 @@ async def test_whatever_fails_each_answer_is_what_happened(
         await bank.open_accounts(*ACCOUNTS, balance=BALANCE)
         enough = asyncio.Event()
         troubled = asyncio.ensure_future(trouble(bank, store, Random(seed), enough))
+        holding = asyncio.ensure_future(hold(bank, Random(f"{seed}/hold"), enough))
         clients = [client(bank, record, Random(f"{seed}/{n}")) for n in range(CLIENTS)]
-        await asyncio.gather(*clients)
+        await asyncio.gather(*clients, gateway_clients(bank, record, Random(f"{seed}/http")))
         enough.set()
-        await troubled
+        await asyncio.gather(troubled, holding)
         store.may_fail = False
+        for name, served in bank.objects.items():
+            if "business" in name:
+                await eventually(lambda rounds=served._changes: nothing_waits(rounds))
         for name in list(bank.parts):
             await bank.stop(name)
         await bank.start_data()  # what is on disk now is the truth
