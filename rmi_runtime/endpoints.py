@@ -175,14 +175,13 @@ class Endpoints:
 
         Args:
             method: its name.
-            args: positional arguments.
+            args, kwargs: its arguments.
             timeout_s: deadline of it all; None takes the default.
             repeatable: the request may be done twice without harm (it changes nothing, or carries
                 its own id): then it is tried elsewhere also when the first service may have done
                 it. Each try but the last gets half of the time that is left.
             prefer: name of the service to try first, if it takes calls; then the policy decides.
             late: takes a result that nobody waits for any more, while the connection stands.
-            kwargs: keyword arguments.
 
         Returns:
             What the method returns.
@@ -217,9 +216,8 @@ class Endpoints:
                 may_be_cut = may_be_cut and not isinstance(error, errors.ConnectionLost)
                 if not endpoint.aside and not endpoint.gone:
                     tried.add(endpoint)
-                last = (
-                    last if isinstance(last, errors.Indefinite) else error
-                )  # no refusal undoes it
+                if not isinstance(last, errors.Indefinite):  # no refusal undoes it
+                    last = error
 
     async def _call_at(
         self,
