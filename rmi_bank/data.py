@@ -104,8 +104,9 @@ class DataObject(AccountDesk, TokenDesk):
             wait_s: how long to wait at most, 0 to 60; never longer than the caller waits for the
                 answer: a lease that comes after that would be nobody's.
             lease_s: how long the lease shall live, if that is less than any may (setting).
-            patience_s: when one and the same lease of another has kept us waiting for so long, give
-                up at once, and name what it holds; 0 to 60.
+            patience_s: when one and the same lease of another has kept us waiting for so long,
+                itself or by those who wait for it, give up at once, and name what is held up; 0 to
+                60.
 
         Returns:
             ``lease``; ``balances`` and ``owners``, in the order of *accounts*, None where there is

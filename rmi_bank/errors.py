@@ -81,7 +81,7 @@ class LockTimeout(Definite):
 
     If the caller had no more patience with one single lease, or several of them, the fields
     ``accounts`` and ``request_ids`` name what they hold: all their accounts, and those request ids
-    that were asked for.
+    that were asked for; and the same of those in front who wait for them with more patience.
     """
 
     code = "lock_timeout"

@@ -194,8 +194,8 @@ def _too_long(ticket: Ticket) -> LockTimeout:
     request_ids = sorted(key for key in ticket.held_up if isinstance(key, str))
     wanted = sorted(map(str, ticket.held_up & ticket.keys))
     return LockTimeout(
-        f"{len(wanted)} accounts and request ids, {wanted[0]} among them, have been held without "
-        f"a pause for {ticket.patience_s:g} s or longer; try again, or go on without them",
+        f"{len(wanted)} accounts and request ids, {wanted[0]} among them, are held up by a lease "
+        f"that is {ticket.patience_s:g} s old or older; try again, or go on without them",
         accounts=accounts,
         request_ids=request_ids,
     )

@@ -18,7 +18,8 @@ request wait for each other, so that the second one sees the first one's outcome
 
 Whoever waits keeps others from all its keys, also from those that are free. That is short as long
 as leases are; so a ticket may have *patience*: when one and the same lease has kept it waiting for
-so long, it gives up, and is told what such leases hold, to go on without.
+so long, it gives up, and is told what such leases hold, to go on without. With whoever waits for
+such a lease, and would go on waiting, it has no more patience than with the lease itself.
 """
 
 from __future__ import annotations
@@ -73,10 +74,11 @@ class Ticket:
         business_id: for whom the owner asks; only told, never compared.
         settled: those of its request ids that had an outcome when it was granted.
         lease_s: how long its lease shall live at most.
-        patience_s: how long a lease may have been held that keeps it waiting.
+        patience_s: how long a lease may have been held that keeps it waiting, itself or by others
+            who wait for it.
         since_s: when it was granted.
         look_at_s: when to look next for a lease that has been held for longer.
-        held_up: what such leases hold, when it gave up because of them.
+        held_up: what such leases hold, and who waits for them, when it gave up because of them.
     """
 
     owner: Hashable
@@ -298,21 +300,39 @@ class LockTable:
             self._watch(ticket, ticket.look_at_s)
 
     def _held_up(self, ticket: Ticket, now_s: float) -> frozenset[Key]:
-        """Return what the leases hold for which *ticket* has no patience any more.
+        """Return what those hold, or wait for, with whom *ticket* has no patience any more.
 
         All of their accounts, since whoever goes on without one of them may want another next; of
         the request ids only those of *ticket*. The oldest leases first, and no more of them than
         are needed for :data:`HELD_UP_MAX` keys. A commit is no matter of patience: it is up to the
         disk.
         """
-        holders = {self._front[key] for key in ticket.keys}
         found: set[Key] = set()
-        for holder in sorted(holders, key=lambda holder: holder.lease):
-            if holder.state is State.HELD and holder.since_s + ticket.patience_s <= now_s:
-                found |= {key for key in holder.keys if type(key) is int or key in ticket.keys}
+        for front in sorted(self._fronts(ticket), key=lambda front: front.lease or math.inf):
+            if self._lasts(front, ticket.patience_s, now_s):
+                found |= {key for key in front.keys if type(key) is int or key in ticket.keys}
             if len(found) >= HELD_UP_MAX:
                 break
         return frozenset(found)
+
+    def _fronts(self, ticket: Ticket) -> set[Ticket]:
+        return {self._front[key] for key in ticket.keys}
+
+    def _lasts(self, front: Ticket, patience_s: float, now_s: float) -> bool:
+        """Say whether *front* is a lease held for so long, or waits for one with more patience.
+
+        Who has no more patience than that will be out of the way as soon.
+        """
+        seen: set[Ticket] = set()
+        ahead = {front}
+        while ahead:
+            one = ahead.pop()
+            if one.state is State.HELD and one.since_s + patience_s <= now_s:
+                return True
+            if one.state is State.WAITING and one.patience_s > patience_s and one not in seen:
+                seen.add(one)
+                ahead |= self._fronts(one)
+        return False
 
     def _watch(self, ticket: Ticket, at_s: float) -> None:
         heapq.heappush(self._ends, (at_s, ticket.serial))

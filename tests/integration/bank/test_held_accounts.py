@@ -106,6 +106,24 @@ async def test_all_the_accounts_of_a_holder_are_learnt_at_once(
     assert bank.balances(5, 10, 1) == [1001, 1001, 1050]
 
 
+async def test_who_waits_for_it_without_patience_keeps_its_other_accounts_from_nobody_else(
+    bank: BankCluster, holder: Proxy, gateway: BankGateway
+) -> None:
+    held = await holder.lock(99, [HELD])
+    async with bank.proxy("bank.data", timeout_s=30.0) as other:
+        patient = asyncio.ensure_future(other.lock(98, [HELD, 1], [], 30.0))
+        await bank.has_tickets(2)
+        waiting = asyncio.ensure_future(gateway.execute(TELLER, Deposit(1, 1, "behind it")))
+        await done_in_time(
+            gateway.execute(TELLER, Deposit(account, 1, f"free-{account}")) for account in (2, 3, 4)
+        )
+        assert not waiting.done()
+        await holder.unlock(held["lease"])
+        await other.unlock((await patient)["lease"])
+        await waiting
+    assert bank.balances(1, 2, 3, 4) == [1001] * 4
+
+
 async def test_what_the_next_holder_has_not_taken_is_free(
     bank: BankCluster, holder: Proxy, gateway: BankGateway
 ) -> None:
