@@ -136,7 +136,7 @@ class _Healthz(_Page):
 
 class _Readyz(_Page):
     @describe(
-        summary="Whether business, data, facade, logger and the store can be reached",
+        summary="Whether business and data objects, facades, loggers and the store can be reached",
         answer=Ready,
     )
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
