@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import Pyro5.api
@@ -23,8 +24,25 @@ from tests.support import eventually
 
 TELLER = Identity("client", client=1, role="teller")
 HELD = 5
+LEASE_S = 120.0
+"""Longer than any of these tests, however slow the machine: nothing goes on by a lease's end."""
+
 FREE_S = 8.0
-"""Much less than the lease of whoever holds the account."""
+"""Much less than that."""
+
+
+@pytest.fixture
+async def bank(tmp_path: Path) -> AsyncIterator[BankCluster]:
+    async with BankCluster(tmp_path, 3, data_options={"lease_s": LEASE_S}) as bank:
+        await bank.open_accounts(*range(1, 11))
+        yield bank
+
+
+@pytest.fixture
+async def one(bank: BankCluster) -> AsyncIterator[Proxy]:
+    token = await bank.token(1, "teller")
+    async with bank.proxy("bank.business.1", {"token": token}, timeout_s=LEASE_S) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -37,7 +55,7 @@ async def holder(bank: BankCluster) -> AsyncIterator[Proxy]:
 async def gateway(bank: BankCluster) -> AsyncIterator[BankGateway]:
     names = bank.name_servers()
     async with Endpoints(
-        names, "bank.business.", policy="less_busy", handshake=SERVICE_HANDSHAKE, timeout_s=20.0
+        names, "bank.business.", policy="less_busy", handshake=SERVICE_HANDSHAKE, timeout_s=LEASE_S
     ) as endpoints:
         gateway = BankGateway(endpoints)
         yield gateway
