@@ -220,8 +220,9 @@ class SyncProxy:
             try:
                 self._wait_for(self._proxy._close())
             finally:
-                self._loop.close()
-                self.__dict__.update(_loop=None, _poll=None, _polled=None)
+                if self._loop is not None:  # else a handler raised, and it has been left
+                    self._loop.close()
+                    self.__dict__.update(_loop=None, _poll=None, _polled=None)
 
     def __enter__(self) -> SyncProxy:
         self._bind()

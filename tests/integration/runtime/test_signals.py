@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import Pyro5.api
@@ -91,11 +91,17 @@ def test_a_call_that_blocks_can_be_ended(make: Any) -> None:
     serving.join(WAIT_S)
 
 
-def test_a_call_can_be_ended_while_its_loop_is_being_set_up() -> None:
+@pytest.mark.parametrize(
+    "use", [lambda proxy: proxy.ping(), SyncProxy._close], ids=["call", "close"]
+)
+@pytest.mark.parametrize("where", [socket.socketpair, socket.socket.close], ids=["begin", "end"])
+def test_a_call_can_be_ended_while_its_loop_begins_or_ends_to_run(
+    where: FunctionType, use: Callable[[SyncProxy], object]
+) -> None:
     """Then uvloop's loop believes for ever that it runs."""
 
     def signal_there(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code is socket.socketpair.__code__:  # of its wakeup pipe
+        if event == "call" and frame.f_code is where.__code__:  # of its wakeup pipe
             sys.setprofile(None)
             signal.raise_signal(signal.SIGUSR1)
 
@@ -108,7 +114,7 @@ def test_a_call_can_be_ended_while_its_loop_is_being_set_up() -> None:
         LEFT.clear()
         sys.setprofile(signal_there)
         with pytest.raises(ServiceExit):
-            proxy.ping()
+            use(proxy)
         assert proxy.ping() == "pong"
     proxy._close()
     daemon.shutdown()
