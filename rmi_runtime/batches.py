@@ -17,6 +17,7 @@ from rmi_runtime import errors, handshake, wire
 from rmi_runtime.failures import dump_batch_error
 from rmi_runtime.faults import is_fault
 from rmi_runtime.members import Members
+from rmi_runtime.streams import CarriedStop
 from rmi_runtime.turns import ALONE_S
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class _Results:
 
     def add_error(self, error: Exception) -> None:
         """Take the error that ends the batch."""
+        if isinstance(error, CarriedStop):
+            error = error.carried()
         if not self._oneway:
             self.pieces.append(dump_batch_error(self._serializer, error, self._tracebacks))
 

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+import Pyro5.api
 import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, errors, expose
@@ -32,6 +33,10 @@ class Source:
         """Return what nobody can serialize."""
         self.calls += 1
         return [threading.Lock(), 2**70, {}]
+
+    def stop(self) -> None:
+        """Raise what coroutines and futures cannot carry."""
+        raise StopIteration(7)
 
     def fail_unsendably(self) -> None:
         """Raise what nobody can serialize."""
@@ -63,6 +68,30 @@ async def test_a_batch_ends_when_its_reply_would_be_too_large(serializer: str) -
             with pytest.raises(errors.InternalError, match="all that may be sent"):
                 next(results)
             assert source.calls == 4  # what nobody will get is not made, nor kept
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+async def test_a_stop_iteration_in_a_batch_is_one_to_stock_clients_too(
+    serializer: str, threads: int
+) -> None:
+    async with Daemon(threads=threads) as daemon:
+        daemon.register(Source(), "target")
+
+        def ask() -> None:
+            with Pyro5.api.Proxy(uri_of(daemon)) as proxy:
+                proxy._pyroSerializer = serializer
+                batch = Pyro5.api.BatchProxy(proxy)
+                batch.make(1)
+                batch.stop()
+                results = batch()
+                assert next(results) == "x"
+                with pytest.raises(RuntimeError) as raised:  # as of any generator
+                    next(results)
+                assert isinstance(raised.value.__cause__, StopIteration)
+                assert raised.value.__cause__.args == (7,)
+
+        await asyncio.to_thread(ask)
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)
