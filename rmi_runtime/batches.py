@@ -29,6 +29,9 @@ BATCH_TURN: Final = 64
 ERROR_BYTES: Final = 2_048
 """Room in a reply for the error that says that it would be too large."""
 
+SEPARATOR_BYTES: Final = 1
+"""What parts a result from the next one: a comma, in text."""
+
 
 async def do_batch(
     daemon: Daemon, members: Members, request: Request, target: Any, calls: Sequence[Any]
@@ -111,14 +114,14 @@ class _Results:
             self.pieces.clear()
             return
         piece = self._serializer.dump_piece(result)
-        size_bytes = self._size_bytes + len(piece)
+        size_bytes = self._size_bytes + len(piece) + SEPARATOR_BYTES
         if size_bytes > self._size_bytes_max:
             raise errors.InternalError(
                 f"the batch's results would have {size_bytes} bytes with this one, "
                 f"{self._size_bytes_max} is all that may be sent: ask for less at once"
             )
+        self._connection.keep(size_bytes - self._size_bytes)
         self._size_bytes = size_bytes
-        self._connection.keep(len(piece))
         self.pieces.append(piece)
 
     def add_error(self, error: Exception) -> None:

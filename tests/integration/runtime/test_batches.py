@@ -70,6 +70,22 @@ async def test_a_batch_ends_when_its_reply_would_be_too_large(serializer: str) -
             assert source.calls == 4  # what nobody will get is not made, nor kept
 
 
+@pytest.mark.parametrize("serializer", ["serpent", "json"])
+async def test_a_batch_of_many_small_results_fits_with_what_separates_them(serializer: str) -> None:
+    source = Source()
+    async with Daemon(limits=DaemonLimits(reply_size_bytes_max=6_000)) as daemon:
+        daemon.register(source, "target")
+        async with Proxy(uri_of(daemon), serializer=serializer) as proxy:
+            batch = proxy._batch()
+            for _ in range(3_000):
+                batch.make(0)
+            results = await batch()
+            assert next(results) == ""
+            with pytest.raises(errors.InternalError, match="all that may be sent"):
+                list(results)
+            assert source.calls < 3_000
+
+
 @pytest.mark.parametrize("threads", [0, 1])
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 async def test_a_stop_iteration_in_a_batch_is_one_to_stock_clients_too(
