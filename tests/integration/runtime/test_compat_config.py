@@ -88,3 +88,17 @@ def test_no_streams_are_given_out_if_none_are_configured(serve: Any, kind: Any) 
         for _ in range(2):
             with pytest.raises(Pyro5.errors.ProtocolError, match="not configured to allow stream"):
                 proxy.count()
+
+
+@pytest.mark.parametrize(
+    "bound", ["unread_bytes_max", "all_unread_bytes_max", "halves_size_bytes_max"]
+)
+def test_a_message_of_the_configured_size_is_no_ground_to_hang_up(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    size = 512 * 1024 * 1024
+    monkeypatch.setattr(config, "MAX_MESSAGE_SIZE", size)
+    with compat.Daemon() as daemon:
+        limits = daemon._serving.limits
+        assert limits.message_size_bytes_max == limits.reply_size_bytes_max == size
+        assert getattr(limits, bound) > size
