@@ -53,9 +53,10 @@ class DaemonLimits:
         message_s: a message whose rest has not come by then closes its connection.
         write_buffer_bytes_max: replies a client has not read; above it, it is not listened to.
         unread_bytes_max: the same; above it, its connection is closed.
-        all_unread_bytes_max: replies that all clients and strangers together have not read for more
-            than a second, and results of batches that are not at their end; above it, whoever has
-            most of it loses those connections that have not read for longest.
+        all_unread_bytes_max: replies that all clients and strangers together have not read, on
+            connections where some have waited all the time for more than a second, and results of
+            batches that are not at their end; above it, whoever has most of it loses those
+            connections where some have waited for longest. Who reads, but never all, counts too.
         faults_per_s: faulty requests that one caller (a client, or the strangers at one address)
             may make in a second; beyond ``faults_burst`` it is held back, see
             :mod:`rmi_runtime.faults`. Infinity holds nobody back.
