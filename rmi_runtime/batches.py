@@ -105,13 +105,12 @@ class _Results:
         bound = daemon.limits.reply_size_bytes_max
         self._size_bytes_max = max(bound - ERROR_BYTES, bound // 2)
         self._size_bytes = 0
+        # The calls go on, as with stock, but nobody will read what comes of them.
+        self._not_at_close = self._connection.on_close(self.pieces.clear)
 
     def add(self, result: Any) -> None:
         """Take one more result. Raises if it cannot be sent."""
-        if self._oneway:
-            return
-        if self._connection.over:  # nobody will read them; its calls are done, as with stock
-            self.pieces.clear()
+        if self._oneway or self._connection.over:
             return
         piece = self._serializer.dump_piece(result)
         size_bytes = self._size_bytes + len(piece) + SEPARATOR_BYTES
@@ -133,4 +132,5 @@ class _Results:
 
     def close(self) -> None:
         """Count them no longer: they leave."""
+        self._not_at_close()
         self._connection.keep(-self._size_bytes)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import Pyro5.api
 import pytest
 
-from rmi_runtime import Daemon, DaemonLimits, Proxy, errors, expose
+from rmi_runtime import Daemon, DaemonLimits, Proxy, errors, expose, wire
 from rmi_runtime.turns import ALONE_S
-from tests.integration.runtime.worker import uri_of
+from tests.integration.runtime.worker import address_of, uri_of
+from tests.raw_client import SERPENT, RawClient, dumps, message
+from tests.support import eventually
 
 SERIALIZERS = ["serpent", "json", "msgpack"]
 
@@ -23,11 +26,17 @@ class Source:
 
     def __init__(self) -> None:
         self.calls = self.turns = self.turns_seen = 0
+        self.waits, self.go = asyncio.Event(), asyncio.Event()
 
     def make(self, size: int) -> str:
         """Return so many characters."""
         self.calls += 1
         return "x" * size
+
+    async def wait(self) -> None:
+        """Return when it is time."""
+        self.waits.set()
+        await self.go.wait()
 
     def unsendable(self) -> Any:
         """Return what nobody can serialize."""
@@ -138,3 +147,23 @@ async def test_slow_calls_of_a_batch_leave_the_loop_to_others() -> None:
                 batch.keep_the_loop()
             assert list(await batch()) == [None] * 20
             assert source.turns_seen == 19
+
+
+async def test_results_of_a_batch_are_not_kept_for_a_client_that_is_gone() -> None:
+    source = Source()
+    calls = [("make", (1_000_000,), {})] * 20 + [("wait", (), {})]
+    request = dumps(SERPENT, ("target", "<batch>", calls, None))
+    tracemalloc.start()
+    try:
+        async with Daemon() as daemon:
+            daemon.register(source, "target")
+            raw = await asyncio.to_thread(RawClient, address_of(daemon))
+            with raw:
+                raw.send(message(wire.MSG_INVOKE, request, flags=wire.FLAG_BATCH))
+                await source.waits.wait()
+                assert tracemalloc.get_traced_memory()[0] > 20_000_000
+            await eventually(lambda: tracemalloc.get_traced_memory()[0] < 10_000_000)
+            assert daemon.stats()["inflight"], "the call goes on, as with a stock daemon"
+            source.go.set()
+    finally:
+        tracemalloc.stop()
