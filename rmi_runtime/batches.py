@@ -127,8 +127,17 @@ class _Results:
         """Take the error that ends the batch."""
         if isinstance(error, CarriedStop):
             error = error.carried()
-        if not self._oneway:
-            self.pieces.append(dump_batch_error(self._serializer, error, self._tracebacks))
+        if self._oneway:
+            return
+        piece = dump_batch_error(self._serializer, error, self._tracebacks)
+        room_bytes = self._size_bytes_max + ERROR_BYTES // 2 - self._size_bytes
+        if len(piece) > room_bytes:
+            large = errors.InternalError(
+                f"a {type(error).__name__:.100} was raised that has {len(piece)} bytes, "
+                f"{room_bytes} are all that may be sent beside the batch's other results"
+            )
+            piece = dump_batch_error(self._serializer, large, self._tracebacks)
+        self.pieces.append(piece)
 
     def close(self) -> None:
         """Count them no longer: they leave."""

@@ -47,6 +47,10 @@ class Source:
         """Raise what coroutines and futures cannot carry."""
         raise StopIteration(7)
 
+    def fail_at_length(self, size: int) -> None:
+        """Raise what has so many characters."""
+        raise ValueError("x" * size)
+
     def fail_unsendably(self) -> None:
         """Raise what nobody can serialize."""
         raise ValueError(threading.Lock())
@@ -77,6 +81,22 @@ async def test_a_batch_ends_when_its_reply_would_be_too_large(serializer: str) -
             with pytest.raises(errors.InternalError, match="all that may be sent"):
                 next(results)
             assert source.calls == 4  # what nobody will get is not made, nor kept
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+async def test_an_error_that_is_too_large_costs_no_other_result_of_its_batch(
+    serializer: str,
+) -> None:
+    async with Daemon(limits=DaemonLimits(reply_size_bytes_max=6_000)) as daemon:
+        daemon.register(Source(), "target")
+        async with Proxy(uri_of(daemon), serializer=serializer) as proxy:
+            batch = proxy._batch()
+            batch.make(3_000)
+            batch.fail_at_length(4_000)
+            results = await batch()
+            assert next(results) == "x" * 3_000
+            with pytest.raises(errors.InternalError, match=r"ValueError.* all that may be sent"):
+                next(results)
 
 
 @pytest.mark.parametrize("serializer", ["serpent", "json"])
