@@ -40,7 +40,9 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteThread]:
 
 
 def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite")]
+    """Name the threads of this module's files: other tests leave stores open that were deleted."""
+    ours = ("sqlite store.db", "sqlite directory.db")
+    return [thread.name for thread in threading.enumerate() if thread.name in ours]
 
 
 async def test_jobs_run_one_after_the_other_in_order(store: SqliteThread) -> None:
