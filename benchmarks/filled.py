@@ -38,7 +38,12 @@ def fill(directory: Path, accounts: int, lines: int, seed: int = 1) -> None:
         accounts: how many, numbered from 1, each opened with :data:`OPENING` minor units.
         lines: journal lines: the openings, and random transfers of 1.
         seed: of the randomness.
+
+    Raises:
+        FileExistsError: there is a ledger.
     """
+    if (directory / FILE_NAME).exists():
+        raise FileExistsError(f"there is a ledger in {directory}: name another directory")
     directory.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(directory / FILE_NAME, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
@@ -174,12 +179,21 @@ def _insert(connection: sqlite3.Connection, sql: str, rows: Iterator[tuple[objec
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--accounts", default=1_000_000, show_default=True)
-@click.option("--lines", default=10_000_000, show_default=True, help="Journal lines, openings too.")
+@click.option("--accounts", type=click.IntRange(2), default=1_000_000, show_default=True)
+@click.option(
+    "--lines",
+    type=click.IntRange(0),
+    default=10_000_000,
+    show_default=True,
+    help="Journal lines, openings too.",
+)
 def main(directory: Path, accounts: int, lines: int) -> None:
     """Make a data directory with a ledger of that size in it."""
     began_s = time.monotonic()
-    fill(directory, accounts, lines)
+    try:
+        fill(directory, accounts, lines)
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
     size_mb = (directory / FILE_NAME).stat().st_size / 1e6
     print(f"{accounts:,} accounts, {lines:,} lines: {size_mb:,.0f} MB")
     print(f"in {time.monotonic() - began_s:.1f} s")

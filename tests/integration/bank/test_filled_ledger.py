@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.filled import CLIENT, OPENING, TOKEN, fill
 from rmi_bank import SqliteLedger
 from rmi_bank.rules import NewOutcome, Posting
@@ -45,3 +47,11 @@ async def test_a_filled_ledger_goes_on(tmp_path: Path) -> None:
         assert [line.line for line in after] == [*(line.line for line in before), LINES + 1]
     finally:
         await ledger.close()
+
+
+async def test_a_ledger_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    fill(tmp_path, ACCOUNTS, LINES)
+    before = (tmp_path / "bank.sqlite").read_bytes()
+    with pytest.raises(FileExistsError, match="name another directory"):
+        fill(tmp_path, ACCOUNTS + 1, LINES)
+    assert (tmp_path / "bank.sqlite").read_bytes() == before
