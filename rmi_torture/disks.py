@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rmi_torture.vfs import FULL, IOERR_FSYNC, IOERR_WRITE, OK, RawFile
@@ -140,13 +138,9 @@ class ForgetfulDisk(PlainDisk):
 
     So a SIGKILL to the process that uses it is a power cut to its files, as long as no other
     process reads them. (The index of SQLite's log is shared memory, which SQLite makes anew.)
-
-    Args:
-        full: tells whether the disk is full now.
     """
 
-    def __init__(self, full: Callable[[], bool] = lambda: False) -> None:
-        self._full = full
+    def __init__(self) -> None:
         self._lock = threading.RLock()
         self._blocks: dict[str, dict[int, bytearray]] = {}
         self._sizes: dict[str, int] = {}
@@ -179,8 +173,6 @@ class ForgetfulDisk(PlainDisk):
     def write(self, path: str, raw: RawFile, data: bytes, offset: int) -> int:
         """Keep it in memory."""
         with self._lock:
-            if self._full():
-                return FULL
             blocks = self._blocks[path]
             end = offset + len(data)
             for number in range(offset // BLOCK, -(-end // BLOCK)):
@@ -229,8 +221,3 @@ class ForgetfulDisk(PlainDisk):
         with self._lock:
             self._blocks.pop(path, None)
             self._sizes.pop(path, None)
-
-
-def flag_file(path: Path) -> Callable[[], bool]:
-    """Return a function that tells whether *path* exists: how another process gives orders."""
-    return path.exists
