@@ -22,6 +22,12 @@ waits to be sent nor that anything does. So a long answer is kept here, and goes
 peer reads; each part that it has taken is also a sign that it does read. With more than this
 waiting a transport shall say so: those that encrypt would take half a megabyte before they do."""
 
+TAKEN_BYTES: Final = 4 * 1024
+"""Most bytes of one read that are taken at once.
+
+A read may bring thousands of small requests. Taken in parts, those behind the part in which one has
+to wait stay bytes, however many they are."""
+
 _DROPPED_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
@@ -54,6 +60,7 @@ class FlowProtocol(asyncio.Protocol):
         self._unsent: deque[memoryview] = deque()  # only while writing is paused
         self._unsent_bytes = 0
         self._dropped_bytes = 0
+        self._kept = memoryview(b"")  # was read, and is not taken yet; only while reading is paused
         self._reading_paused = False
         self._wakers: list[asyncio.Future[None]] = []
 
@@ -62,6 +69,7 @@ class FlowProtocol(asyncio.Protocol):
         self.closed = True
         self._unsent.clear()
         self._unsent_bytes = 0
+        self._kept = memoryview(b"")
         self.wake()
 
     def pause_writing(self) -> None:
@@ -108,7 +116,15 @@ class FlowProtocol(asyncio.Protocol):
         if self._reading_paused and not self.writing_paused:
             self._reading_paused = False
             self.since_s = self.clock()  # the peer could not go on before
-            self.transport.resume_reading()
+            if self._kept:  # not within this call: it comes from what was taken before
+                asyncio.get_running_loop().call_soon(self._read_on)
+            else:
+                self.transport.resume_reading()
+
+    def take_in_parts(self, data: bytes) -> None:
+        """Go on as if *data* came in parts, each when the one before left reading unpaused."""
+        self._kept = memoryview(data)
+        self._take_kept()
 
     def drop(self, size_bytes: int) -> None:
         """Note that so much was read and dropped; it has a bound."""
@@ -155,6 +171,17 @@ class FlowProtocol(asyncio.Protocol):
         for waker in wakers:
             if not waker.done():
                 waker.set_result(None)
+
+    def _take_kept(self) -> None:
+        while self._kept and not (self._reading_paused or self.transport.is_closing()):
+            part, self._kept = self._kept[:TAKEN_BYTES], self._kept[TAKEN_BYTES:]
+            self.data_received(bytes(part))
+
+    def _read_on(self) -> None:
+        """Take what was kept, and then more from the transport."""
+        self._take_kept()
+        if not (self._kept or self._reading_paused or self.closed):
+            self.transport.resume_reading()
 
     def _send_on(self) -> None:
         """Give the transport what it takes of what is kept."""

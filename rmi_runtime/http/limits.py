@@ -22,9 +22,6 @@ class HttpLimits:
             for longest, if that is ``silent_s_min`` or more; else it is answered 503 and closed.
             Never more than five eighths of the descriptors that the process may have.
         silent_s_min: see there; it is ``write_wait_s`` for those that have not read all answers.
-        pipelined_max: requests of one connection read ahead of their turn. With one waiting the
-            socket is not read any more; what one read brought beyond the bound is not answered,
-            and the connection closes after the last answer.
         head_wait_s: from a connection's opening, or from the first byte of a later request, to the
             end of the headers; past it, 408.
         body_wait_s: from the end of the headers to the end of the body; past it, 408.
@@ -43,7 +40,6 @@ class HttpLimits:
     unread_size_bytes_max: int = 128 * 1024 * 1024
     connections_max: int = 10_000
     silent_s_min: float = 1.0
-    pipelined_max: int = 128
     head_wait_s: float = 10.0
     body_wait_s: float = 30.0
     idle_wait_s: float = 75.0

@@ -21,7 +21,7 @@ from rmi_runtime.http import heads
 from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
-from rmi_runtime.http.flow import LINGER_S, PART_BYTES, FlowProtocol
+from rmi_runtime.http.flow import LINGER_S, PART_BYTES, TAKEN_BYTES, FlowProtocol
 from rmi_runtime.http.heads import HeadersByName
 from rmi_runtime.http.methods import UnknownMethod, unparsed
 from rmi_runtime.http.problems import HttpProblem
@@ -94,6 +94,9 @@ class HttpProtocol(FlowProtocol):
         if self._deaf or self.ending:
             self.drop(len(data))
             return
+        if self._fed_bytes > TAKEN_BYTES:
+            self.take_in_parts(data)
+            return
         try:
             self._feed(data)
         except _STOPS as error:
@@ -126,9 +129,6 @@ class HttpProtocol(FlowProtocol):
 
     def on_message_begin(self) -> None:
         """A request's first byte is there."""
-        if len(self._waiting) >= self._limits.pipelined_max:
-            self._deaf = self.closing = True
-            raise _StopParsing
         if self._phase != _OFFER:
             self.since_s = self.clock()
             self._message_bytes = 0
@@ -393,6 +393,7 @@ class HttpProtocol(FlowProtocol):
         """Close, but read on for a while if the client may still be sending."""
         self._current = None
         self._waiting.clear()
+        self._deaf = self._deaf or bool(self._kept)
         (self.linger if self._deaf else self.close)()
 
     def _drop_body(self) -> None:

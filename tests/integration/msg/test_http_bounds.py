@@ -118,19 +118,6 @@ async def test_a_head_within_the_bounds_is_taken_though_a_large_body_comes_with_
         ).status == 200
 
 
-async def test_a_flood_of_pipelined_requests_is_bounded_and_in_order() -> None:
-    async with serving(pipelined_max=10) as place:
-        connection = await place.connect()
-        await connection.send(head("GET", "/slow"))
-        await place.app.entered.wait()
-        await connection.send(*(head("GET", f"/{n}") for n in range(1000)))
-        place.app.hold.set()
-        answered = (await connection.rest()).count(b"HTTP/1.1 200")
-        assert 1 < answered < 200
-        assert len(place.app.seen) == answered
-        assert [path for _, path, _ in place.app.seen[1:]] == [f"/{n}" for n in range(answered - 1)]
-
-
 async def test_more_connections_than_the_bound_are_503_and_room_is_given_back() -> None:
     async with serving(connections_max=2, silent_s_min=60.0) as place:
         first, second = await place.connect(), await place.connect()

@@ -247,7 +247,7 @@ async def test_answers_come_in_order_whatever_waits_and_whoever_gives_them() -> 
 
 async def test_a_thousand_pipelined_requests_need_no_thousand_frames() -> None:
     responder = Responder()
-    async with serving(direct=responder.routes, pipelined_max=2000) as place:
+    async with serving(direct=responder.routes) as place:
         connection = await place.connect()
         sent = [b"%d" % n for n in range(1000)]
         await connection.send(*(post("/direct", body) for body in sent))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import socket
 import ssl
@@ -18,7 +19,7 @@ from rmi_runtime import client_context, server_context
 from rmi_runtime.http import HttpLimits, HttpServer, listen
 from rmi_runtime.http.exchange import AsgiApp
 from rmi_runtime.http.flow import PART_BYTES
-from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, head
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, Raw, head
 from tests.support import eventually
 
 pytestmark = BOTH_EVENT_LOOPS
@@ -93,6 +94,22 @@ async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(cert
         await writer.wait_closed()
         await eventually(lambda: not server.connections)
         await eventually(lambda: ended() is None, timeout_s=2)
+
+
+async def test_a_thousand_requests_sent_at_once_are_all_answered_in_order(certs: Path) -> None:
+    async with serving(Echo(), certs) as server:
+        connection = Raw(
+            *await asyncio.open_connection(
+                *server.address, ssl=client_context(certs / "ca.crt"), server_hostname="localhost"
+            )
+        )
+        sending = asyncio.ensure_future(
+            connection.send(*(head("GET", f"/{n}") for n in range(1000)))
+        )
+        for n in range(1000):
+            assert json.loads((await connection.answer()).body)["path"] == f"/{n}"
+        await sending
+        connection.writer.close()
 
 
 async def test_goodbye_before_the_answer_is_nothing_to_warn_of(
