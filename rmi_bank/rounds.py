@@ -20,7 +20,7 @@ from rmi_bank.errors import LockTimeout
 from rmi_bank.held_up import HeldUp, Probe, refusal
 from rmi_bank.operations import Outcome, Request
 from rmi_bank.parcels import Parcel
-from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded
+from rmi_runtime.errors import Definite, Draining, Interrupted, InvalidRequest, Overloaded
 
 CONCURRENCY = 2
 """Rounds under way at once: while one is being written the next one already waits for its lock."""
@@ -162,12 +162,12 @@ class Rounds:
         self._starting = False
         while parcels := self._take(self._queue):
             self._start()
-            await self._round(parcels, self._run)
+            await self._round(parcels)
 
     async def _wait_in_turn(self) -> None:
         """Do the same for those that others have overtaken; they take no pump from the rest."""
         while parcels := self._take(self._overtaken):
-            await self._round(parcels, self._patiently)
+            await self._round(parcels, in_turn=True)
 
     def _waited_in_turn(self, pump: asyncio.Task[None]) -> None:
         self._patient_pump = None
@@ -203,36 +203,51 @@ class Rounds:
         """Let parcels that were put aside be the next ones."""
         for parcel in reversed(list(parcels)):
             parcel.returns += 1
-            overtaken = parcel.returns >= RETURNS_MAX
-            (self._overtaken if overtaken else self._queue).appendleft(parcel)
+            if parcel.returns >= RETURNS_MAX:
+                self._line_up(parcel)
+            else:
+                self._queue.appendleft(parcel)
         self._start()
 
-    async def _round(self, parcels: list[Parcel], run: Run) -> None:
+    def _line_up(self, parcel: Parcel) -> None:
+        """Let *parcel* be the next to wait in turn, but no longer than its caller waits."""
+        self._overtaken.appendleft(parcel)
+        delay_s = max(0.0, parcel.deadline_s - time.monotonic())
+        asyncio.get_running_loop().call_later(delay_s, self._too_late, parcel)
+
+    def _too_late(self, parcel: Parcel) -> None:
+        if parcel in self._overtaken:  # else its turn came
+            self._overtaken.remove(parcel)
+            self._fail(parcel, refusal())
+
+    async def _round(self, parcels: list[Parcel], *, in_turn: bool = False) -> None:
         try:
-            await self._carry_out(parcels, run)
+            await self._carry_out(parcels, in_turn)
         except BaseException:
             error = Interrupted("stopped half-way; ask again with the same request ids")
             self._fail_all([parcel for parcel in parcels if not parcel.over], error)
             raise
 
-    async def _carry_out(self, parcels: list[Parcel], run: Run) -> None:
+    async def _carry_out(self, parcels: list[Parcel], in_turn: bool) -> None:
         """Answer *parcels*; those that together are refused as a request are tried in halves."""
         requests = [request for parcel in parcels for request in parcel.requests]
-        deadline_s = max(parcel.deadline_s for parcel in parcels)
+        # A round that waits in turn may wait for long: nobody in it is kept beyond its own time.
+        last, run = (min, self._patiently) if in_turn else (max, self._run)
+        deadline_s = last(parcel.deadline_s for parcel in parcels)
         try:
             outcomes = await run(requests, deadline_s)
         except InvalidRequest as error:  # such as more bytes than a message may have
             if len(parcels) > 1:
                 half = len(parcels) // 2
-                await self._carry_out(parcels[:half], run)
-                await self._carry_out(parcels[half:], run)
+                await self._carry_out(parcels[:half], in_turn)
+                await self._carry_out(parcels[half:], in_turn)
             else:
                 self._fail_all(parcels, error)
         except LockTimeout as error:
-            if rest := self._without_held(parcels, error):
-                await self._carry_out(rest, run)
+            if rest := self._without_held(parcels, error, deadline_s):
+                await self._carry_out(rest, in_turn)
         except Exception as error:
-            self._fail_all(parcels, error)
+            self._give_up(parcels, error, deadline_s)
         else:
             start = 0
             for parcel in parcels:
@@ -240,14 +255,26 @@ class Rounds:
                 self._settle(parcel, outcomes[start:end])
                 start = end
 
-    def _without_held(self, parcels: list[Parcel], error: LockTimeout) -> list[Parcel]:
+    def _without_held(
+        self, parcels: list[Parcel], error: LockTimeout, deadline_s: float
+    ) -> list[Parcel]:
         """Return what can go on without what *error* names; see to the others."""
         held_up = self._held_up
         if held_up is None or not held_up.learn(error):
-            self._fail_all(parcels, refusal() if "accounts" in error.fields else error)
+            named = "accounts" in error.fields
+            self._give_up(parcels, refusal() if named else error, deadline_s)
             return []
         left = [parcel for parcel in parcels if not held_up.refuses(parcel, error)]
         return [parcel for parcel in left if self._may_go(parcel)]
+
+    def _give_up(self, parcels: list[Parcel], error: Exception, deadline_s: float) -> None:
+        """Fail those of *parcels* that a round has ended for; who has more time lines up again."""
+        again = isinstance(error, Definite) and not self._stopped
+        for parcel in reversed(parcels):
+            if again and parcel.deadline_s > deadline_s:
+                self._line_up(parcel)
+            else:
+                self._fail(parcel, error)
 
     def _settle(self, parcel: Parcel, outcomes: list[Outcome]) -> None:
         parcel.settle(outcomes)
