@@ -49,6 +49,8 @@ class HeldUp:
             the names of what is, if they are known.
         back: takes the parcels of a lane that has ended, in their order.
         refuse: takes a parcel whose time is up, and what to refuse it with.
+        size_max: most operations that have come here and are not over yet; for more there is no
+            waiting, unless a single parcel has more.
     """
 
     def __init__(
@@ -56,10 +58,13 @@ class HeldUp:
         probe: Probe,
         back: Callable[[Iterable[Parcel]], None],
         refuse: Callable[[Parcel, LockTimeout], None],
+        size_max: int,
     ) -> None:
         self._probe = probe
         self._back = back
         self._refuse = refuse
+        self._size_max = size_max
+        self._size = 0
         self._lanes: set[_Lane] = set()
         self._by_key: dict[Key, _Lane] = {}
         self._closed = False
@@ -103,17 +108,36 @@ class HeldUp:
         return True
 
     def keeps(self, parcel: Parcel) -> bool:
-        """Say whether *parcel* waits here now; a loose one goes on without what is held."""
+        """Say whether *parcel* waits here now, or was refused as too many do.
+
+        A loose one goes on without what is held.
+        """
         lane = next((self._by_key[key] for key in parcel.needed() if key in self._by_key), None)
         if lane is None:
             return False
         if parcel.loose:
             parcel.leave_out(self._by_key.keys(), Refused.from_error(refusal()))
             return False
+        if not self._admits(parcel):
+            self._refuse(parcel, refusal())
+            return True
         delay_s = max(0.0, parcel.deadline_s - time.monotonic())
         loop = asyncio.get_running_loop()
         lane.parcels[parcel] = loop.call_later(delay_s, self._too_late, lane, parcel)
         return True
+
+    def _admits(self, parcel: Parcel) -> bool:
+        if not parcel.held_up:
+            if self._size and self._size + parcel.size > self._size_max:
+                return False
+            parcel.held_up = True
+            self._size += parcel.size
+        return True
+
+    def forget(self, parcel: Parcel) -> None:
+        """Take note that *parcel* is over."""
+        if parcel.held_up:
+            self._size -= parcel.size
 
     async def aclose(self) -> None:
         """Give up; the parcels go back, and nothing new is taken note of."""

@@ -26,7 +26,8 @@ class Parcel:
             refused by itself.
         size: how many operations the caller handed in.
         over: it was answered, or there was nobody to answer.
-        returns: how often it came back from where it waited for what was held.
+        held_up: it has waited for what was held, or does.
+        returns: how often it came back from there.
     """
 
     requests: list[Request]
@@ -36,6 +37,7 @@ class Parcel:
     loose: bool = False
     size: int = field(init=False)
     over: bool = False
+    held_up: bool = False
     returns: int = 0
 
     def __post_init__(self) -> None:

@@ -40,7 +40,8 @@ class Rounds:
     Args:
         run: carries out one round.
         round_max: most operations in a round, unless a single parcel has more.
-        queue_max: most operations waiting or under way, unless a single parcel has more.
+        queue_max: most operations waiting or under way, unless a single parcel has more. Those that
+            somebody has held up may be half of them.
         probe: locks keys and frees them again. With it, a round whose *run* raises a
             ``LockTimeout`` that names what is held goes on without that.
         patiently: as *run*, but for parcels that others have overtaken again and again: it waits
@@ -68,7 +69,9 @@ class Rounds:
         self._starting = False  # a pump was made in this turn, and has taken nothing yet
         self._closed = False
         self._stopped = False  # no round is begun any more
-        self._held_up = None if probe is None else HeldUp(probe, self._take_back, self._fail)
+        self._held_up: HeldUp | None = None
+        if probe is not None:
+            self._held_up = HeldUp(probe, self._take_back, self._fail, queue_max // 2)
 
     def submit(
         self,
@@ -290,3 +293,5 @@ class Rounds:
 
     def _forget(self, parcel: Parcel) -> None:
         self._count -= parcel.size
+        if self._held_up is not None:
+            self._held_up.forget(parcel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -211,18 +212,19 @@ async def test_a_probe_that_times_out_is_made_again_and_one_that_fails_ends_the_
 
 
 async def test_more_than_can_be_waited_for_apart_is_refused(
-    bank: Bank, rounds: Rounds, submit: Submit
+    bank: Bank,
 ) -> None:
     bank.held += [{account} for account in range(LANES_MAX + 1)]
-    rounds._queue_max = 2 * LANES_MAX
+    rounds = Rounds(bank.run, round_max=100, queue_max=2 * LANES_MAX, probe=bank.probe)
+    submit = partial(rounds.submit, deadline_s=time.monotonic() + 60)
     waiting = []
     for account in range(LANES_MAX):
-        waiting.append(submit(account))
+        waiting.append(submit(deposits(account)))
         await turns()
     with pytest.raises(LockTimeout) as caught:
-        await submit(LANES_MAX)
+        await submit(deposits(LANES_MAX))
     assert not caught.value.fields
-    assert await submit(LANES_MAX + 1) == [Done(LANES_MAX + 1, 0)]
+    assert await submit(deposits(LANES_MAX + 1)) == [Done(LANES_MAX + 1, 0)]
     await rounds.aclose(timeout_s=0)
     await asyncio.gather(*waiting, return_exceptions=True)
 
