@@ -178,6 +178,7 @@ class Seed:
     )
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Stream both lists."""
+        query_fields(req)
         # The first pages come before the status: once it is sent, only a cut can tell of a failure.
         kept = await self._messages.page(None, STREAM_PAGE_MESSAGES)
         consumed = await self._messages.consumed(None, STREAM_PAGE_MESSAGES)

@@ -288,7 +288,8 @@ def _fields(text: bytes) -> Mapping[str, str]:
     for part in filter(None, text.split(b"&")):
         name, _, value = map(_unescaped, part.replace(b"+", b" ").partition(b"="))
         if name in fields:
-            raise malformed("a parameter is given twice")
+            shown = _shown(name)
+            raise malformed(f"{shown} is given twice; give it once", field=shown)
         fields[name] = value
     return fields
 

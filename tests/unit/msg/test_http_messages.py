@@ -283,6 +283,29 @@ async def test_bad_query_parameters_are_422(path: str, query: str, field: str) -
 
 
 @pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/?msg=a&msg=b", "msg"),
+        ("/?msg=a&m%73g=a", "msg"),
+        ("/messages?limit=1&limit=2", "limit"),
+        ("/messages/consumed?limit=1&after=a&after=a", "after"),
+        ("/bank/accounts/1/statement?after=1&after=2", "after"),
+        (f"/?{'a' * 100}&{'a' * 100}", "a" * 80 + "…"),
+    ],
+)
+async def test_a_parameter_given_twice_is_400_and_named(path: str, field: str) -> None:
+    async with gateway() as g:
+        assert assert_problem(await g.get(path), 400, "malformed")["field"] == field
+
+
+async def test_a_form_field_given_twice_is_named() -> None:
+    async with gateway() as g:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        response = await g.http.post("/", content=b"msg=a&msg=b", headers=headers)
+        assert assert_problem(response, 400, "malformed")["field"] == "msg"
+
+
+@pytest.mark.parametrize(
     ("path", "allowed"), [("/", "GET, HEAD, POST"), ("/messages/consumed", "GET, HEAD")]
 )
 async def test_another_method_is_405(path: str, allowed: str) -> None:
