@@ -22,12 +22,13 @@ FRESH_S: Final = 1.0
 """How old an answer may be that is given again."""
 
 LOOK_S: Final = 0.5
-"""How long to wait for a look at the name server if nobody is known, in seconds."""
+"""How long to wait for a look at the name servers, in seconds."""
 
 SERVICES_MAX: Final = 512
 """Most services in the table."""
 
 Row = dict[str, Any]
+_Known = dict[str, tuple[str, bool]]  # name -> URI, draining
 
 _FAILURES = (errors.RmiError, PyroError, OSError, AttributeError, TimeoutError)
 
@@ -54,7 +55,9 @@ class Census:
         self._name_servers = name_servers
         self._handshake = handshake
         self._clock = clock
-        self._known: dict[str, tuple[str, bool]] = {}  # name -> URI, draining
+        self._listed: _Known = {}  # by the name servers
+        self._looking: asyncio.Task[None] | None = None
+        self._known: _Known = {}  # those that were asked last
         self._asked: asyncio.Task[list[Row]] | None = None
         self._rows: list[Row] = []
         self._rows_s = -math.inf  # when the services told them
@@ -65,7 +68,7 @@ class Census:
         Returns:
             Each with ``name``, ``uri``, ``address``, ``state`` (``ready``, ``draining`` or
             ``unreachable``) and, if it answers, the numbers of its daemon's ``stats()``. If no name
-            server answers, the services known before.
+            server answers within :data:`LOOK_S`, the services known before.
         """
         asked = self._asked
         if asked is None or asked.done():
@@ -81,12 +84,23 @@ class Census:
             self._rows_s = self._clock()
         return self._rows
 
-    async def _look(self) -> dict[str, tuple[str, bool]]:
+    async def _look(self) -> _Known:
+        """Return the services that the name servers know; those known before if that takes long."""
+        looking = self._looking
+        if looking is None or looking.done():
+            looking = self._looking = asyncio.create_task(self._list())
+        # It goes on meanwhile: it may come from one that stands still to another that answers.
+        done, _ = await asyncio.wait([looking], timeout=LOOK_S)
+        for each in done:
+            each.result()
+        return self._listed
+
+    async def _list(self) -> None:
         try:
             entries = await self._name_servers.list()
         except errors.RmiError:
-            return self._known  # the services may well be there without it
-        return {
+            return  # the services may well be there without it
+        self._listed = {
             name: (entry.uri, entry.draining)
             for name, entry in sorted(entries.items())[:SERVICES_MAX]
             if "rmi" in entry.metadata

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import cast
 
 from rmi_msg.gateway_status import FRESH_S, Census, Readiness
-from rmi_runtime import Announcer, Daemon, Endpoints, NameServers, ServiceAuthenticator, expose
+from rmi_runtime import (
+    Announcer,
+    Daemon,
+    Endpoints,
+    Entry,
+    NameServers,
+    ServiceAuthenticator,
+    expose,
+)
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 
 FOREVER_S = 3600.0
@@ -78,3 +88,43 @@ async def test_the_services_of_the_table_are_not_asked_again_within_a_moment() -
         assert await census.rows() is first
         now_s += FRESH_S + 0.01
         assert await census.rows() is not first
+
+
+class Listing:
+    """Name servers that answer when the test says so."""
+
+    ssl = None
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.answers = asyncio.Event()
+
+    async def list(self) -> dict[str, Entry]:
+        await self.answers.wait()
+        return self.entries
+
+
+async def test_the_table_does_not_wait_long_for_a_name_server_that_hangs() -> None:
+    async with Daemon(authenticate=ServiceAuthenticator(KEY)) as daemon:
+        names = Listing()
+        census = Census(cast(NameServers, names), SERVICE_HANDSHAKE)
+
+        async def shown() -> list[tuple[str, str]]:
+            asked = asyncio.ensure_future(census.rows())
+            done, _ = await asyncio.wait([asked], timeout=10)
+            assert done, "it waits for the name server"
+            return [(row["name"], row["state"]) for row in await asked]
+
+        def announce(name: str) -> None:
+            uri = str(daemon.register(Logger(), name))
+            names.entries[name] = Entry(uri, frozenset({"rmi"}))
+
+        announce("msg.logger.1")
+        assert await shown() == []
+        names.answers.set()
+        assert await shown() == [("msg.logger.1", "ready")]
+        names.answers.clear()
+        announce("msg.logger.2")
+        assert await shown() == [("msg.logger.1", "ready")]
+        names.answers.set()
+        assert await shown() == [("msg.logger.1", "ready"), ("msg.logger.2", "ready")]
