@@ -35,23 +35,32 @@ class BankGateway:
         endpoints: the business objects; our handshake with them must be the cluster key's.
         batch_max: most operations in a batch.
         queue_max: most operations of one kind that wait.
+        wait_s_max: how long they may wait to be sent; then they are refused.
     """
 
     def __init__(
-        self, endpoints: BusinessCaller, *, batch_max: int = 1024, queue_max: int = 16384
+        self,
+        endpoints: BusinessCaller,
+        *,
+        batch_max: int = 1024,
+        queue_max: int = 16384,
+        wait_s_max: float = 10.0,
     ) -> None:
         self._endpoints = endpoints
         self._identities = Identities(self._ask_identity)
         self._alone = 0
-        self._changes = self._coalescer(batch_max, queue_max)
-        self._reads = self._coalescer(batch_max, queue_max)
+        self._changes = self._coalescer(batch_max, queue_max, wait_s_max)
+        self._reads = self._coalescer(batch_max, queue_max, wait_s_max)
 
-    def _coalescer(self, batch_max: int, queue_max: int) -> Coalescer[Request, Outcome]:
+    def _coalescer(
+        self, batch_max: int, queue_max: int, wait_s_max: float
+    ) -> Coalescer[Request, Outcome]:
         return Coalescer(
             self._send_apart_if_need_be,
             batch_max=min(batch_max, op.OPERATIONS_MAX),
             queue_max=queue_max,
             concurrency=SENDS_UNDER_WAY,
+            wait_s_max=wait_s_max,
         )
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from rmi_msg.checks import (
     check_text,
 )
 from rmi_msg.stores import Word
-from rmi_runtime import Coalescer, Endpoints
+from rmi_runtime import Coalescer, Endpoints, errors
 
 
 class MessageGateway:
@@ -25,17 +26,25 @@ class MessageGateway:
         endpoints: the services ``msg.facade.*``; stays open when this is closed.
         queue_max: most posts that wait for a facade at once.
         concurrency: most calls with posts under way at once.
+        timeout_s: how long posts that go together may take, and how long they may wait before that.
     """
 
     def __init__(
-        self, endpoints: Endpoints, *, queue_max: int = 16384, concurrency: int = 2
+        self,
+        endpoints: Endpoints,
+        *,
+        queue_max: int = 16384,
+        concurrency: int = 2,
+        timeout_s: float = 10.0,
     ) -> None:
         self._endpoints = endpoints
+        self._timeout_s = timeout_s
         self._posts: Coalescer[Pair, Word] = Coalescer(
             self._send,
             batch_max=BATCH_MESSAGES_MAX,
             queue_max=queue_max,
             concurrency=concurrency,
+            wait_s_max=timeout_s,
         )
 
     async def post(self, text: str, id: str) -> Word:
@@ -81,9 +90,15 @@ class MessageGateway:
 
     async def _send(self, messages: list[Pair]) -> Sequence[Word | BaseException]:
         results: list[Word | BaseException] = []
+        end_s = time.monotonic() + self._timeout_s
         for part in parts(messages):
             try:
-                results += await self._endpoints.call("post_many", part, repeatable=True)
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    raise errors.Unavailable("those before it took all the time; it is not stored")
+                results += await self._endpoints.call(
+                    "post_many", part, timeout_s=left_s, repeatable=True
+                )
             except Exception as error:
                 results += [error] * len(part)
         return results

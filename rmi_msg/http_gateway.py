@@ -100,9 +100,16 @@ async def _gateway(
             )
             for prefix in ("bank.data", "bank.business.", "msg.facade.", "msg.logger.")
         ]
-        bank = BankGateway(business, batch_max=settings.batch_max, queue_max=settings.queue_max)
+        bank = BankGateway(
+            business,
+            batch_max=settings.batch_max,
+            queue_max=settings.queue_max,
+            wait_s_max=settings.call_timeout_s,
+        )
         stack.push_async_callback(bank.aclose)
-        messages = MessageGateway(facades, queue_max=settings.queue_max)
+        messages = MessageGateway(
+            facades, queue_max=settings.queue_max, timeout_s=settings.call_timeout_s
+        )
         stack.push_async_callback(messages.aclose)
         metrics = GatewayMetrics()
         needed = {"data object": data, "business object": business}

@@ -17,6 +17,9 @@ The cost per item is one future; a task exists only for as long as there is some
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence, Sized
 from typing import Final, Generic, TypeVar
 
@@ -39,6 +42,9 @@ class Coalescer(Generic[Item, Result]):
         batch_max: most items in one send.
         queue_max: most items waiting to be sent, beyond those under way.
         concurrency: most sends under way at once. With 1, batches leave and end in order.
+        wait_s_max: items that have waited for so many seconds are refused (``Unavailable``) instead
+            of sent: whenever a batch leaves it is looked who has, to an eighth of that time.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -48,6 +54,8 @@ class Coalescer(Generic[Item, Result]):
         batch_max: int = 1024,
         queue_max: int = 16384,
         concurrency: int = 1,
+        wait_s_max: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if min(batch_max, queue_max, concurrency) < 1:
             raise ValueError("batch_max, queue_max and concurrency must be at least 1")
@@ -55,6 +63,10 @@ class Coalescer(Generic[Item, Result]):
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._concurrency = concurrency
+        self._wait_s_max = wait_s_max
+        self._clock = clock
+        self._left = 0  # items that have left the queue, ever
+        self._marks: deque[tuple[float, int]] = deque()  # when so many had come, ever
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
         self._sent = 0  # items in the sends under way
@@ -174,17 +186,38 @@ class Coalescer(Generic[Item, Result]):
 
     def _take(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
         """Remove and return the next batch, without the items nobody waits for any more."""
+        if self._wait_s_max < math.inf:
+            self._refuse_late()
         items, futures = self._items, self._futures
         if len(items) <= self._batch_max:
             self._items, self._futures = [], []
         else:
             self._items, self._futures = items[self._batch_max :], futures[self._batch_max :]
             del items[self._batch_max :], futures[self._batch_max :]
+        self._left += len(items)
         for future in futures:
             if future.done():  # rare: only then is the batch copied
                 kept = [(i, f) for i, f in zip(items, futures, strict=True) if not f.done()]
                 return [item for item, _ in kept], [future for _, future in kept]
         return items, futures
+
+    def _refuse_late(self) -> None:
+        """Refuse what has waited too long; by marks now and then, not by a time for each item."""
+        now_s, marks, come = self._clock(), self._marks, 0
+        while marks and now_s - marks[0][0] >= self._wait_s_max:
+            _, come = marks.popleft()
+        if not marks or now_s - marks[-1][0] >= self._wait_s_max / 8:
+            marks.append((now_s, self._left + len(self._items)))
+        late = come - self._left
+        if late <= 0:
+            return
+        error = errors.Unavailable(
+            f"waited {self._wait_s_max:g} s to be sent, and those before are not done yet; nothing "
+            "was done: try again later"
+        )
+        _fail(self._futures[:late], error)
+        del self._items[:late], self._futures[:late]
+        self._left += late
 
     async def _send_batch(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
