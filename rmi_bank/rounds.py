@@ -28,6 +28,10 @@ CONCURRENCY = 2
 RETURNS_MAX = 2
 """How often a parcel comes back to find that others were faster, before it waits in turn."""
 
+TURN_S_MIN = 0.1
+"""Least time that is worth another turn, in seconds: so callers that came together do not leave the
+data object with one last, vain call each."""
+
 T = TypeVar("T")
 
 Run = Callable[[list[Request], float], Awaitable[list[Outcome]]]
@@ -274,7 +278,7 @@ class Rounds:
         """Fail those of *parcels* that a round has ended for; who has more time lines up again."""
         again = isinstance(error, Definite) and not self._stopped
         for parcel in reversed(parcels):
-            if again and parcel.deadline_s > deadline_s:
+            if again and parcel.deadline_s - deadline_s > TURN_S_MIN:
                 self._line_up(parcel)
             else:
                 self._fail(parcel, error)

@@ -85,6 +85,17 @@ async def test_a_turn_ends_with_the_first_of_its_callers_and_the_others_have_ano
     assert crowd.rounds._count == 0
 
 
+async def test_those_whose_time_is_all_but_over_too_have_no_other_turn() -> None:
+    crowd = Crowd()
+    crowd.errors = [LockTimeout("in use")]
+    crowd.turn.set()
+    waiting = [crowd.submit(account, 30 + account / 1000)[1] for account in HELD]
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ended] == [LockTimeout, LockTimeout]
+    assert len(crowd.in_turn) == 1
+    assert crowd.rounds._count == 0
+
+
 async def test_what_may_have_happened_in_a_turn_is_told_to_all_of_it() -> None:
     crowd = Crowd()
     crowd.errors = [Interrupted("nobody knows")]
