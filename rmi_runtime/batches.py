@@ -6,7 +6,6 @@ large to be held, and no reply is so large that writing all of it at once keeps 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import time
@@ -18,13 +17,10 @@ from rmi_runtime.failures import dump_batch_error
 from rmi_runtime.faults import is_fault
 from rmi_runtime.members import Members
 from rmi_runtime.streams import CarriedStop
-from rmi_runtime.turns import ALONE_S
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
     from rmi_runtime.dispatch import Request
-
-BATCH_TURN: Final = 64
 
 ERROR_BYTES: Final = 2_048
 """Room in a reply for the error that says that it would be too large."""
@@ -68,11 +64,10 @@ async def _do_calls(
     members: Members, request: Request, target: Any, calls: Sequence[Any], results: _Results
 ) -> None:
     known_until = time.monotonic() + handshake.KNOWN_S
-    turn_until = time.monotonic() + ALONE_S
-    for number, (name, args, kwargs) in enumerate(calls, 1):
-        if number % BATCH_TURN == 0 or time.monotonic() >= turn_until:
-            await asyncio.sleep(0)  # lets the other connections have their turn
-            turn_until = time.monotonic() + ALONE_S
+    turns = request.connection.batch_turns
+    for name, args, kwargs in calls:
+        if turns.over():  # the other connections have theirs
+            await turns.wait()
         try:
             if (renew := request.identity.renew) and time.monotonic() >= known_until:
                 known_until = time.monotonic() + handshake.KNOWN_S

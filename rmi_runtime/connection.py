@@ -25,7 +25,7 @@ from rmi_runtime.greeting import CLOSED, NEW, OPEN, Greeted
 from rmi_runtime.hang_up import hang_up
 from rmi_runtime.objects import Instances
 from rmi_runtime.sparse_log import sparse_logger
-from rmi_runtime.turns import BURST, BURST_BYTES
+from rmi_runtime.turns import BURST, BURST_BYTES, BatchTurns
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
@@ -63,6 +63,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
         self._busy: object = None  # a stock client's call that is under way: the next one waits
         self._crowded = False  # so many calls are under way that the next one waits
+        self._batch_turns: BatchTurns | None = None  # most connections have no batches
         self._full = False  # the client does not read its replies: it is not listened to
         self._listening = True
         self._going_on = False
@@ -243,7 +244,9 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
                 return
         oneway = bool(message.flags & wire.FLAG_ONEWAY)
         full = len(self._tasks) >= self._limits.connection_inflight_max
-        if full and (oneway or not self.pipelining):
+        # Batches that wait for their turn take far more memory than those that are bytes still.
+        crowd = message.flags & wire.FLAG_BATCH and self.batch_turns.crowded
+        if crowd or (full and (oneway or not self.pipelining)):
             self._waiting.appendleft(message)
             self._crowded = True
             return
@@ -258,6 +261,16 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         del self._tasks[task]
         if task is self._busy:
             self._busy = None
+        self._leave_room()
+
+    @property
+    def batch_turns(self) -> BatchTurns:
+        """The turns that this connection's batches take."""
+        if self._batch_turns is None:
+            self._batch_turns = BatchTurns(self._daemon.turns, self.id, self._leave_room)
+        return self._batch_turns
+
+    def _leave_room(self) -> None:
         self._crowded = False
         if self._waiting or self.parser.more or self.parser.error is not None:
             self._go_on_soon()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from rmi_runtime import Daemon, Proxy, connection, expose, turns
+from tests.support import eventually
 
 
 @expose
@@ -15,8 +18,15 @@ class Diary:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.looks: list[int] = []
+        self.look: Callable[[], int] = lambda: 0
 
     def note(self, word: str) -> None:
+        self.notes.append(word)
+        self.looks.append(self.look())
+
+    async def note_later(self, word: str) -> None:
+        await asyncio.sleep(0)
         self.notes.append(word)
 
 
@@ -35,6 +45,55 @@ async def test_the_calls_of_two_connections_take_turns(
             await asyncio.gather(*[proxy.note(word) for proxy, word in calls])
     assert diary.notes.count("left") == diary.notes.count("right") == 50
     assert 10 <= diary.notes[:50].count("left") <= 40
+
+
+def send_batches(proxy: Proxy, count: int, calls: int) -> list[asyncio.Future[Any]]:
+    """Send so many batches of so many calls each."""
+    sent = []
+    for _ in range(count):
+        batch = proxy._batch()
+        for _ in range(calls):
+            batch.note("batch")
+        sent.append(asyncio.ensure_future(batch()))
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("calls_max", "turn_s", "meanwhile_max"), [(64, 60.0, 3_000), (10**9, 0.0, 300)]
+)
+async def test_many_batches_of_one_connection_have_one_turn_between_them(
+    monkeypatch: pytest.MonkeyPatch, calls_max: int, turn_s: float, meanwhile_max: int
+) -> None:
+    monkeypatch.setattr(turns, "BATCH_CALLS", calls_max)
+    monkeypatch.setattr(turns, "ALONE_S", turn_s)
+    monkeypatch.setattr(turns, "SHARED_S", turn_s)
+    diary = Diary()
+    async with Daemon() as daemon:
+        uri = daemon.register(diary)
+        async with Proxy(uri) as many, Proxy(uri) as other:
+            sent = send_batches(many, 100, 100)
+            await eventually(lambda: diary.notes, every_s=0)
+            for _ in range(5):  # each takes a few turns of the loop, there and back
+                await other.note("other")
+            meanwhile = diary.notes.count("batch")
+            await asyncio.gather(*sent)
+    assert diary.notes.count("batch") == 10_000
+    assert meanwhile < meanwhile_max
+
+
+async def test_batches_are_not_even_read_while_those_before_them_wait_for_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ALONE_S", "SHARED_S"):
+        monkeypatch.setattr(turns, name, 60.0)
+    diary = Diary()
+    async with Daemon() as daemon:
+        diary.look = lambda: daemon.stats()["inflight"]
+        uri = daemon.register(diary)
+        async with Proxy(uri) as many:
+            await asyncio.gather(*send_batches(many, 200, 1_000))
+    assert len(diary.notes) == 200_000
+    assert max(diary.looks) <= turns.BURST
 
 
 def test_a_turn_is_shorter_while_connections_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
