@@ -313,14 +313,13 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._out and not self._transport.is_closing():
-            self._write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
-            if (
-                self._full
-                and self._transport.get_write_buffer_size() > self._limits.unread_bytes_max
-            ):
+            unread_bytes = self._transport.get_write_buffer_size() if self._full else 0
+            if unread_bytes > self._limits.unread_bytes_max:
                 log.info("connection %d from %s closed: it reads no replies", self.id, self.peer)
                 self._book.count_refusal()
                 self._transport.abort()
+            else:  # the last one may be as large as it likes: who reads it shall get it
+                self._write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._sent_bytes += self._out_bytes
             if self._sent_bytes > LOOK_BYTES:
                 self._sent_bytes = 0

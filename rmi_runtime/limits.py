@@ -52,7 +52,8 @@ class DaemonLimits:
         handshake_s: a connection that has not finished its handshake by then is closed.
         message_s: a message whose rest has not come by then closes its connection.
         write_buffer_bytes_max: replies a client has not read; above it, it is not listened to.
-        unread_bytes_max: the same; above it, its connection is closed.
+        unread_bytes_max: the same without the last reply, which may be larger; above it, its
+            connection is closed when there is more to send.
         all_unread_bytes_max: replies that all clients and strangers together have not read, on
             connections where some have waited all the time for more than a second, and results of
             batches that are not at their end; above it, whoever has most of it loses those

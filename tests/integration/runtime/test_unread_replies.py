@@ -79,3 +79,17 @@ async def test_whoever_has_most_of_unread_replies_makes_way(
             await eventually(lambda: daemon.stats()["refusals"])
             assert await asyncio.to_thread(made[1].outcome) == CLOSED
             assert await asyncio.to_thread(made[0].outcome) == RESULT
+
+
+async def test_a_reply_that_is_larger_than_what_may_be_unread_comes_to_a_client_that_reads(
+    contexts: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
+) -> None:
+    served, calling = contexts
+    limits = DaemonLimits(unread_bytes_max=1_000_000)
+    async with Daemon(ssl=served, authenticate=identify, limits=limits) as daemon:
+        daemon.register(Maker(), "target")
+        with await asyncio.to_thread(ask, address_of(daemon), 7, calling) as raw:
+            assert await asyncio.to_thread(raw.outcome) == RESULT
+            raw.send(call("make", LARGE))
+            assert await asyncio.to_thread(raw.outcome) == RESULT
+        assert daemon.stats()["refusals"] == 0
