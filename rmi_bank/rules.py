@@ -36,7 +36,7 @@ from rmi_bank.errors import (
     UnknownAccount,
 )
 from rmi_bank.operations import BALANCE_END, CASH, Done, Outcome, Principal, Refused, Request
-from rmi_runtime.errors import Forbidden, RmiError
+from rmi_runtime.errors import Forbidden, RmiError, shown
 
 TELLER, CUSTOMER, ADMIN = "teller", "customer", "admin"
 
@@ -207,7 +207,7 @@ def check_reader(principal: Principal, account: int, owner: int | None) -> None:
                 account=account,
             )
     elif role not in ROLES:
-        raise Forbidden(f"the role {role!r} may do nothing here; roles are {', '.join(ROLES)}")
+        raise Forbidden(f"the role {shown(role)} may do nothing here; roles are {', '.join(ROLES)}")
 
 
 def decide(requests: Sequence[Request], books: Books) -> Decision:

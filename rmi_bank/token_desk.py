@@ -17,7 +17,7 @@ from rmi_bank.stores import Ledger, NewToken, Token
 from rmi_bank.stores.sqlite import now_us
 from rmi_bank.values import checked_int, checked_limit, iso_time
 from rmi_runtime import allow, expose, hash_token, new_token
-from rmi_runtime.errors import InvalidRequest, NotFound
+from rmi_runtime.errors import InvalidRequest, NotFound, shown
 
 Kept = TypeVar("Kept")
 
@@ -55,7 +55,7 @@ class TokenDesk(ABC):
         checked_int("client", client, 0, 2**53)
         if role not in ROLES:
             raise InvalidRequest(
-                f"role must be one of {', '.join(ROLES)}, not {role!r}", field="role"
+                f"role must be one of {', '.join(ROLES)}, not {shown(role)}", field="role"
             )
         expires_at_us = None
         if life_s is not None:

@@ -12,7 +12,7 @@ import msgspec
 from rmi_bank import operations as op
 from rmi_bank.rules import NewOutcome, Posting, ScopedId, unscoped
 from rmi_bank.stores import Line, Record
-from rmi_runtime.errors import InvalidRequest
+from rmi_runtime.errors import InvalidRequest, shown
 
 KEYS_MAX = 3 * op.OPERATIONS_MAX
 """Most accounts and request ids in one lock, and most rows in one commit: what a batch needs."""
@@ -52,7 +52,7 @@ def checked_int(name: str, value: object, low: int, high: int) -> int:
     """
     if type(value) is not int or not low <= value <= high:
         raise InvalidRequest(
-            f"{name} must be a whole number from {low} to {high}, not {value!r:.100}", field=name
+            f"{name} must be a whole number from {low} to {high}, not {shown(value)}", field=name
         )
     return value
 
@@ -65,7 +65,7 @@ def checked_seconds(name: str, value: object, high: float) -> float:
     """
     if type(value) not in (int, float) or not 0 <= value <= high:  # type: ignore[operator]
         raise InvalidRequest(
-            f"{name} must be a number of seconds from 0 to {high}, not {value!r:.100}", field=name
+            f"{name} must be a number of seconds from 0 to {high}, not {shown(value)}", field=name
         )
     return float(value)  # type: ignore[arg-type]
 

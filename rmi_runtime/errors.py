@@ -229,6 +229,21 @@ def describe(error: BaseException, length_max: int = 1000) -> str:
     return (text or type(error).__name__)[:length_max].encode("utf-8", "replace").decode("utf-8")
 
 
+def shown(value: object, length_max: int = 100) -> str:
+    """Return how an error message shows what it refuses.
+
+    Args:
+        value: anything; Python does not write integers of more than 4,300 digits.
+        length_max: in characters; what is longer is cut off.
+    """
+    try:
+        return repr(value)[:length_max]
+    except Exception:
+        if isinstance(value, int):
+            return f"a number of {value.bit_length()} bits"
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def settles(error: Exception) -> bool:
     """Return whether a refusal also tells what came of earlier tries of the same request.
 

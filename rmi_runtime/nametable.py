@@ -352,7 +352,8 @@ class NameTable:
             raise TypeError("lease_s must be a number of seconds")
         if not low <= lease_s <= high:
             raise errors.InvalidRequest(
-                f"a lease lasts from {low} to {high} seconds, not {lease_s}", field="lease_s"
+                f"a lease lasts from {low} to {high} seconds, not {errors.shown(lease_s)}",
+                field="lease_s",
             )
         return float(lease_s)
 

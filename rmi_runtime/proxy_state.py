@@ -46,7 +46,8 @@ def checked_timeout(timeout_s: float) -> float:
         seconds = False
     if not seconds:
         raise ValueError(
-            f"timeout_s is {timeout_s!r:.60}: expected a number of seconds; math.inf waits for ever"
+            f"timeout_s is {errors.shown(timeout_s)}: expected a number of seconds that a clock "
+            "can count to; math.inf waits for ever"
         )
     return timeout_s
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rmi_runtime.errors import shown
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -168,19 +170,19 @@ def _typed(given: object, default: object, *, from_text: bool) -> object:
         case _:
             if isinstance(given, str):
                 return given
-            raise ValueError(f"{given!r} is not a text")
+            raise ValueError(f"{shown(given)} is not a text")
 
 
 def _as_path(given: object) -> Path:
     if not isinstance(given, str | Path) or not str(given).strip() or "\0" in str(given):
-        raise ValueError(f"{given!r} is not a path")
+        raise ValueError(f"{shown(given)} is not a path")
     try:
         str(given).encode()
         return Path(given).expanduser()
     except UnicodeEncodeError:  # SQLite cannot open what lies there
-        raise ValueError(f"{given!r} is not UTF-8 text") from None
+        raise ValueError(f"{shown(given)} is not UTF-8 text") from None
     except RuntimeError:
-        raise ValueError(f"{given!r}: nobody's home directory is called so") from None
+        raise ValueError(f"{shown(given)}: nobody's home directory is called so") from None
 
 
 def _as_bool(given: object, *, from_text: bool) -> bool:
@@ -190,7 +192,7 @@ def _as_bool(given: object, *, from_text: bool) -> bool:
         word = given.strip().lower()
         if word in _TRUE | _FALSE:
             return word in _TRUE
-    raise ValueError(f"{given!r} is neither true nor false")
+    raise ValueError(f"{shown(given)} is neither true nor false")
 
 
 def _as_int(given: object, *, from_text: bool) -> int:
@@ -201,7 +203,7 @@ def _as_int(given: object, *, from_text: bool) -> int:
         # Twenty characters hold every bound here; more would only cost time to convert.
         if len(digits) <= 20 and digits.isascii() and digits.removeprefix("-").isdigit():
             return int(digits)
-    raise ValueError(f"{given!r} is not a whole number")
+    raise ValueError(f"{shown(given)} is not a whole number")
 
 
 def _as_float(given: object, *, from_text: bool) -> float:
@@ -217,14 +219,14 @@ def _as_float(given: object, *, from_text: bool) -> float:
         except ValueError:
             number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{given!r} is not a number")
+        raise ValueError(f"{shown(given)} is not a number")
     return number
 
 
 def _as_words(given: object) -> tuple[str, ...]:
     parts = given.split(",") if isinstance(given, str) else given
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"{given!r} is not a list of texts")
+        raise ValueError(f"{shown(given)} is not a list of texts")
     words = (word.strip() for part in parts for word in part.split(","))
     return tuple(word for word in words if word)
 
@@ -234,7 +236,7 @@ def _checked_text(value: str, rule: Rule) -> str:
         for choice in rule.choices:
             if value.strip().lower() == choice.lower():
                 return choice
-        raise ValueError(f"{value!r} is not one of {', '.join(rule.choices)}")
+        raise ValueError(f"{shown(value)} is not one of {', '.join(rule.choices)}")
     return rule.check(value) if rule.check else value
 
 
@@ -243,4 +245,6 @@ def _check_bounds(value: float, rule: Rule) -> None:
     too_high = rule.high is not None and value > rule.high
     if too_low or too_high:
         unit = f" {rule.unit}" if rule.unit else ""
-        raise ValueError(f"{value} is not between {rule.low:.15g} and {rule.high:.15g}{unit}")
+        raise ValueError(
+            f"{shown(value)} is not between {rule.low:.15g} and {rule.high:.15g}{unit}"
+        )

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from rmi_bank.values import accounts_of, record_of, request_ids_of
+from rmi_bank.values import (
+    accounts_of,
+    checked_int,
+    checked_seconds,
+    record_of,
+    request_ids_of,
+)
 from rmi_runtime.errors import InvalidRequest
 
 
@@ -53,3 +59,16 @@ def test_a_text_that_would_fail_all_that_is_committed_with_it_is_refused() -> No
         with pytest.raises(InvalidRequest, match="lone surrogate") as caught:
             record_of([], [outcome], [])
         assert caught.value.fields == {"field": "outcomes"}
+
+
+@pytest.mark.parametrize(
+    "value", [10**4000, 10**5000, -(10**5000)], ids=["long", "too long to be written", "negative"]
+)
+def test_an_enormous_number_is_refused_in_few_words(value: int) -> None:
+    with pytest.raises(InvalidRequest, match="limit must be a whole number from 1 to 9, not "):
+        checked_int("limit", value, 1, 9)
+    with pytest.raises(
+        InvalidRequest, match=r"wait_s must be a number of seconds .*, not"
+    ) as caught:
+        checked_seconds("wait_s", value, 9.0)
+    assert len(caught.value.message) < 200

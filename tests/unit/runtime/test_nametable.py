@@ -108,6 +108,13 @@ def test_leases_out_of_bounds_are_refused(table: NameTable, lease_s: float) -> N
     assert len(table) == 0
 
 
+def test_an_enormous_lease_is_refused_in_few_words(table: NameTable) -> None:
+    for lease_s in (10**4000, 10**5000):
+        with pytest.raises(errors.InvalidRequest) as refused:
+            table.announce("x", A, lease_s)
+        assert len(str(refused.value)) < 200
+
+
 @pytest.mark.parametrize("lease_s", ["2", None, True, [2]])
 def test_leases_that_are_no_numbers_are_refused(table: NameTable, lease_s: Any) -> None:
     with pytest.raises(TypeError):

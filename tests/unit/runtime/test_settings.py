@@ -301,6 +301,14 @@ def test_bounds_are_told_to_the_last_digit() -> None:
         load_settings(env={"RMI_LOCK_WAIT_S": "0"})
 
 
+@pytest.mark.parametrize("name", ["batch_max", "lease_s", "ns", "restart", "host", "store"])
+def test_a_number_that_cannot_be_written_is_refused_in_words(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: a number of [0-9]+ bits is n"):
+        Settings(**{name: 10**5000})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=f"{name}: a number of 20000 bits is n"):
+        load_settings(toml(f"{name} = 0x{'f' * 5000}"), env={})
+
+
 def test_a_rule_between_fields_names_its_field_once() -> None:
     with pytest.raises(SettingsError, match=r"^--host: nobody can connect to 0\.0\.0\.0"):
         load_settings(env={}, flags={"host": "0.0.0.0", "insecure": True})
