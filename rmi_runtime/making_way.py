@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
@@ -34,11 +35,16 @@ def who_makes_way(
             waiting.setdefault(caller, deque()).append(connection)
             sizes[caller] = sizes.get(caller, 0) + size_of(connection)
     excess_bytes = sum(sizes.values()) - size_bytes_max
+    if excess_bytes <= 0:
+        return []
+    # The number is for those that have as much: the one that waits longest goes.
+    most = [(-size, number, caller) for number, (caller, size) in enumerate(sizes.items())]
+    heapq.heapify(most)
     leaving: list[ServerConnection] = []
     while excess_bytes > 0:
-        greediest = max(sizes, key=sizes.__getitem__)
-        leaving.append(waiting[greediest].popleft())
+        size, number, caller = most[0]
+        leaving.append(waiting[caller].popleft())
         size_bytes = size_of(leaving[-1])
-        sizes[greediest] -= size_bytes
+        heapq.heapreplace(most, (size + size_bytes, number, caller))
         excess_bytes -= size_bytes
     return leaving
