@@ -107,11 +107,17 @@ class Proxy(ProxyState):
         Raises:
             Misused: the proxy is connected on another loop, which goes on; nothing was sent.
             ValueError: the deadline is no number of seconds; nothing was sent.
+            DeadlinePassed: there is no time left for the call; nothing was sent.
             Unavailable: no connection could be made; nothing was sent.
             ConnectionLost, CallTimeout: it was sent, and may have happened.
             Exception: whatever the remote method raises.
         """
         wait_s = self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
+        if wait_s <= 0:
+            raise errors.DeadlinePassed(
+                f"{method!r:.100} was not sent: timeout_s is {wait_s}, which is no time; math.inf "
+                "waits for ever"
+            )
         connection = self._connection
         running = _get_running_loop()
         if (
@@ -144,7 +150,7 @@ class Proxy(ProxyState):
         if connection.closed:
             raise errors.Unavailable(f"{self._uri} hung up before the call was sent")
         left_s = timeout_s - (asyncio.get_running_loop().time() - began)
-        return await self._call(method, args, kwargs, max(left_s, 0.001), *options)
+        return await self._call(method, args, kwargs, left_s, *options)
 
     async def _set(self, name: str, value: Any) -> None:
         """Set a remote attribute (an exposed property with a setter)."""

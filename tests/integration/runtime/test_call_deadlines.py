@@ -176,6 +176,22 @@ async def test_one_of_a_call_that_is_no_number_is_refused_before_anything_is_sen
         assert daemon.calls == calls + 1
 
 
+@pytest.mark.parametrize("timeout_s", [0, -0.1, -math.inf])
+async def test_a_call_that_there_is_no_time_for_is_refused_before_anything_is_sent(
+    daemon: Daemon, timeout_s: float
+) -> None:
+    async with proxy_of(daemon) as proxy:
+        calls = daemon.calls
+        with pytest.raises(errors.DeadlinePassed, match="'echo' was not sent"):
+            await proxy._call("echo", (1,), timeout_s=timeout_s)
+        assert await proxy.echo(2) == 2
+        assert daemon.calls == calls + 1
+    connections = daemon.connections.made
+    with pytest.raises(errors.DeadlinePassed):
+        await proxy_of(daemon, timeout_s=timeout_s).echo(3)
+    assert daemon.connections.made == connections, "nor is it connected for it"
+
+
 async def test_numbers_of_other_libraries_are_deadlines_too(daemon: Daemon) -> None:
     timeout_s: Any = Fraction(21, 2)
     async with proxy_of(daemon, timeout_s=timeout_s) as proxy:
