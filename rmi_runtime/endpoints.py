@@ -20,7 +20,7 @@ from rmi_runtime import errors
 from rmi_runtime.balance import SILENT_S, Balancer, Endpoint, Policy
 from rmi_runtime.client_call import Late
 from rmi_runtime.endpoint_proxies import EndpointProxies, Unreached
-from rmi_runtime.proxy_state import checked_timeout
+from rmi_runtime.proxy_state import checked_timeout, deadline_after
 from rmi_runtime.registry import NameServers
 
 log = logging.getLogger(__name__)
@@ -152,9 +152,10 @@ class Endpoints:
             timeout_s: how long to wait; None takes the deadline of calls.
 
         Raises:
+            ValueError: the deadline is no number of seconds.
             Unavailable: there is none by then.
         """
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = deadline_after(self._timeout_s if timeout_s is None else timeout_s)
         while not self._balancer.ready:
             await self._wait_for_change(deadline, None)
 
@@ -190,9 +191,10 @@ class Endpoints:
             Unavailable: nobody took the call before the deadline; it had no effect.
             Overloaded: too many calls wait for an endpoint.
             Indefinite: a service may have done it, and *repeatable* is false, or time is up.
+            ValueError: the deadline is no number of seconds.
             Exception: what the method raises.
         """
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = deadline_after(self._timeout_s if timeout_s is None else timeout_s)
         tried: set[Endpoint] = set()  # those that failed without being set aside for it
         may_be_cut = repeatable  # off a service that stands still; once: it may be busy with this
         last: BaseException | None = None

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import math
 import ssl as tls
+import time
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Final, Self
@@ -50,6 +51,15 @@ def checked_timeout(timeout_s: float) -> float:
             "can count to; math.inf waits for ever"
         )
     return timeout_s
+
+
+def deadline_after(timeout_s: float) -> float:
+    """Return when *timeout_s* will be over, by the monotonic clock.
+
+    Raises:
+        ValueError: it is no number of seconds.
+    """
+    return time.monotonic() + checked_timeout(timeout_s)
 
 
 class ProxyState:

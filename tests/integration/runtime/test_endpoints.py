@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+from typing import Any
 
 import pytest
 
@@ -89,6 +91,16 @@ async def test_nobody_at_all_is_unavailable_at_the_deadline(services: Services) 
         with pytest.raises(errors.Unavailable):
             await endpoints.ready(timeout_s=0.1)
         assert not endpoints._waiting
+
+
+@pytest.mark.parametrize("timeout_s", ["1", math.nan, pytest.param(10**5000, id="huge")])
+async def test_a_deadline_that_is_no_number_is_refused_at_once(
+    services: Services, timeout_s: Any
+) -> None:
+    async with services.endpoints() as endpoints:
+        for wait in (endpoints.call("who", timeout_s=timeout_s), endpoints.ready(timeout_s)):
+            with pytest.raises(ValueError, match="expected a number of seconds"):
+                await wait
 
 
 async def test_waiting_calls_are_bounded(services: Services) -> None:
