@@ -5,7 +5,8 @@ dispatcher carries it out, :meth:`ServerConnection.send` queues the reply, and a
 turn of the loop leave in one write.
 
 A stock client's requests are carried out one after the other. A peer that asked for pipelining gets
-them carried out as they come, and answered as they finish. Either way one connection has a bounded
+them carried out as they come, and answered as they finish; only a oneway batch, whose end nobody
+hears of, is done before what was sent after it is begun. Either way one connection has a bounded
 share of each turn of the loop (:mod:`~rmi_runtime.turns`), so that the others get theirs; the rest
 stays bytes until then, and no more is read from its socket.
 """
@@ -61,7 +62,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self.parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._waiting: deque[wire.Message] = deque()
         self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
-        self._busy: object = None  # a stock client's call that is under way: the next one waits
+        self._busy: object = None  # the call that is under way, if the next one waits for its end
         self._crowded = False  # so many calls are under way that the next one waits
         self._batch_turns: BatchTurns | None = None  # most connections have no batches
         self._full = False  # the client does not read its replies: it is not listened to
@@ -253,7 +254,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         task = self._daemon.dispatcher.invoke(self, message, refuse=full)
         if task is not None:
             self._tasks[task] = not oneway
-            if not self.pipelining and (not oneway or message.flags & wire.FLAG_BATCH):
+            if message.flags & wire.FLAG_BATCH if oneway else not self.pipelining:
                 self._busy = task
 
     def task_ended(self, task: asyncio.Future[Any]) -> None:

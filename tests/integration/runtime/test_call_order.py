@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from rmi_runtime import Daemon, Proxy, expose, wire
 from tests.integration.runtime.worker import Worker, proxy_of, raw_client
 from tests.raw_client import SERPENT, call, dumps, message
@@ -21,12 +23,13 @@ async def test_a_stock_client_is_answered_in_order(daemon: Daemon, worker: Worke
         assert [reply.seq for reply in replies] == [1, 2, 3]
 
 
-async def test_a_oneway_batch_of_a_stock_client_is_done_before_its_next_call(
-    daemon: Daemon, worker: Worker
+@pytest.mark.parametrize("pipelining", [False, True])
+async def test_a_oneway_batch_is_done_before_the_next_call_of_its_client(
+    daemon: Daemon, worker: Worker, pipelining: bool
 ) -> None:
     flags = wire.FLAG_BATCH | wire.FLAG_ONEWAY
     batch = dumps(SERPENT, ("target", "<batch>", [("work", (1,), {})], {}))
-    with await raw_client(daemon) as client:
+    with await raw_client(daemon, pipelining=pipelining) as client:
         client.send(message(wire.MSG_INVOKE, batch, flags=flags) + call("work", 2, seq=2))
         await eventually(lambda: worker.begun == [1])
         await asyncio.sleep(0)
