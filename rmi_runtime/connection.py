@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from rmi_runtime import wire
 from rmi_runtime.endings import Ending, apart
-from rmi_runtime.greeting import CLOSED, NEW, OPEN, Greeted
+from rmi_runtime.greeting import CLOSED, GREETING, NEW, OPEN, Greeted
 from rmi_runtime.hang_up import hang_up
 from rmi_runtime.objects import Instances
 from rmi_runtime.sparse_log import sparse_logger
@@ -66,6 +66,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._crowded = False  # so many calls are under way that the next one waits
         self._batch_turns: BatchTurns | None = None  # most connections have no batches
         self._full = False  # the client does not read its replies: it is not listened to
+        self._left = False  # the client has gone, and what it sent last is still carried out
         self._listening = True
         self._going_on = False
         self._out: list[bytes] = []
@@ -91,6 +92,16 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended, for whichever reason."""
+        known = self._state == OPEN or (self._state == GREETING and self._ask_at != math.inf)
+        # TLS tells of the end though we do not listen: some of what came before it may wait still.
+        if exc is None and known and not self._full and (self._waiting or self.parser.more):
+            self._left = True
+            self._go_on_soon()
+        else:
+            self._end(exc)
+
+    def _end(self, exc: Exception | None = None) -> None:
+        self._left = False
         self._state = CLOSED
         if exc is not None or self._full or self.parser.partial:
             self.fault()  # it ended in the middle of a message, or left replies unread
@@ -116,7 +127,10 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._state = CLOSED
-        self._transport.abort()
+        if self._left:
+            self._end()
+        else:
+            self._transport.abort()
 
     @property
     def unread_bytes(self) -> int:
@@ -211,6 +225,10 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
 
     def _choose_whether_to_listen(self) -> None:
         parser = self.parser
+        if self._left:
+            if not (self._waiting or parser.more):
+                self._end()
+            return
         listen = not (self._full or self._waiting or parser.more or parser.error is not None)
         if listen != self._listening and self._state != CLOSED:
             self._listening = listen
@@ -290,6 +308,9 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._flush()
         self._state = CLOSED
         self._waiting.clear()
+        if self._left:
+            self._end()
+            return
         hang_up(self._transport, self._daemon.loop, self.on_close, at_once=self._full)
 
     # -- out

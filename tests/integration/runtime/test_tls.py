@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from Pyro5.server import expose
+from Pyro5.server import expose, oneway
 
 from rmi_runtime import (
     Daemon,
@@ -35,6 +35,7 @@ from rmi_runtime.context import current_call
 from rmi_runtime.nameserver import NameServer
 from rmi_runtime.namestore import NameKeeper
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE
+from tests.support import eventually
 
 NOW = datetime.now(UTC)
 TOKEN = "token-of-seven"
@@ -92,6 +93,35 @@ async def ask(uri: str, context: ssl.SSLContext | None, handshake: object = "hel
     """Call over TLS."""
     async with Proxy(uri, ssl=context, handshake=handshake, timeout_s=5) as proxy:
         return str(await proxy.who())
+
+
+async def test_what_a_client_sends_last_is_carried_out_after_it_has_gone(
+    files: Files, machine: tuple[Path, Path]
+) -> None:
+    heard: list[int] = []
+    ended: list[int] = []
+
+    @expose
+    class Ear:
+        def watch(self) -> None:
+            connection = current_call().connection
+            assert connection is not None
+            connection.on_close(lambda: ended.append(len(heard)))
+
+        @oneway
+        def hear(self, number: int) -> None:
+            heard.append(number)
+
+    async with Daemon(ssl=server_context(*machine)) as daemon:
+        uri = daemon.register(Ear())
+        async with Proxy(uri, ssl=client_context(files.ca)) as proxy:
+            await proxy.watch()
+            for number in range(5_000):
+                await proxy.hear(number)
+        await eventually(lambda: ended)
+        assert heard == list(range(5_000))
+        assert ended == [5_000], "it is over when all is done"
+        assert not daemon.connections
 
 
 async def test_a_service_shows_the_cluster_key_and_a_certificate(
