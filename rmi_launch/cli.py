@@ -9,8 +9,11 @@ import signal
 import sys
 from types import FrameType
 
-INTERRUPTED = 130
+from rmi_launch.shortage import shortage
+
+FAILED = 1
 WRONG_USE = 2
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -31,6 +34,11 @@ def main() -> None:
             raise
         print(f"rmi: environment: {error}; correct it, or unset that variable", file=sys.stderr)
         sys.exit(WRONG_USE)
+    except Exception as error:
+        if not (short := shortage(error)):
+            raise
+        print(f"rmi: {short}", file=sys.stderr)
+        sys.exit(FAILED)
     if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(lambda: rmi.main(standalone_mode=False)))

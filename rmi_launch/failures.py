@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import click
 
+from rmi_launch.shortage import shortage
 from rmi_runtime import SettingsError
 from rmi_runtime.errors import CallTimeout, ConnectionLost, RmiError, Unavailable
 
@@ -66,6 +67,11 @@ def run(command: Callable[[], object]) -> int:
         exit_code, message = _judge(error)
         print(f"rmi: {message}", file=sys.stderr)
         return exit_code
+    except Exception as error:
+        if not (short := shortage(error)):
+            raise
+        print(f"rmi: {short}", file=sys.stderr)
+        return FAILED
     return 0
 
 

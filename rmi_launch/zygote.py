@@ -44,6 +44,7 @@ from typing import Any, NoReturn
 import uvloop
 
 from rmi_launch.failures import UNUSABLE, said
+from rmi_launch.shortage import shortage
 from rmi_runtime import Settings
 from rmi_runtime.errors import RmiError
 
@@ -212,8 +213,11 @@ def _run_child(
         words = said(error)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        if short := shortage(error):
+            words = short
+        else:
+            traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
             _tell_why(request["name"], words, ready_fd)
@@ -285,8 +289,13 @@ def main() -> None:
     for fd in (options.control_fd, options.lifeline_fd, *options.keep_fd):
         # For the forked children, but not for programs that they run.
         os.set_inheritable(fd, False)
-    for module in options.preload:
-        importlib.import_module(module)
+    try:
+        for module in options.preload:
+            importlib.import_module(module)
+    except Exception as error:
+        if not (short := shortage(error)):
+            raise
+        sys.exit(short)
     with socket.socket(fileno=options.control_fd) as control:
         Zygote(control, options.lifeline_fd, options.grace_s).run()
 

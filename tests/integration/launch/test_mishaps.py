@@ -72,6 +72,36 @@ def test_a_limit_that_is_too_low_is_named(
     assert words in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("mebibytes", range(32, 53, 4))
+def test_too_little_memory_to_load_it_is_one_line_and_not_a_traceback(mebibytes: int) -> None:
+    done = ended(
+        [*RMI, "account", "list", "--data-dir", "nowhere"],
+        preexec_fn=limited(resource.RLIMIT_AS, mebibytes * 1024 * 1024),
+    )
+    assert done.stdout.startswith("rmi: ")
+    assert done.stdout.count("\n") == 1
+    assert "ulimit -v" in done.stdout or done.returncode == 3
+
+
+NO_ROOM_FOR_A_THREAD = """
+import asyncio, resource, sys, threading
+from rmi_launch.failures import run
+async def work():
+    await asyncio.to_thread(int)
+threading.stack_size(64 * 1024 * 1024)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 24 * 1024 * 1024,) * 2)
+sys.exit(run(lambda: asyncio.run(work())))
+"""
+
+
+def test_too_little_memory_for_a_thread_is_said_by_the_command_that_wants_one() -> None:
+    done = ended([sys.executable, "-P", "-c", NO_ROOM_FOR_A_THREAD])
+    assert done.returncode == 1
+    assert done.stdout.startswith("rmi: no thread can be started")
+    assert done.stdout.count("\n") == 1
+
+
 def test_a_variable_that_pyro_does_not_know_is_wrong_use() -> None:
     done = ended([*RMI, "status"], env=os.environ | {"PYRO_NONSENSE": "1"})
     assert done.returncode == 2
