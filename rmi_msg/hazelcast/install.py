@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -71,9 +72,13 @@ def check_client() -> None:
     Raises:
         ClientMissing: it is not.
     """
-    if find_spec("hazelcast") is None:
+    found = find_spec("hazelcast")
+    # A directory may be called so, or another library: what is used of it counts.
+    places = list((found and found.submodule_search_locations) or ())
+    if PathFinder.find_spec("hazelcast.asyncio", places) is None:
+        other = f" ({places[0]} is something else)" if places else ""
         raise ClientMissing(
-            "Hazelcast needs its client library; "
+            f"Hazelcast needs its client library{other}; "
             "install it with `pip install 'rmi-bank-msg[hazelcast]'`"
         )
 

@@ -10,6 +10,10 @@ import pytest
 
 WITHOUT = "import sys; sys.modules['hazelcast'] = None; from rmi_launch.cli import main; main()"
 
+FIRST_ON_THE_PATH = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from rmi_launch.cli import main; main()"
+)
+
 
 @pytest.mark.parametrize(
     "command",
@@ -46,3 +50,25 @@ def test_map_stats_without_a_member_needs_no_client_library(tmp_path: Path) -> N
     )
     assert ended.returncode == 3
     assert "no Hazelcast member runs" in ended.stderr
+
+
+def test_something_else_of_the_same_name_is_not_taken_for_the_client_library(
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "lib" / "hazelcast"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c", FIRST_ON_THE_PATH, str(other.parent), "map-stats"),
+            *("--hazelcast-members", "127.0.0.1:5701", "--data-dir", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("rmi: Hazelcast needs its client library ")
+    assert f"({other} is something else)" in ended.stderr
+    assert ended.stderr.count("\n") == 1
