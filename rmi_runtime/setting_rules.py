@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,12 +179,24 @@ def _as_path(given: object) -> Path:
     if not isinstance(given, str | Path) or not str(given).strip() or "\0" in str(given):
         raise ValueError(f"{shown(given)} is not a path")
     try:
-        str(given).encode()
+        str(given).encode()  # SQLite cannot open what lies elsewhere
+        os.fsencode(given)
         return Path(given).expanduser()
-    except UnicodeEncodeError:  # SQLite cannot open what lies there
-        raise ValueError(f"{shown(given)} is not UTF-8 text") from None
+    except UnicodeEncodeError:
+        raise ValueError(_no_name(str(given))) from None
     except RuntimeError:
         raise ValueError(f"{shown(given)}: nobody's home directory is called so") from None
+
+
+def _no_name(given: str) -> str:
+    """Return why the path *given* cannot be used, though the system may know it."""
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return f"{shown(given)} is not UTF-8 text"
+    return (
+        f"{shown(given)} cannot be used: Python takes the names of files for {encoding} here; "
+        "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+    )
 
 
 def _as_bool(given: object, *, from_text: bool) -> bool:

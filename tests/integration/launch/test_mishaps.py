@@ -102,6 +102,19 @@ def test_too_little_memory_for_a_thread_is_said_by_the_command_that_wants_one() 
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("given", ["--data-dir", "--config"])
+def test_a_path_that_the_locale_has_no_signs_for_is_refused_for_that_reason(
+    tmp_path: Path, given: str
+) -> None:
+    (tmp_path / "rmi.toml").write_text('data_dir = "där"\n', encoding="utf-8")
+    value = str(tmp_path / ("där" if given == "--data-dir" else "rmi.toml"))
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = ended([*RMI, "config", given, value], env=os.environ | plain)
+    assert done.returncode == 2
+    assert "Python takes the names of files for ascii here; set LC_ALL=C.UTF-8" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
 def test_a_variable_that_pyro_does_not_know_is_wrong_use() -> None:
     done = ended([*RMI, "status"], env=os.environ | {"PYRO_NONSENSE": "1"})
     assert done.returncode == 2
