@@ -14,6 +14,8 @@ from rmi_launch.shortage import shortage
 FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
+_CHOOSY = ("strict", "surrogateescape")
+"""How Python writes in most locales, and in the C locale: neither has what the encoding lacks."""
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def open_streams() -> None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in _CHOOSY:
         # A path or an address need not be writable in the terminal's encoding.
         sys.stdout.reconfigure(errors="backslashreplace")
 

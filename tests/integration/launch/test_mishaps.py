@@ -211,6 +211,16 @@ def test_what_the_encoding_of_stdout_lacks_is_told_all_the_same() -> None:
     assert r"d\xe4ta" in done.stdout
 
 
+def test_what_the_c_locale_lacks_is_told_all_the_same(tmp_path: Path) -> None:
+    names = 'tls_cert = "d\xe4ta"\ntls_key = "key"\ntls_ca = "ca"\n'
+    (tmp_path / "rmi.toml").write_text(names, encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [*RMI, "config", "--config", str(tmp_path / "rmi.toml")]
+    done = ended(command, env=os.environ | plain)
+    assert done.returncode == 0, done.stdout
+    assert r"d\xe4ta" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
