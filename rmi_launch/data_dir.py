@@ -58,8 +58,7 @@ def prepare(data_dir: Path) -> Path:
         size_bytes = len(os.fsencode(os.path.realpath(data_dir)))
     except (FileExistsError, NotADirectoryError) as error:
         raise DataDirUnusable(
-            f"data directory {data_dir} cannot be used: {error.filename} is a file, or below one; "
-            "choose another with --data-dir, or move the file away",
+            f"data directory {data_dir} cannot be used: {_in_the_way(error.filename)}",
             path=str(data_dir),
         ) from None
     except OSError as error:
@@ -74,6 +73,16 @@ def prepare(data_dir: Path) -> Path:
         if not os.access(directory, os.W_OK | os.X_OK):
             raise _unusable(directory, PermissionError(0, "no permission to write there"))
     return log_dir
+
+
+def _in_the_way(path: str) -> str:
+    """Return what is where a directory should be, and what to do about it."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return (
+            f"{path} is a link to {os.readlink(path)}, which is not there; mount or make that, "
+            "or choose another with --data-dir"
+        )
+    return f"{path} is a file, or below one; choose another with --data-dir, or move the file away"
 
 
 def _unusable(path: Path, error: OSError) -> DataDirUnusable:

@@ -50,6 +50,14 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path)
 
 
+@pytest.mark.parametrize("link", ["var", "var/log"])
+def test_a_link_to_what_is_not_there_is_said_to_be_one(tmp_path: Path, link: str) -> None:
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "unmounted")
+    with pytest.raises(DataDirUnusable, match=r"is a link to .*unmounted, which is not there"):
+        prepare(tmp_path / "var")
+
+
 def test_a_path_that_is_too_long_for_the_databases_is_refused(tmp_path: Path) -> None:
     right = tmp_path
     while (left := PATH_BYTES_MAX - len(str(right)) - 1) > 0:
