@@ -87,7 +87,7 @@ def examples(settings: Settings) -> list[str]:
         program = f'import json; print(json.load(open({path}))[0]["token"])'
         lines.append(f"TOKEN=$(python3 -c {shlex.quote(program)})")
     else:
-        rmi = "rmi" if shutil.which("rmi") else shlex.quote(sys.argv[0])
+        rmi = _this_command()
         where = f"--data-dir {shlex.quote(shown(settings.data_dir))}"
         new = sorted({1, 2} - _accounts(settings.data_dir / "bank.sqlite"))
         lines += [f"{rmi} account create {n} --balance 1000 {where}" for n in new]
@@ -99,6 +99,15 @@ def examples(settings: Settings) -> list[str]:
     )
     lines.append(f"{bearer} {url}/bank/accounts/1")
     return lines
+
+
+def _this_command() -> str:
+    """Return what starts ``rmi`` in a shell, here and now."""
+    if shutil.which("rmi"):
+        return "rmi"
+    if os.path.isfile(sys.argv[0]) and os.access(sys.argv[0], os.X_OK):
+        return shlex.quote(sys.argv[0])
+    return f"{shlex.quote(sys.executable)} -m rmi_launch"
 
 
 def _accounts(path: Path) -> set[int]:

@@ -57,10 +57,14 @@ def test_a_signal_during_the_start_stops_it_and_leaves_nobody(tmp_path: Path) ->
         again.until("ready: ")
 
 
-def test_the_examples_it_prints_work(tmp_path: Path) -> None:
-    if shutil.which("curl") is None:
+@pytest.mark.parametrize("demo", ["--demo", "--no-demo"])
+def test_the_examples_it_prints_work(tmp_path: Path, demo: str) -> None:
+    if (curl := shutil.which("curl")) is None:
         pytest.skip("needs curl, which is not on the PATH")
-    with up(tmp_path, "--demo") as system:
+    path = os.environ["PATH"]
+    if demo == "--no-demo":  # its lines have the command, which need not be on the path
+        path = f"{Path(curl).parent}{os.pathsep}{os.defpath}"
+    with up(tmp_path, demo, before=["env", f"PATH={path}"]) as system:
         system.until("to try:")
         system.until("ready: ")
         start = system.lines.index("to try:") + 1
@@ -71,6 +75,7 @@ def test_the_examples_it_prints_work(tmp_path: Path) -> None:
             text=True,
             timeout=60,
             check=False,
+            env=os.environ | {"PATH": path},
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "POST request b'msg=msg1'" in done.stdout
