@@ -68,6 +68,8 @@ def open_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in _CHOOSY:
         # A path or an address need not be writable in the terminal's encoding.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not os.environ.get("COLUMNS", "1").strip("0"):
+        del os.environ["COLUMNS"]  # no width is known: taken at its word, nothing would be shown
 
 
 def raise_file_limit() -> None:

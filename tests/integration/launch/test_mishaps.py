@@ -211,6 +211,12 @@ def test_what_the_encoding_of_stdout_lacks_is_told_all_the_same() -> None:
     assert r"d\xe4ta" in done.stdout
 
 
+def test_a_terminal_whose_width_is_said_to_be_none_is_told_all_the_same() -> None:
+    done = ended([*RMI, "config"], env=os.environ | {"COLUMNS": "0"})
+    assert done.returncode == 0, done.stdout
+    assert "data_dir" in done.stdout
+
+
 def test_what_the_c_locale_lacks_is_told_all_the_same(tmp_path: Path) -> None:
     names = 'tls_cert = "d\xe4ta"\ntls_key = "key"\ntls_ca = "ca"\n'
     (tmp_path / "rmi.toml").write_text(names, encoding="utf-8")
