@@ -64,6 +64,10 @@ class FlowProtocol(asyncio.Protocol):
         self._reading_paused = False
         self._wakers: list[asyncio.Future[None]] = []
 
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Take what came; called by the event loop."""
+        raise NotImplementedError
+
     def connection_lost(self, error: Exception | None) -> None:
         """Drop what was not sent, and let go whoever waits; called by the event loop."""
         self.closed = True
@@ -121,7 +125,11 @@ class FlowProtocol(asyncio.Protocol):
             else:
                 self.transport.resume_reading()
 
-    def take_in_parts(self, data: bytes) -> None:
+    def part_size_bytes(self) -> int:
+        """Return how many bytes may be taken at once now."""
+        return TAKEN_BYTES
+
+    def take_in_parts(self, data: bytes | memoryview) -> None:
         """Go on as if *data* came in parts, each when the one before left reading unpaused."""
         self._kept = memoryview(data)
         self._take_kept()
@@ -174,8 +182,9 @@ class FlowProtocol(asyncio.Protocol):
 
     def _take_kept(self) -> None:
         while self._kept and not (self._reading_paused or self.transport.is_closing()):
-            part, self._kept = self._kept[:TAKEN_BYTES], self._kept[TAKEN_BYTES:]
-            self.data_received(bytes(part))
+            size_bytes = self.part_size_bytes()
+            part, self._kept = self._kept[:size_bytes], self._kept[size_bytes:]
+            self.data_received(part)
 
     def _read_on(self) -> None:
         """Take what was kept, and then more from the transport."""

@@ -67,6 +67,21 @@ def incomplete_head_problem(
     return head_too_large(limits) if size_bytes > limits.head_size_bytes_max else None
 
 
+def incomplete_body_problem(
+    size_bytes: int, bodies_size_bytes: int, limits: HttpLimits
+) -> HttpProblem | None:
+    """Return why the beginning of a body is refused, whatever else would come, or None.
+
+    Args:
+        size_bytes: of what is there, as it was sent.
+        bodies_size_bytes: of all bodies that are being received.
+        limits: the bounds.
+    """
+    if size_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
+        return body_too_large(limits)  # mostly framing of chunks, or trailers
+    return bodies_too_large() if bodies_size_bytes > limits.bodies_size_bytes_max else None
+
+
 def _size_problem(
     target: bytes, headers: Headers, size_bytes: int, limits: HttpLimits
 ) -> HttpProblem | None:
@@ -124,6 +139,13 @@ def announced_bytes(headers: HeadersByName) -> int:
     return int(digits or b"0")
 
 
+def expects_continue(version: str, headers: HeadersByName) -> bool:
+    """Say whether a client waits for a word before it sends a body; HTTP/1.0 cannot say so."""
+    if b"expect" not in headers or version != "1.1":
+        return False
+    return announced_bytes(headers) > 0 or b"transfer-encoding" in headers
+
+
 def head_without_offer(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
     """Return a request's head as it would be if the client had not offered to upgrade.
 
@@ -160,6 +182,11 @@ def body_too_large(limits: HttpLimits) -> HttpProblem:
     return HttpProblem(
         413, "body_too_large", f"the body may have at most {limits.body_size_bytes_max} bytes"
     )
+
+
+def bodies_too_large() -> HttpProblem:
+    """Return the 503 of all bodies together."""
+    return busy("too many large bodies are being received")
 
 
 def busy(what: str) -> HttpProblem:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _IDLE, _HEAD, _BODY, _OFFER = range(4)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpProblem)
-_BODIES: Final = "too many large bodies are being received"
 _SPENT: Final = httptools.HttpRequestParser(object())
 
 
@@ -88,13 +87,13 @@ class HttpProtocol(FlowProtocol):
         elif excess > 0:
             self.refuse(heads.busy("too many connections are open"))
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Parse what came."""
         self._fed_bytes = len(data)
         if self._deaf or self.ending:
             self.drop(len(data))
             return
-        if self._fed_bytes > TAKEN_BYTES:
+        if self._fed_bytes > TAKEN_BYTES and self._fed_bytes > self.part_size_bytes():
             self.take_in_parts(data)
             return
         try:
@@ -240,6 +239,11 @@ class HttpProtocol(FlowProtocol):
         if self._current is None and self._waiting:
             self._start_next()
 
+    def part_size_bytes(self) -> int:
+        """What is missing of a body may come at once: there is no request in it."""
+        missing_bytes = heads.announced_bytes(self._by_name) - len(self._body)
+        return max(TAKEN_BYTES, missing_bytes) if self._phase == _BODY else TAKEN_BYTES
+
     def wants_to_read(self) -> bool:
         """Not while a request waits for the answer before."""
         return not self._waiting
@@ -331,12 +335,8 @@ class HttpProtocol(FlowProtocol):
             return None
         server, length_bytes = self.server, heads.announced_bytes(headers)
         if server.bodies_size_bytes + length_bytes > self._limits.bodies_size_bytes_max:
-            return heads.busy(_BODIES)
-        if (
-            b"expect" in headers
-            and self._version == "1.1"  # HTTP/1.0 has no such expectation
-            and (length_bytes or b"transfer-encoding" in headers)
-        ):
+            return heads.bodies_too_large()
+        if heads.expects_continue(self._version, headers):
             self._owes_continue = True
             if self._current is None:
                 self._say_continue()
@@ -344,16 +344,14 @@ class HttpProtocol(FlowProtocol):
 
     def _check_incomplete(self) -> None:
         """Refuse a head or body that has become too large without being complete."""
-        self._message_bytes += self._fed_bytes
-        limits = self._limits
+        size_bytes = self._message_bytes = self._message_bytes + self._fed_bytes
         if self._phase == _HEAD:
-            problem = heads.incomplete_head_problem(self._target, self._message_bytes, limits)
-            if problem is not None:
-                self.refuse(problem)
-        elif self._message_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
-            self.refuse(heads.body_too_large(limits))  # mostly framing of chunks, or trailers
-        elif self.server.bodies_size_bytes > limits.bodies_size_bytes_max:
-            self.refuse(heads.busy(_BODIES))
+            problem = heads.incomplete_head_problem(self._target, size_bytes, self._limits)
+        else:
+            all_bytes = self.server.bodies_size_bytes
+            problem = heads.incomplete_body_problem(size_bytes, all_bytes, self._limits)
+        if problem is not None:
+            self.refuse(problem)
 
     def _start_next(self) -> None:
         """Answer the next request, but not to a client that has not read the answers before."""
