@@ -35,6 +35,8 @@ from rmi_runtime.setting_rules import (
 )
 
 TOML_NAME = "rmi.toml"
+TOML_CHARS_MAX = 100_000
+"""Something else was named, a log or a device, if there is more in it."""
 
 OTHER_VARIABLES: Mapping[str, str] = {
     "RMI_CONFIG": f"path of the settings file, if it is not ./{TOML_NAME}",
@@ -335,7 +337,11 @@ def _read_toml(path: Path | None) -> Mapping[str, object]:
         if not path.exists():
             return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(TOML_CHARS_MAX + 1)
+        if len(text) <= TOML_CHARS_MAX:
+            return tomllib.loads(text)
+        why = f"it has more than {TOML_CHARS_MAX:,} characters"
     except OSError as error:
         why = error.strerror or str(error)
     except UnicodeDecodeError:

@@ -289,6 +289,13 @@ def test_whatever_a_file_says_is_answered_in_words(given: str, words: str) -> No
         load_settings(env={})
 
 
+def test_a_file_that_is_far_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_text("# a comment\n" * 10_000)
+    with pytest.raises(SettingsError, match="it has more than 100,000 characters"):
+        load_settings(large, env={})
+
+
 def test_a_path_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(SettingsError, match="is not UTF-8 text"):
         load_settings(env={"RMI_DATA_DIR": "a\udcffb"})
