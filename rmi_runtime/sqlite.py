@@ -145,6 +145,7 @@ class SqliteThread:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs_max = jobs_max
         self._thread: threading.Thread | None = None
+        self._over: asyncio.Future[Any] | None = None  # done when the thread ends
 
     async def start(self) -> None:
         """Open the database and run the setup.
@@ -158,11 +159,17 @@ class SqliteThread:
             raise RuntimeError("this SqliteThread has been started already")
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Any] = loop.create_future()
+        over = self._over = loop.create_future()
         jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs = jobs
-        self._thread = threading.Thread(
-            target=self._run, args=(loop, opened, jobs), name=f"sqlite {Path(self._path).name}"
-        )
+
+        def run() -> None:
+            try:
+                self._run(loop, opened, jobs)
+            finally:
+                _tell(loop, over, None, None)
+
+        self._thread = threading.Thread(target=run, name=f"sqlite {Path(self._path).name}")
         self._thread.daemon = True  # a process that must end does not wait for a disk
         try:
             self._thread.start()
@@ -214,10 +221,12 @@ class SqliteThread:
     async def close(self) -> None:
         """Finish what waits, close the database and end the thread. May be called twice."""
         thread, self._thread = self._thread, None
-        if thread is None:
+        if thread is None or self._over is None:
             return
         self._jobs.put(None)
-        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+        # No thread waits for its end: where memory is short none may be had.
+        await asyncio.shield(self._over)
+        thread.join()  # which has nothing left to do
 
     def _run(
         self,

@@ -201,6 +201,22 @@ async def test_a_start_that_is_cancelled_leaves_no_thread(tmp_path: Path) -> Non
     await eventually(lambda: not _threads())
 
 
+async def test_it_closes_where_no_other_thread_is_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = SqliteThread(tmp_path / "store.db", _set_up)
+    await store.start()
+    adding = asyncio.ensure_future(store.run(_add, 1))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    await store.close()
+    await adding
+    assert not _threads()
+
+
 async def test_it_starts_once(store: SqliteThread) -> None:
     with pytest.raises(RuntimeError, match="already"):
         await store.start()
