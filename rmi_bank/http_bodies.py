@@ -79,6 +79,9 @@ class BatchBalance(_Keyed, tag="balance"):
 
 BatchItem = BatchDeposit | BatchWithdrawal | BatchTransfer | BatchBalance
 
+BATCH_TYPES = ("deposit", "withdrawal", "transfer", "balance")
+"""What the ``type`` of an operation in a batch may be."""
+
 
 class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of a batch."""

@@ -168,6 +168,7 @@ class Refused(msgspec.Struct, array_like=True, tag=1):
 Outcome = Done | Refused
 
 _PLACE = re.compile(r"(?:\[[^\]]*\])*\.?([\w.]*)`")
+_TYPES = ("deposit", "withdrawal", "transfer", "open", "balance")
 _SAME_ACCOUNT = "source and target are the same account; a transfer needs two different ones"
 
 
@@ -268,7 +269,8 @@ def _parse_at(place: int, data: Mapping[str, Any]) -> Operation:
     except InvalidRequest as error:
         field = error.fields.get("field")
         where = f"operations[{place}]" + (f".{field}" if field else "")
-        raise type(error)(f"{where}: {error.message}", field=where) from error
+        what = error.message.removeprefix(f"{field}: ")  # the place names the field
+        raise type(error)(f"{where}: {what}", field=where) from error
 
 
 def invalid(error: Exception) -> InvalidRequest:
@@ -293,6 +295,8 @@ def invalid(error: Exception) -> InvalidRequest:
     if missing:
         return InvalidRequest(f"the field {missing[1]!r} is missing", field=missing[1])
     what, field = _field_at_fault(text)
+    if field == "type" and what.startswith("Invalid value "):
+        what = f"{what[:100]}; expected one of {', '.join(_TYPES)}"
     return InvalidRequest(f"{field}: {what}", field=field) if field else InvalidRequest(text)
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from rmi_bank.errors import SameAccount, UnknownAccount
 from rmi_bank.http_bodies import (
+    BATCH_TYPES,
     AccountAnswer,
     AccountBody,
     BatchAnswer,
@@ -200,7 +201,7 @@ class Transfers(_BankResource):
 class Batches(_BankResource):
     """Many operations in one request."""
 
-    _body: JsonBody[BatchBody] = JsonBody(BatchBody)
+    _body: JsonBody[BatchBody] = JsonBody(BatchBody, BATCH_TYPES)
 
     @describe(
         summary="Do many operations; each has its own outcome",

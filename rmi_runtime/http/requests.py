@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from binascii import unhexlify
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import falcon.asgi
@@ -46,10 +46,13 @@ class JsonBody(Generic[Body]):
     Args:
         shape: what a body must be; structs in it should forbid unknown fields, and omit defaults
             (then the check for repeated names costs least).
+        tags: the values that a field which tells structs apart may have, to name them to whoever
+            sends another.
     """
 
-    def __init__(self, shape: Any) -> None:
+    def __init__(self, shape: Any, tags: Sequence[str] = ()) -> None:
         self._shape = shape
+        self._tags = tags
         self._decode = msgspec.json.Decoder(shape).decode
         self._quotes = _quotes_of(shape)
 
@@ -82,7 +85,7 @@ class JsonBody(Generic[Body]):
     def _explained(self, body: bytes, error: Exception) -> HttpProblem:
         unreadable = _unreadable(body)
         if unreadable is None:
-            return _explained_shape(str(error))
+            return _explained_shape(str(error), self._tags)
         if b"NaN" in body or b"Infinity" in body:
             return self._not_a_number(body) or unreadable
         return unreadable
@@ -93,7 +96,7 @@ class JsonBody(Generic[Body]):
             value = json.loads(body.decode(), parse_int=lambda digits: int(digits[:30]))
             msgspec.convert(value, self._shape)
         except msgspec.ValidationError as error:
-            return _explained_shape(str(error))
+            return _explained_shape(str(error), self._tags)
         except (ValueError, RecursionError):
             return None
         return None
@@ -157,7 +160,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
         seen.add(name)
 
 
-def _explained_shape(message: str) -> HttpProblem:
+def _explained_shape(message: str, tags: Sequence[str]) -> HttpProblem:
     """Return the problem for a message of msgspec's ValidationError.
 
     It may have a name or value of the caller's in it, of any length and with anything in it. So it
@@ -174,7 +177,8 @@ def _explained_shape(message: str) -> HttpProblem:
             if beginning == _MISSING:
                 return invalid(field, "is missing")
             return malformed(f"{field}: nobody knows this field", field=field)
-    what = _shown(what, 200)
+    untagged = bool(tags) and what.startswith("Invalid value ")
+    what = _shown(what, 200) + (f"; expected one of {', '.join(tags)}" if untagged else "")
     return invalid(path, what[0].lower() + what[1:].replace("`", ""))
 
 

@@ -80,6 +80,24 @@ def test_what_is_wrong_is_not_read_off_a_callers_own_words() -> None:
         assert (type(caught.value), caught.value.fields["field"]) == (InvalidRequest, "type")
 
 
+def test_an_unknown_type_is_refused_with_the_types_there_are_and_the_field_named_once() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        op.parse_batch([DEPOSIT, {**DEPOSIT, "type": "theft"}])
+    assert str(caught.value) == (
+        "operations[1].type: Invalid value 'theft'; "
+        "expected one of deposit, withdrawal, transfer, open, balance"
+    )
+
+
+def test_a_type_that_is_named_as_expected_is_taken() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        op.parse_operation({"type": "theft"})
+    for kind in str(caught.value).rpartition("one of ")[2].split(", "):
+        with pytest.raises(InvalidRequest) as missing:
+            op.parse_operation({"type": kind})
+        assert "is missing" in str(missing.value)
+
+
 def test_an_unknown_field_is_malformed() -> None:
     with pytest.raises(MalformedRequest) as caught:
         op.parse_operation({**DEPOSIT, "note": "rent"})

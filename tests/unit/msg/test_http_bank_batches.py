@@ -103,6 +103,14 @@ async def test_one_bad_operation_refuses_the_whole_batch(
         assert g.bank.operations == []
 
 
+async def test_an_operation_of_an_unknown_type_is_told_the_types_there_are() -> None:
+    async with gateway() as g:
+        response = await g.post("/bank/batches", {"operations": [{"type": "theft", "account": 1}]})
+        detail = assert_problem(response, 422, "invalid")["detail"]
+        expected = "expected one of deposit, withdrawal, transfer, balance"
+        assert detail == f"operations[0].type: invalid value 'theft'; {expected}"
+
+
 @pytest.mark.parametrize("count", [0, 1001])
 async def test_a_batch_of_none_or_too_many_is_422(count: int) -> None:
     async with gateway() as g:
