@@ -99,7 +99,7 @@ def main(ns: str, data_dir: Path) -> None:
         print("-- rmi_runtime.Proxy")
         asyncio.run(with_async_proxies(ns, token))
     except (Pyro5.errors.PyroError, errors.RmiError) as error:
-        give_up(f"{error}; is the system running? `make run`")
+        give_up(f"{error}; is the system running (`make run`), and is {data_dir} its directory?")
     except Exception as error:
         # What a service refuses reaches a stock client as a builtin exception with a code.
         if not hasattr(error, "code"):

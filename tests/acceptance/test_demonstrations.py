@@ -117,6 +117,18 @@ def test_stock_tools_and_both_kinds_of_proxy_can_use_the_system(system: System) 
     assert "a fake token was let in" not in scripted.stdout
 
 
+def test_a_script_with_tokens_of_another_system_says_which_directory_it_took_them_from(
+    system: System, tmp_path: Path
+) -> None:
+    (tmp_path / "demo-tokens.json").write_text('[{"client": 1, "token": "of-another-system"}]')
+    refused = system.client(
+        "proxy_scripting", "--ns", system.name_server, "--data-dir", str(tmp_path)
+    )
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "the token is fake" in refused.stderr
+    assert f"is {tmp_path} its directory?" in refused.stderr
+
+
 def test_status_shows_every_service_as_ready(system: System) -> None:
     shown = system.rmi("status", "--json")
     assert shown.returncode == 0, shown.stderr
