@@ -16,12 +16,16 @@ class SignalErrors:
     """
 
     _raised: BaseException | None = None
+    _between: BaseException | None = None  # what was raised where it tore nothing
 
     def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Hear of an error in the loop; for ``loop.set_exception_handler``."""
         error = context.get("exception")
         # uvloop calls the handlers there; in the midst of another callback Python itself does.
-        if "_read_from_self" in context.get("message", "") or _is_of_a_handler(error):
+        if "_read_from_self" in context.get("message", ""):
+            self._raised = self._between = error
+            loop.stop()
+        elif _is_of_a_handler(error):
             self._raised = error
             loop.stop()
         else:
@@ -32,6 +36,13 @@ class SignalErrors:
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised from None
+
+    def tore(self, error: BaseException) -> bool:
+        """Tell whether *error* was raised in the midst of something, which is half done since."""
+        between, self._between = self._between, None
+        return error is not between and (
+            isinstance(error, KeyboardInterrupt) or _is_of_a_handler(error)
+        )
 
 
 def _is_of_a_handler(error: BaseException | None) -> bool:

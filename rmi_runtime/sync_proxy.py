@@ -76,9 +76,14 @@ class SyncProxy:
         """
         self._leave_parent()
         with self._owner:
-            if self._proxy._connected:
-                self._notice_the_end()
-            return self._wait_for(begin())
+            try:
+                if self._proxy._connected:
+                    self._notice_the_end()
+                return self._wait_for(begin())
+            except BaseException as error:
+                if self._signals.tore(error) and self._proxy._connection is not None:
+                    self._proxy._connection.abort()  # else what was sent might be sent again
+                raise
 
     def _wait_for(self, awaitable: Awaitable[T]) -> T:
         loop = self._loop or self._open_loop()

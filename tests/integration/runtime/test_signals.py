@@ -29,6 +29,7 @@ class ServiceExit(Exception):
 class Slow:
     def __init__(self) -> None:
         self.begun, self.go, self.over = (threading.Event() for _ in range(3))
+        self.pings = 0
 
     def wait(self) -> None:
         self.begun.set()
@@ -36,6 +37,7 @@ class Slow:
         self.over.set()
 
     def ping(self) -> str:
+        self.pings += 1
         return "pong"
 
 
@@ -116,6 +118,30 @@ def test_a_call_can_be_ended_while_its_loop_begins_or_ends_to_run(
         with pytest.raises(ServiceExit):
             use(proxy)
         assert proxy.ping() == "pong"
+    proxy._close()
+    daemon.shutdown()
+    serving.join(WAIT_S)
+
+
+class Torn(list[bytes]):
+    """What waits to be sent. A signal comes just when it has been."""
+
+    def clear(self) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        super().clear()
+
+
+def test_a_call_that_was_ended_while_it_was_sent_is_not_sent_again() -> None:
+    slow, daemon = Slow(), compat.Daemon()
+    serving = threading.Thread(target=daemon.requestLoop)
+    proxy = SyncProxy(daemon.register(slow))
+    serving.start()
+    proxy.ping()
+    proxy._proxy._connection._out = Torn()
+    with pytest.raises(ServiceExit):
+        proxy.ping()
+    assert proxy.ping() == "pong"
+    assert slow.pings <= 3, "the one that was ended at most once"
     proxy._close()
     daemon.shutdown()
     serving.join(WAIT_S)
