@@ -31,6 +31,11 @@ class SignalErrors:
         else:
             loop.default_exception_handler(context)
 
+    @property
+    def raised(self) -> bool:
+        """True while there is something to raise again."""
+        return self._raised is not None
+
     def raise_again(self) -> None:
         """Raise what was raised, once; do nothing if there was nothing."""
         raised, self._raised = self._raised, None

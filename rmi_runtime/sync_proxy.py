@@ -89,7 +89,7 @@ class SyncProxy:
         loop = self._loop or self._open_loop()
         future = asyncio.ensure_future(awaitable, loop=loop)
         try:
-            result: T = loop.run_until_complete(future)
+            result: T = self._complete(loop, future)
         except CarriedStop as end:
             raise end.carried() from None
         except BaseException:
@@ -100,6 +100,15 @@ class SyncProxy:
             raise
         self._signals.raise_again()
         return result
+
+    def _complete(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]) -> T:
+        try:
+            return loop.run_until_complete(future)
+        except RuntimeError:
+            if future.done() or self._signals.raised or loop.is_running() or loop.is_closed():
+                raise
+            # A handler that raised just as the call before ended has told the loop to stop.
+            return loop.run_until_complete(future)
 
     def _leave_parent(self) -> None:
         """In a process forked since: leave loop and connection to the parent, and start anew."""

@@ -147,6 +147,26 @@ def test_a_call_that_was_ended_while_it_was_sent_is_not_sent_again() -> None:
     serving.join(WAIT_S)
 
 
+def test_a_handler_that_raises_as_a_call_ends_does_not_stop_the_next_one() -> None:
+    slow, daemon = Slow(), compat.Daemon()
+    serving = threading.Thread(target=daemon.requestLoop)
+    proxy = SyncProxy(daemon.register(slow))
+    serving.start()
+    proxy.ping()
+    error = ServiceExit("raised in the last turn of the loop, when the call was done already")
+    proxy._signals.handle(proxy._loop, {"message": "_read_from_self", "exception": error})
+    with pytest.raises(ServiceExit):
+        proxy._signals.raise_again()
+    going_on = threading.Thread(target=lambda: slow.begun.wait(WAIT_S) and slow.go.set())
+    going_on.start()
+    proxy.wait()  # for more than one turn of the loop
+    assert slow.over.is_set()
+    proxy._close()
+    going_on.join()
+    daemon.shutdown()
+    serving.join(WAIT_S)
+
+
 @pytest.mark.parametrize("module", [Pyro5.api, compat], ids=["stock", "ours"])
 def test_a_request_loop_can_be_ended(module: Any) -> None:
     daemon = module.Daemon("127.0.0.1")
