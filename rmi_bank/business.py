@@ -25,7 +25,6 @@ from rmi_bank.values import checked_int, checked_limit
 from rmi_runtime import (
     Endpoints,
     Identities,
-    Identity,
     OperationLog,
     ServiceContext,
     Settings,
@@ -258,9 +257,6 @@ class BusinessObject:
         identity = await self._identities.find(token_hash)
         return None if identity is None else {"client": identity.client, "role": identity.role}
 
-    async def _identity(self, token_hash: str) -> Identity | None:
-        return await self._identities.find(token_hash)
-
     async def _ask_identity(self, token_hash: str) -> dict[str, Any] | None:
         found: dict[str, Any] | None = await self._data.call(
             "identify", token_hash, timeout_s=self._call_timeout_s, repeatable=True
@@ -383,7 +379,7 @@ async def run_business(
                     queue_max=settings.queue_max,
                 ) as business,
             ):
-                context.identify = business._identity
+                context.identify = business._identities.find
                 yield business
 
     await run_service(f"bank.business.{business_id}", build, settings, stop=stop)
@@ -396,3 +392,7 @@ def _shown(answer: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
         raise outcome.to_error()
     answer["balance"], answer["commit"] = outcome.balance, outcome.commit
     return answer
+
+
+if __name__ == "__main__":
+    raise SystemExit("this module is no command; the service is started with: rmi business --id 1")

@@ -370,3 +370,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
                 yield data
 
     await run_service("bank.data", build, settings, stop=stop)
+
+
+if __name__ == "__main__":
+    raise SystemExit("this module is no command; the service is started with: rmi data")

@@ -76,3 +76,7 @@ async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = Non
             await daemon.close()
     finally:
         await daemon.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit("this module is no command; the service is started with: rmi nameserver")

@@ -357,3 +357,7 @@ async def run_facade(
                 )
 
     await run_service(f"msg.facade.{facade_id}", build, settings, stop=stop)
+
+
+if __name__ == "__main__":
+    raise SystemExit("this module is no command; the service is started with: rmi facade")

@@ -125,3 +125,7 @@ def _stdout_fd() -> int | None:
         return sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):  # started without one
         return None
+
+
+if __name__ == "__main__":
+    raise SystemExit("this module is no command; the service is started with: rmi logger --id 1")

@@ -238,3 +238,7 @@ async def run_messages(
                     yield MessagesObject(stores.consumed)
 
     await run_service(f"msg.messages.{messages_id}", build, settings, stop=stop)
+
+
+if __name__ == "__main__":
+    raise SystemExit("this module is no command; the service is started with: rmi messages --id 1")

@@ -122,7 +122,7 @@ class BankCluster:
         )
         authenticate = part.daemon._authenticate
         assert isinstance(authenticate, ServiceAuthenticator)
-        authenticate.identify = business._identity
+        authenticate.identify = business._identities.find
         await self._serve(name, part, business)
 
     async def _serve(self, name: str, part: Part, served: DataObject | BusinessObject) -> None:

@@ -130,3 +130,19 @@ def test_the_gateway_on_ipv6_tells_an_address_that_can_be_used(tmp_path: Path) -
     with started([*command, "--data-dir", str(tmp_path)], "gateway ready at ") as (_, address):
         host, port = split_address(address)
         assert (host, int(port) > 0) == ("::1", True)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(f"rmi_bank.{name}" for name in ("business", "data", "nameserver")),
+        *(f"rmi_msg.{name}" for name in ("facade", "logger", "messages", "http_gateway")),
+    ],
+)
+def test_a_module_that_is_run_names_the_command_of_its_service(module: str) -> None:
+    run = [sys.executable, "-W", "ignore", "-m", module]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    words, _, command = done.stderr.strip().partition(" with: rmi ")
+    assert words == "this module is no command; the service is started"
+    subprocess.run([*RMI, *command.split(), "--help"], capture_output=True, timeout=60, check=True)
