@@ -13,6 +13,7 @@ from rmi_runtime.http.problems import PROBLEM_MEDIA_TYPE, HttpProblem, phrase, p
 JSON_MEDIA_TYPE: Final = "application/json"
 NO_HEADERS: Final[Mapping[str, str]] = {}
 CLOSE_LINE: Final = b"connection: close\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Answer(msgspec.Struct, gc=False):

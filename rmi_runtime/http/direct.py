@@ -132,6 +132,11 @@ class DirectExchange:
         self._begun_s = 0.0
         self._work: Coroutine[Any, Any, Answer]
 
+    @property
+    def body_size_bytes(self) -> int:
+        """Of the request."""
+        return len(self._body)
+
     def start(self) -> None:
         """Answer, now or when what the responder awaits is there."""
         self._begun_s = perf_counter()
@@ -160,7 +165,7 @@ class DirectExchange:
 
     def _finish(self, answer: Answer) -> None:
         protocol, route = self._protocol, self._route
-        protocol.server.under_way -= 1
+        protocol.server.request_over(self.body_size_bytes)
         if route.on_answered is not None:
             elapsed_s = perf_counter() - self._begun_s
             route.on_answered(route.method, route.path, answer.status, elapsed_s)

@@ -64,6 +64,11 @@ class Exchange:
         self._head = b""  # the answer's head, until it is written together with the first body
         self._chunked = False
 
+    @property
+    def body_size_bytes(self) -> int:
+        """Of the request."""
+        return len(self._body)
+
     def start(self) -> None:
         """Have the application answer, in a task."""
         server = self._protocol.server
@@ -78,7 +83,7 @@ class Exchange:
             if not (protocol.closed and isinstance(error, OSError)):
                 self._log_failure(error)
         finally:
-            protocol.server.under_way -= 1
+            protocol.server.request_over(self.body_size_bytes)
         if self.done or protocol.closed:
             return
         if not self._begun or self._head:

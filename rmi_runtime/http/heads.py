@@ -74,11 +74,26 @@ def incomplete_body_problem(
 
     Args:
         size_bytes: of what is there, as it was sent.
-        bodies_size_bytes: of all bodies that are being received.
+        bodies_size_bytes: of all bodies that are here.
         limits: the bounds.
     """
     if size_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
         return body_too_large(limits)  # mostly framing of chunks, or trailers
+    return bodies_problem(size_bytes, bodies_size_bytes, limits)
+
+
+def bodies_problem(
+    size_bytes: int, bodies_size_bytes: int, limits: HttpLimits
+) -> HttpProblem | None:
+    """Return why there is no room for a body beside all others, or None.
+
+    Args:
+        size_bytes: of it, as far as it is known.
+        bodies_size_bytes: of all, with it.
+        limits: the bounds.
+    """
+    if size_bytes <= limits.small_body_size_bytes:
+        return None
     return bodies_too_large() if bodies_size_bytes > limits.bodies_size_bytes_max else None
 
 
@@ -186,7 +201,7 @@ def body_too_large(limits: HttpLimits) -> HttpProblem:
 
 def bodies_too_large() -> HttpProblem:
     """Return the 503 of all bodies together."""
-    return busy("too many large bodies are being received")
+    return busy("too many large bodies are being received or worked on")
 
 
 def busy(what: str) -> HttpProblem:

@@ -17,7 +17,10 @@ class HttpLimits:
         target_size_bytes_max: the request target (path and query); above it, 414.
         headers_max: number of headers; above it, 431.
         body_size_bytes_max: one body; above it, 413, before it is read if its length is announced.
-        bodies_size_bytes_max: all bodies that are being received; above it, 503.
+        bodies_size_bytes_max: all bodies that are being received, and those of requests that are
+            not answered yet; above it, 503 for whatever has more than a small body.
+        small_body_size_bytes: what a body may have to come in nevertheless: so a flood of large
+            ones, or services that do not take them, keep nobody from small requests.
         connections_max: open connections; for one more, those are closed that have asked nothing
             for longest, if that is ``silent_s_min`` or more; else it is answered 503 and closed.
             Never more than five eighths of the descriptors that the process may have.
@@ -37,6 +40,7 @@ class HttpLimits:
     headers_max: int = 100
     body_size_bytes_max: int = 1024 * 1024
     bodies_size_bytes_max: int = 128 * 1024 * 1024
+    small_body_size_bytes: int = 16 * 1024
     unread_size_bytes_max: int = 128 * 1024 * 1024
     connections_max: int = 10_000
     silent_s_min: float = 1.0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from rmi_runtime.http import heads
-from rmi_runtime.http.answers import CLOSE_LINE, problem_answer
+from rmi_runtime.http.answers import CLOSE_LINE, CONTINUE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
 from rmi_runtime.http.flow import LINGER_S, PART_BYTES, TAKEN_BYTES, FlowProtocol
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rmi_runtime.http.server import HttpServer
 
 _IDLE, _HEAD, _BODY, _OFFER = range(4)
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpProblem)
 _SPENT: Final = httptools.HttpRequestParser(object())
 
@@ -103,9 +102,8 @@ class HttpProtocol(FlowProtocol):
         if self._phase != _IDLE and not self._deaf:
             self._check_incomplete()
         # Not before the parser is done: what it finds in the same bytes may end the connection.
-        fresh = self._fresh
+        fresh, self._fresh = self._fresh, None
         if fresh is not None:
-            self._fresh = None
             fresh.start()
 
     def eof_received(self) -> bool:
@@ -120,7 +118,7 @@ class HttpProtocol(FlowProtocol):
         super().connection_lost(error)
         self.server.connections.discard(self)
         self._drop_body()
-        self._waiting.clear()
+        self._drop_waiting()
         # Parsers hold their protocols, and those the buffers of TLS: until the collector comes.
         self._parser, self._feed = _SPENT, _SPENT.feed_data
 
@@ -180,8 +178,7 @@ class HttpProtocol(FlowProtocol):
         """The request is complete: hand it on, or let it wait for its turn."""
         if self._phase == _OFFER:
             return
-        body = bytes(self._body)
-        self._drop_body()
+        body, self._body = bytes(self._body), b""  # it counts until the request is over
         self._phase = _IDLE
         self._first = self._owes_continue = False
         parser = self._parser
@@ -286,7 +283,7 @@ class HttpProtocol(FlowProtocol):
     def shutdown(self) -> None:
         """Close now if idle, or after the answer under way."""
         self.closing = True
-        self._waiting.clear()
+        self._drop_waiting()
         if self._current is None and not self.lingering:
             self.close()
 
@@ -333,14 +330,14 @@ class HttpProtocol(FlowProtocol):
         """Refuse a body for which there is no room; encourage a client that asks first."""
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
             return None
-        server, length_bytes = self.server, heads.announced_bytes(headers)
-        if server.bodies_size_bytes + length_bytes > self._limits.bodies_size_bytes_max:
-            return heads.bodies_too_large()
-        if heads.expects_continue(self._version, headers):
+        length_bytes = heads.announced_bytes(headers)
+        all_bytes = self.server.bodies_size_bytes + length_bytes
+        problem = heads.bodies_problem(length_bytes, all_bytes, self._limits)
+        if problem is None and heads.expects_continue(self._version, headers):
             self._owes_continue = True
             if self._current is None:
                 self._say_continue()
-        return None
+        return problem
 
     def _check_incomplete(self) -> None:
         """Refuse a head or body that has become too large without being complete."""
@@ -363,7 +360,7 @@ class HttpProtocol(FlowProtocol):
     def _say_continue(self) -> None:
         self._owes_continue = False
         if self.server.refusal is None:
-            self.write(_CONTINUE)
+            self.write(CONTINUE)
         else:
             method = self._parser.get_method().decode("ascii")
             work = self._continue_or_refuse(self.server.refusal, method, self._by_name)
@@ -376,7 +373,7 @@ class HttpProtocol(FlowProtocol):
         if self._by_name is not headers or self._phase != _BODY or self._deaf or self.closed:
             return  # the body came meanwhile, or never will
         if problem is None:
-            self.write(_CONTINUE)
+            self.write(CONTINUE)
         else:
             self.refuse(problem)
 
@@ -390,9 +387,13 @@ class HttpProtocol(FlowProtocol):
     def _close_gently(self) -> None:
         """Close, but read on for a while if the client may still be sending."""
         self._current = None
-        self._waiting.clear()
+        self._drop_waiting()
         self._deaf = self._deaf or bool(self._kept)
         (self.linger if self._deaf else self.close)()
+
+    def _drop_waiting(self) -> None:
+        self.server.bodies_size_bytes -= sum(each.body_size_bytes for each in self._waiting)
+        self._waiting.clear()
 
     def _drop_body(self) -> None:
         self.server.bodies_size_bytes -= len(self._body)

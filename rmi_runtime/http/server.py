@@ -101,6 +101,7 @@ class HttpServer:
     Attributes:
         connections: the open ones.
         under_way: requests in the application.
+        bodies_size_bytes: of all bodies that are being received, or whose requests are not over.
         draining: nothing new is taken.
     """
 
@@ -177,6 +178,15 @@ class HttpServer:
             excess -= self._send_silent_away()
         self.connections.add(newcomer)
         return excess
+
+    def request_over(self, body_size_bytes: int) -> None:
+        """Take note that the application is done with a request.
+
+        Args:
+            body_size_bytes: of its body.
+        """
+        self.under_way -= 1
+        self.bodies_size_bytes -= body_size_bytes
 
     def _send_silent_away(self) -> int:
         """Close the connections that have asked nothing for longest; return how many."""

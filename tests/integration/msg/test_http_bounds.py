@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
-from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, head, serving, still_serves
+from rmi_runtime.http import Answer
+from rmi_runtime.http.direct import DirectRoute, DirectRoutes
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, Echo, head, serving, still_serves
 from tests.support import eventually
 
 pytestmark = BOTH_EVENT_LOOPS
@@ -156,7 +159,7 @@ async def test_who_has_answers_to_come_is_never_sent_away() -> None:
 
 
 async def test_large_bodies_together_have_a_bound() -> None:
-    async with serving(bodies_size_bytes_max=1500) as place:
+    async with serving(bodies_size_bytes_max=1500, small_body_size_bytes=0) as place:
         waiting = await place.connect()
         await waiting.send(head("POST", "/", "Content-Length: 1000"), bytes(999))
         await eventually(lambda: place.server.bodies_size_bytes == 999)
@@ -164,3 +167,49 @@ async def test_large_bodies_together_have_a_bound() -> None:
         assert (answer.status, answer.problem["code"]) == (503, "overloaded")
         assert (await (await waiting.send(b"x")).answer()).status == 200
         assert place.server.bodies_size_bytes == 0
+
+
+def _slow_route(app: Echo) -> DirectRoutes:
+    async def respond(headers: Any, body: bytes) -> Answer:
+        await app.hold.wait()
+        return Answer(body)
+
+    return {(b"POST", b"/direct"): DirectRoute("POST", "/direct", respond)}
+
+
+@pytest.mark.parametrize("path", ["/slow", "/direct"])
+async def test_large_bodies_count_until_they_are_answered(path: str) -> None:
+    app = Echo()
+    large = head("POST", path, "Content-Length: 1000") + bytes(1000)
+    limits = {"bodies_size_bytes_max": 1500, "small_body_size_bytes": 100}
+    async with serving(app, _slow_route(app), **limits) as place:
+        first = await place.connect()
+        await first.send(large)
+        await eventually(lambda: place.server.under_way == 1)
+        refused = await place.ask(head("POST", "/", "Content-Length: 1000"))
+        assert (refused.status, refused.problem["code"]) == (503, "overloaded")
+        chunked = head("POST", "/", "Transfer-Encoding: chunked")
+        assert (await place.ask(chunked, b"258\r\n", bytes(600))).status == 503
+        small = await place.ask(head("POST", "/", "Content-Length: 100"), bytes(100))
+        assert small.status == 200
+        app.hold.set()
+        assert (await first.answer()).status == 200
+        assert place.server.bodies_size_bytes == 0
+        assert (await place.ask(large)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/slow", "/direct"])
+async def test_bodies_on_a_lost_connection_count_until_their_request_is_over(
+    path: str,
+) -> None:
+    app = Echo()
+    async with serving(app, _slow_route(app)) as place:
+        gone = await place.connect()
+        one = head("POST", path, "Content-Length: 1000") + bytes(1000)
+        await gone.send(one + one + one)
+        await eventually(lambda: place.server.bodies_size_bytes == 3000)
+        for connection in place.server.connections:
+            connection.transport.abort()
+        await eventually(lambda: place.server.bodies_size_bytes == 1000)
+        app.hold.set()
+        await eventually(lambda: place.server.bodies_size_bytes == 0)
