@@ -61,7 +61,8 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._limits = daemon.limits
         self.parser = wire.Parser(daemon.limits.handshake_size_bytes_max)
         self._waiting: deque[wire.Message] = deque()
-        self._tasks: dict[asyncio.Future[Any], bool] = {}  # call -> does the peer await its result
+        # call -> does the peer await its result, and the size of what it sent
+        self._tasks: dict[asyncio.Future[Any], tuple[bool, int]] = {}
         self._busy: object = None  # the call that is under way, if the next one waits for its end
         self._crowded = False  # so many calls are under way that the next one waits
         self._batch_turns: BatchTurns | None = None  # most connections have no batches
@@ -112,7 +113,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         if self._greeter is not None:
             self._greeter.cancel()
         if self.pipelining:  # nobody waits for these any more; a stock daemon would finish them
-            for task, awaited in list(self._tasks.items()):
+            for task, (awaited, _) in list(self._tasks.items()):
                 if awaited:
                     self._daemon.dispatcher.give_up(task)
         self._endings.happen(executor)
@@ -269,15 +270,19 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
             self._waiting.appendleft(message)
             self._crowded = True
             return
-        task = self._daemon.dispatcher.invoke(self, message, refuse=full)
+        size_bytes, dispatcher = len(message.payload), self._daemon.dispatcher
+        full = full or not dispatcher.has_room(size_bytes)
+        task = dispatcher.invoke(self, message, refuse=full)
         if task is not None:
-            self._tasks[task] = not oneway
+            dispatcher.running_size_bytes += size_bytes
+            self._tasks[task] = (not oneway, size_bytes)
             if message.flags & wire.FLAG_BATCH if oneway else not self.pipelining:
                 self._busy = task
 
     def task_ended(self, task: asyncio.Future[Any]) -> None:
         """Called by the dispatcher: a call of this connection is over."""
-        del self._tasks[task]
+        _, size_bytes = self._tasks.pop(task)
+        self._daemon.dispatcher.running_size_bytes -= size_bytes
         if task is self._busy:
             self._busy = None
         self._leave_room()

@@ -37,6 +37,10 @@ _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple
 _DEFAULT: Final = BY_NAME["serpent"]
 
 
+SMALL_SIZE_BYTES: Final = 16 * 1024
+"""A request of at most that size is carried out however much others have sent."""
+
+
 class Request(Call):
     """A call as a daemon carries it out.
 
@@ -70,7 +74,14 @@ class Dispatcher:
         self._limits = daemon.limits
         self._members = Members(daemon)
         self.running: dict[asyncio.Future[Any], tuple[Request, Any]] = {}
+        self.running_size_bytes = 0  # of what their callers sent
         self._shared = Sharing(self.running)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Return whether a request of that size may be carried out beside those under way."""
+        if size_bytes <= SMALL_SIZE_BYTES:
+            return True
+        return self.running_size_bytes + size_bytes <= self._limits.inflight_size_bytes_max
 
     def invoke(
         self, connection: ServerConnection, message: wire.Message, *, refuse: bool = False

@@ -41,7 +41,9 @@ class DaemonLimits:
         elements_max: values in one request, checked before it is parsed.
         batch_max: calls in one batch.
         inflight_max: calls under way in the whole daemon; one more is ``Overloaded``.
-        connection_inflight_max: the same for one connection.
+        inflight_size_bytes_max: payloads of all requests whose calls are under way; one more of
+            over 16 KiB is ``Overloaded``.
+        connection_inflight_max: as ``inflight_max``, for one connection.
         streams_max: open item streams; 0: a result that is an iterator is an error.
         connection_streams_max: the same for one connection.
         stream_lifetime_s: see :class:`rmi_runtime.streams.StreamTable`; 0 is for ever.
@@ -73,6 +75,7 @@ class DaemonLimits:
     elements_max: int = 65_536
     batch_max: int = 10_000
     inflight_max: int = 16_384
+    inflight_size_bytes_max: int = 256 * 1024 * 1024
     connection_inflight_max: int = 4_096
     streams_max: int = 1_024
     connection_streams_max: int = 256

@@ -45,6 +45,31 @@ async def test_past_the_bound_of_a_daemon_calls_are_overloaded_and_pings_are_not
         assert daemon.stats()["overloads"] == 1
 
 
+@pytest.mark.parametrize("ending", ["answered", "given up", "hung up"])
+async def test_past_the_bound_on_bytes_large_calls_are_overloaded_and_small_ones_are_not(
+    worker: Worker, ending: str
+) -> None:
+    large = "x" * 60_000
+    async with Daemon(limits=DaemonLimits(inflight_size_bytes_max=100_000)) as daemon:
+        daemon.register(worker, "target")
+        async with proxy_of(daemon) as one, proxy_of(daemon) as other:
+            patience_s = 1.0 if ending == "given up" else None
+            working = asyncio.ensure_future(one._call("work", (large,), timeout_s=patience_s))
+            await eventually(lambda: len(worker.begun) == 1)
+            with pytest.raises(errors.Overloaded):
+                await other.echo(large)
+            assert await other.echo("x" * 10_000) == "x" * 10_000
+            if ending == "answered":
+                worker.gate.set()
+                assert await working == large
+            elif ending == "hung up":
+                await one._close()
+            await eventually(lambda: not daemon.dispatcher.running)
+            assert daemon.dispatcher.running_size_bytes == 0
+            assert await other.echo(large) == large
+            await asyncio.gather(working, return_exceptions=True)
+
+
 async def test_past_the_bound_of_a_connection_its_own_calls_are_overloaded(worker: Worker) -> None:
     async with Daemon(limits=DaemonLimits(connection_inflight_max=2)) as daemon:
         daemon.register(worker, "target")
