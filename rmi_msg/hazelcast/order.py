@@ -17,18 +17,29 @@ what it passed can neither grow nor vanish; what it did not pass, it has not see
 
 A write that nobody acknowledged may vanish with its member; then the block is as it was before, and
 the writer, who was told nothing, adds its ids again.
+
+If more members are lost at once than there are backups, blocks may be lost in the middle of the
+log, and what is begun anew in such a place does not fit what comes after it. Whoever finds that
+waits, as for any entry that should be there (:mod:`~rmi_msg.hazelcast.missing`), and goes on with
+what is there.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, pairwise
 from typing import Any, Final, NamedTuple
 
+from rmi_msg.hazelcast import missing
 from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, Block, Place, digest, pack, unpack
+from rmi_msg.hazelcast.missing import Missing
 from rmi_msg.hazelcast.table import Table
+
+log = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 4
 """Blocks that are read at once."""
@@ -61,6 +72,7 @@ class Order:
         self._last = 0  # the last block we know of; only a hint
         self._last_at_s = -math.inf  # when it was that
         self._settled = (0, "")  # a block that we know to be settled, and its text
+        self._missing: Missing[int] = Missing()  # what blocks should have before them
 
     async def last(self) -> int:
         """Return the number of the last block; 0 also if there is none yet.
@@ -301,6 +313,7 @@ class Order:
             fewer than :data:`READ_AHEAD`, the last one was the end of the log.
         """
         numbers = range(first, first + READ_AHEAD)
+        seen: dict[int, tuple[str, str]] = {}
         while True:
             texts = await self._blocks.get_all(numbers)
             row: list[str] = []
@@ -309,8 +322,31 @@ class Order:
                     break
                 row.append(text)
             # A block that was read before its successor was begun may be another since.
-            if all(unpack(then).before == digest(one) for one, then in pairwise(row)):
+            apart = _apart(first, row)
+            fit = range(first + 1, first + len(row))
+            self._missing.found([number for number in fit if number not in apart])
+            if self._is_lost(apart, again=apart == seen):
                 return row
+            if apart == seen:
+                await asyncio.sleep(missing.PAUSE_S)
+            seen = apart
+
+    def _is_lost(self, apart: Iterable[int], *, again: bool) -> bool:
+        """Say whether all that should be before some blocks is lost.
+
+        Args:
+            apart: their numbers; also if there are none, there is nothing to wait for.
+            again: they were found so when they were read a moment before.
+        """
+        left = [number for number in apart if not self._missing.given_up(number)]
+        if left and again and self._missing.missed(left, self._monotonic_s()):
+            log.error(
+                "what came before block %d of an order of arrival is lost: more members were lost "
+                "at once than there are backups",
+                left[0],
+            )
+            return True
+        return not left
 
     async def _row_at_end(self, first: int) -> list[str]:
         """Return the same, where block *first* is likely to be the last: it alone if it is open."""
@@ -341,6 +377,17 @@ class Order:
         self._settled = (number, text)
         if number >= self._last:
             self._last, self._last_at_s = number, self._monotonic_s()
+
+
+def _apart(first: int, row: list[str]) -> dict[int, tuple[str, str]]:
+    """Return those blocks in *row*, from *first* on, that do not fit the one before.
+
+    Returns:
+        The number of each, with the digest of the one before, and the one that it names.
+    """
+    pairs = enumerate(pairwise(row), first + 1)
+    named = {number: (digest(one), unpack(then).before) for number, (one, then) in pairs}
+    return {number: both for number, both in named.items() if both[0] != both[1]}
 
 
 def _strike(left: dict[str, Any], text: str) -> list[str]:

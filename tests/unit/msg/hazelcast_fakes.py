@@ -39,6 +39,14 @@ class LossyMap:
         self._seen: dict[Any, str] = {}
         self.lost = 0
 
+    def swap(self, key: Any, value: str | None) -> str | None:
+        """Put what is at *key* away, for what was lost or was never there; None is nothing."""
+        self._safe.pop(key, None)
+        before = self._seen.pop(key, None)
+        if value is not None:
+            self._safe[key] = self._seen[key] = value
+        return before
+
     async def get(self, key: Any) -> str | None:
         await self._others()
         return self._seen.get(key)

@@ -284,3 +284,52 @@ async def test_an_id_that_was_only_seen_and_then_lost_is_missing() -> None:
     blocks = LostMeanwhile(0, pack(Block(0, ("a",))))
     blocks._seen = {0: pack(Block(0, ("a", "b")))}
     assert await Order(blocks).missing({"a": 0, "b": 0}) == {"b": 0}
+
+
+async def a_long_log() -> tuple[LossyMap, list[str]]:
+    """Return the blocks of a log of nine, and its ids."""
+    log, blocks = order()
+    ids = [f"id{n}" for n in range(9 * GROWING_IDS_MAX)]
+    for id in ids:
+        await log.add([id], await log.last())
+    return blocks, ids
+
+
+@pytest.mark.parametrize("lost", [1, 3, 6])
+async def test_what_is_lost_in_the_middle_keeps_nobody_from_what_comes_after_it(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, ids = await a_long_log()
+    gone = unpack(blocks.swap(lost, None) or "").ids
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.PAUSE_S", 0)
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", -1.0)  # over at once
+    async with asyncio.timeout(10):
+        await read_all(Order(blocks))  # who comes to the gap takes it for the end, and begins there
+        left = [id for id in ids if id not in gone]
+        assert await read_all(Order(blocks)) == left
+        for writer in (Order(blocks), Order(blocks)):
+            new = [f"new{len(left)}-{n}" for n in range(GROWING_IDS_MAX)]
+            await writer.add(new, await writer.last())
+            left += new
+        assert sorted(await read_all(Order(blocks))) == sorted(left)
+
+
+async def test_what_does_not_fit_is_waited_for_as_long_as_a_member_left_behind_may_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 1.0
+        if now_s == 4.0:
+            blocks.swap(2, before)
+        return now_s
+
+    blocks, ids = await a_long_log()
+    before = blocks.swap(2, pack(Block(200, ("of a member left behind",), True)))
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.PAUSE_S", 0)
+    async with asyncio.timeout(10):
+        listed = await Order(blocks, clock).read(START, 300)
+    assert [one.id for one in listed] == ids[:300]
+    assert now_s == 4.0
