@@ -68,18 +68,19 @@ def incomplete_head_problem(
 
 
 def incomplete_body_problem(
-    size_bytes: int, bodies_size_bytes: int, limits: HttpLimits
+    size_bytes: int, body_size_bytes: int, bodies_size_bytes: int, limits: HttpLimits
 ) -> HttpProblem | None:
     """Return why the beginning of a body is refused, whatever else would come, or None.
 
     Args:
         size_bytes: of what is there, as it was sent.
+        body_size_bytes: of what that is without its framing.
         bodies_size_bytes: of all bodies that are here.
         limits: the bounds.
     """
     if size_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
         return body_too_large(limits)  # mostly framing of chunks, or trailers
-    return bodies_problem(size_bytes, bodies_size_bytes, limits)
+    return bodies_problem(body_size_bytes, bodies_size_bytes, limits)
 
 
 def bodies_problem(

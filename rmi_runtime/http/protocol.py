@@ -345,8 +345,8 @@ class HttpProtocol(FlowProtocol):
         if self._phase == _HEAD:
             problem = heads.incomplete_head_problem(self._target, size_bytes, self._limits)
         else:
-            all_bytes = self.server.bodies_size_bytes
-            problem = heads.incomplete_body_problem(size_bytes, all_bytes, self._limits)
+            sizes_bytes = (size_bytes, len(self._body), self.server.bodies_size_bytes)
+            problem = heads.incomplete_body_problem(*sizes_bytes, self._limits)
         if problem is not None:
             self.refuse(problem)
 

@@ -181,7 +181,7 @@ def _slow_route(app: Echo) -> DirectRoutes:
 async def test_large_bodies_count_until_they_are_answered(path: str) -> None:
     app = Echo()
     large = head("POST", path, "Content-Length: 1000") + bytes(1000)
-    limits = {"bodies_size_bytes_max": 1500, "small_body_size_bytes": 100}
+    limits = {"bodies_size_bytes_max": 1050, "small_body_size_bytes": 100}
     async with serving(app, _slow_route(app), **limits) as place:
         first = await place.connect()
         await first.send(large)
@@ -192,6 +192,10 @@ async def test_large_bodies_count_until_they_are_answered(path: str) -> None:
         assert (await place.ask(chunked, b"258\r\n", bytes(600))).status == 503
         small = await place.ask(head("POST", "/", "Content-Length: 100"), bytes(100))
         assert small.status == 200
+        slow = await place.connect()
+        await slow.send(head("POST", "/", "Content-Length: 100", f"X-Long: {'x' * 200}"), bytes(99))
+        await eventually(lambda: place.server.bodies_size_bytes == 1099)
+        assert (await (await slow.send(b"x")).answer()).status == 200
         app.hold.set()
         assert (await first.answer()).status == 200
         assert place.server.bodies_size_bytes == 0
