@@ -203,8 +203,7 @@ class Endpoints:
             if endpoint is None and not tried:
                 await self._wait_for_change(deadline, last)
                 continue
-            began = time.monotonic()
-            left_s = deadline - began
+            left_s = deadline - (began := time.monotonic())
             if endpoint is None or left_s <= 0:
                 raise self._given_up(last)
             try_s = left_s / 2 if repeatable and self._balancer.ready > 1 else left_s

@@ -114,10 +114,8 @@ class Proxy(ProxyState):
         """
         wait_s = self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
         if wait_s <= 0:
-            raise errors.DeadlinePassed(
-                f"{method!r:.100} was not sent: timeout_s is {wait_s}, which is no time; math.inf "
-                "waits for ever"
-            )
+            words = f"{method!r:.100} was not sent: timeout_s is {wait_s}, expected more than 0"
+            raise errors.DeadlinePassed(words)
         connection = self._connection
         running = _get_running_loop()
         if (
