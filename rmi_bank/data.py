@@ -263,19 +263,23 @@ class DataObject(AccountDesk, TokenDesk):
     async def _granted_later(
         self, ticket: Ticket, turn: asyncio.Future[None], accounts: list[int], ids: list[str]
     ) -> dict[str, Any]:
+        ledger = self._ledger
         try:
+            # Looked up while others hold the keys; when its turn comes, only what is new is left.
+            seen = ledger.last_outcome
+            none_up_to = 0 if ledger.known(ids) else seen
             await turn
         except BaseException:
             self._desk.release(ticket)
             raise
-        return self._granted(ticket, accounts, ids)
+        return self._granted(ticket, accounts, ids, none_up_to)
 
     def _granted(
-        self, ticket: Ticket, accounts: list[int], request_ids: list[str]
+        self, ticket: Ticket, accounts: list[int], request_ids: list[str], none_up_to: int = 0
     ) -> dict[str, Any]:
         ledger = self._ledger
         try:
-            known = ticket.settled = ledger.known(request_ids)
+            known = ticket.settled = ledger.known(request_ids, none_up_to)
             answer = {
                 "lease": ticket.lease,
                 "balances": ledger.balances(accounts),

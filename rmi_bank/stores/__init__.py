@@ -103,6 +103,10 @@ class Ledger(Protocol):
     def commit_no(self) -> int:
         """Number of the last commit on disk."""
 
+    @property
+    def last_outcome(self) -> int:
+        """Number of the last outcome on disk; the later an outcome, the higher its number."""
+
     async def start(self) -> None:
         """Open the store, making it if it is not there, and begin a new epoch."""
 
@@ -118,8 +122,12 @@ class Ledger(Protocol):
     def owners(self, accounts: Iterable[int]) -> list[int | None]:
         """Return the client that owns each account, None for nobody."""
 
-    def known(self, request_ids: Sequence[str]) -> dict[str, Known]:
-        """Return what is stored for those of *request_ids* that are known."""
+    def known(self, request_ids: Sequence[str], none_up_to: int = 0) -> dict[str, Known]:
+        """Return what is stored for those of *request_ids* that are known.
+
+        Whoever has asked for them before, and was told of none, says by *none_up_to* what was the
+        :attr:`last_outcome` then: it need not be gone through again.
+        """
 
     def check(
         self, record: Record, locked: Collection[int | str], settled: Collection[str] = ()

@@ -50,11 +50,17 @@ class RequestIndex:
         self._pass_end = indexed_outcome
         self._add(list(self._recent))
 
-    def find(self, request_ids: Sequence[str]) -> tuple[list[int], Sequence[str]]:
+    def find(
+        self, request_ids: Sequence[str], none_up_to: int = 0
+    ) -> tuple[list[int], Sequence[str]]:
         """Look for *request_ids* in memory.
 
+        Args:
+            request_ids: the ids.
+            none_up_to: none of them is among the outcomes up to this one.
+
         Returns:
-            The outcomes of those that are there, and the others: they may be in the table.
+            The outcomes of those that are there, and the others, if they may be in the table.
         """
         recent = self._recent
         found: list[int] = []
@@ -62,7 +68,8 @@ class RequestIndex:
         if not recent.keys().isdisjoint(request_ids):
             found = [recent[request_id] for request_id in request_ids if request_id in recent]
             others = [request_id for request_id in request_ids if request_id not in recent]
-        return found, others if self._pass_end else ()  # else nothing has ever been indexed
+        # What came after the last pass began is not in the table, but in memory.
+        return found, others if self._pass_end > none_up_to else ()
 
     def plan(self, new: int) -> list[IndexRow]:
         """Return what to index with a transaction that brings *new* outcomes.

@@ -158,6 +158,11 @@ class SqliteLedger:
         """Number of the last commit on disk."""
         return self._books.commit_no
 
+    @property
+    def last_outcome(self) -> int:
+        """Number of the last outcome on disk; the later an outcome, the higher its number."""
+        return self._books.index.last
+
     def balances(self, accounts: Iterable[int]) -> list[int | None]:
         """Return the balances on disk, None for accounts never opened."""
         return self._books.accounts.balances(accounts)
@@ -166,12 +171,13 @@ class SqliteLedger:
         """Return the client that owns each account, None for nobody."""
         return self._books.accounts.owners(accounts)
 
-    def known(self, request_ids: Sequence[str]) -> dict[str, Known]:
+    def known(self, request_ids: Sequence[str], none_up_to: int = 0) -> dict[str, Known]:
         """Return what is stored for those of *request_ids* that are known.
 
-        Point look-ups on the event loop: about a microsecond each.
+        Point look-ups on the event loop: about a microsecond each. None of them need be looked up
+        if none is among the outcomes up to *none_up_to* and memory has all that came since.
         """
-        numbers, others = self._books.index.find(request_ids)
+        numbers, others = self._books.index.find(request_ids, none_up_to)
         if others:
             numbers += [row[0] for row in self._read(schema.INDEXED, (_json(others),))]
         if not numbers:
