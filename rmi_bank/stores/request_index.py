@@ -48,7 +48,8 @@ class RequestIndex:
         self._written = 0  # how many of them are on disk
         self._planned = 0  # how many come next
         self._pass_end = indexed_outcome
-        self._add(list(self._recent))
+        self._new = list(self._recent)  # ids that came since the last sort()
+        self.sort()
 
     def find(
         self, request_ids: Sequence[str], none_up_to: int = 0
@@ -74,7 +75,7 @@ class RequestIndex:
     def plan(self, new: int) -> list[IndexRow]:
         """Return what to index with a transaction that brings *new* outcomes.
 
-        Until :meth:`apply` it is the same again, so that a transaction may fail.
+        It is planned anew until :meth:`apply`, so a transaction may fail.
         """
         if not self._pass:
             return []
@@ -90,7 +91,10 @@ class RequestIndex:
         return self._pass_end if through else self.indexed_outcome
 
     def apply(self, new: Sequence[IndexRow]) -> None:
-        """Take in a transaction that is on disk: what was planned is indexed, *new* ids came."""
+        """Take in a transaction that is on disk: what was planned is indexed, *new* ids came.
+
+        Others wait for that, so what can be done later is left to :meth:`sort`.
+        """
         recent = self._recent
         if self._pass:
             self.indexed_outcome = self.mark()
@@ -103,20 +107,26 @@ class RequestIndex:
         if new:
             self.last = new[-1][1]
             recent.update(new)
-            self._add([request_id for request_id, _ in new])
+            self._new += [request_id for request_id, _ in new]
+
+    def sort(self) -> None:
+        """Sort in the ids that came, and begin the next pass if it is due.
+
+        For when there is time, such as while the disk is busy; also with a plan under way. They are
+        kept in runs of falling length, so that merging them is cheap.
+        """
+        if self._new:
+            self._new.sort()
+            self._came += len(self._new)
+            runs = self._runs
+            runs.append(self._new)
+            self._new = []
+            while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+                runs.append(_merged([runs.pop(), runs.pop()]))
         if self._came >= PASS_IDS and not self._pass:
             self._pass = _merged(self._runs)
             self._pass_end = self.last
             self._runs, self._came = [], 0
-
-    def _add(self, request_ids: list[str]) -> None:
-        """Keep ids for the next pass, in runs of falling length, so that merging them is cheap."""
-        request_ids.sort()
-        self._came += len(request_ids)
-        runs = self._runs
-        runs.append(request_ids)
-        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
-            runs.append(_merged([runs.pop(), runs.pop()]))
 
 
 def _merged(runs: list[list[str]]) -> list[str]:

@@ -316,6 +316,7 @@ class SqliteLedger:
         if self.broken:
             return [Unavailable("the store failed before this was written")] * len(records)
         plan = self._books.plan(records, self._clock_us())
+        asyncio.get_running_loop().call_soon(self._books.index.sort)  # while the disk is busy
         try:
             await self._writer.run(self._guarded, _write, plan)
         except sqlite3.IntegrityError as error:
