@@ -86,7 +86,8 @@ def test_ids_that_were_not_there_are_found_when_they_have_come_since() -> None:
                 assert not found
                 skipped += not others and bool(table.ids)
         table.write(index, [f"2:{chance.random()}" for _ in range(chance.randrange(9))])
-    assert passed_by and skipped
+    assert passed_by
+    assert skipped
 
 
 def test_memory_and_transactions_stay_small() -> None:
