@@ -158,7 +158,7 @@ def transfer_in_two_halves() -> None:
 
 def no_request_id_check() -> None:
     """What is known of a request id is not looked up."""
-    part("rmi_bank.stores.sqlite:SqliteLedger").known = lambda self, request_ids: {}
+    part("rmi_bank.stores.sqlite:SqliteLedger").known = lambda self, request_ids, none_up_to=0: {}
 
 
 def stale_read() -> None:
