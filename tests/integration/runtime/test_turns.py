@@ -90,7 +90,7 @@ async def test_batches_are_not_even_read_while_those_before_them_wait_for_their_
     async with Daemon() as daemon:
         diary.look = lambda: daemon.stats()["inflight"]
         uri = daemon.register(diary)
-        async with Proxy(uri) as many:
+        async with Proxy(uri, timeout_s=60) as many:
             await asyncio.gather(*send_batches(many, 200, 1_000))
     assert len(diary.notes) == 200_000
     assert max(diary.looks) <= turns.BURST
