@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TypeVar
 
 from rmi_bank.errors import LockTimeout
@@ -67,7 +67,8 @@ class Rounds:
         self._queue_max = queue_max
         self._count = 0  # operations waiting or under way
         self._queue: deque[Parcel] = deque()
-        self._overtaken: deque[Parcel] = deque()  # those that wait in turn
+        # Those that wait in turn, and what ends their waiting.
+        self._overtaken: OrderedDict[Parcel, asyncio.TimerHandle] = OrderedDict()
         self._pumps: set[asyncio.Task[None]] = set()
         self._patient_pump: asyncio.Task[None] | None = None
         self._starting = False  # a pump was made in this turn, and has taken nothing yet
@@ -134,6 +135,8 @@ class Rounds:
             await self._held_up.aclose()
         for parcel in (*self._queue, *self._overtaken):
             self._fail(parcel, Draining("closed before this was begun"))
+        for timer in self._overtaken.values():
+            timer.cancel()
         self._queue.clear()
         self._overtaken.clear()
         pumps = self._busy()
@@ -167,29 +170,34 @@ class Rounds:
     async def _pump(self) -> None:
         """Carry out rounds until nothing waits."""
         self._starting = False
-        while parcels := self._take(self._queue):
+        while parcels := self._take(self._queue, self._queue.popleft):
             self._start()
             await self._round(parcels)
 
     async def _wait_in_turn(self) -> None:
         """Do the same for those that others have overtaken; they take no pump from the rest."""
-        while parcels := self._take(self._overtaken):
+        while parcels := self._take(self._overtaken, self._next_in_turn):
             await self._round(parcels, in_turn=True)
 
     def _waited_in_turn(self, pump: asyncio.Task[None]) -> None:
         self._patient_pump = None
         self._start()
 
-    def _take(self, queue: deque[Parcel]) -> list[Parcel]:
+    def _next_in_turn(self) -> Parcel:
+        parcel, timer = self._overtaken.popitem(last=False)
+        timer.cancel()
+        return parcel
+
+    def _take(self, queue: Collection[Parcel], pop: Callable[[], Parcel]) -> list[Parcel]:
         """Take parcels for a round off a queue, without those nobody waits for any more."""
         parcels: list[Parcel] = []
         size = 0
         while queue and not self._stopped:
-            parcel = queue[0]
+            parcel = next(iter(queue))
             size += len(parcel.requests)
             if parcels and size > self._round_max:
                 break
-            queue.popleft()
+            pop()
             if parcel.answer.done():
                 size -= len(parcel.requests)
                 self._forget(parcel)
@@ -218,14 +226,14 @@ class Rounds:
 
     def _line_up(self, parcel: Parcel) -> None:
         """Let *parcel* be the next to wait in turn, but no longer than its caller waits."""
-        self._overtaken.appendleft(parcel)
         delay_s = max(0.0, parcel.deadline_s - time.monotonic())
-        asyncio.get_running_loop().call_later(delay_s, self._too_late, parcel)
+        loop = asyncio.get_running_loop()
+        self._overtaken[parcel] = loop.call_later(delay_s, self._too_late, parcel)
+        self._overtaken.move_to_end(parcel, last=False)
 
     def _too_late(self, parcel: Parcel) -> None:
-        if parcel in self._overtaken:  # else its turn came
-            self._overtaken.remove(parcel)
-            self._fail(parcel, refusal())
+        del self._overtaken[parcel]
+        self._fail(parcel, refusal())
 
     async def _round(self, parcels: list[Parcel], *, in_turn: bool = False) -> None:
         try:

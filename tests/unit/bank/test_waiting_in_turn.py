@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 
@@ -104,3 +106,19 @@ async def test_what_may_have_happened_in_a_turn_is_told_to_all_of_it() -> None:
     assert [type(end) for end in ended] == [Interrupted, Interrupted]
     assert len(crowd.in_turn) == 1
     assert crowd.rounds._count == 0
+
+
+async def test_nothing_is_kept_of_those_whose_turn_came() -> None:
+    crowd = Crowd()
+    crowd.turn.set()
+    waiting = [crowd.submit(account, 600)[1] for account in HELD]
+    await asyncio.gather(*waiting)
+    assert len(crowd.in_turn) == 1
+    answers = [weakref.ref(one) for one in waiting]
+    del waiting
+
+    def is_gone() -> bool:
+        gc.collect()
+        return not any(answer() for answer in answers)
+
+    await eventually(is_gone)  # else a timer keeps them for ten minutes
