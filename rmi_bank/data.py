@@ -154,7 +154,8 @@ class DataObject(AccountDesk, TokenDesk):
             lease: from :meth:`lock`, on the same connection.
             postings: ``[debit, credit, amount]``, or with a fourth value: the place in *outcomes*
                 of the request that caused it. Accounts must be locked by the lease, or cash (0).
-            outcomes: ``[request id, operation, result]``; request ids locked by the lease.
+            outcomes: ``[request id, operation, result]``; request ids locked by the lease. The
+                last two are written by :mod:`rmi_bank.rules`, and kept as they come.
             opened: ``[account, owner or None]``: accounts to open.
 
         Returns:

@@ -36,7 +36,7 @@ from rmi_bank.errors import (
     UnknownAccount,
 )
 from rmi_bank.operations import BALANCE_END, CASH, Done, Outcome, Principal, Refused, Request
-from rmi_runtime.errors import Forbidden, RmiError, shown
+from rmi_runtime.errors import Conflict, Forbidden, RmiError, shown
 
 TELLER, CUSTOMER, ADMIN = "teller", "customer", "admin"
 
@@ -178,10 +178,18 @@ def encode_result(outcome: Outcome) -> str:
 
 
 def decode_result(known: Known) -> Outcome:
-    """Read an outcome back."""
-    if known.result.startswith("["):
-        return _decode(known.result)
-    return Done(int(known.result), known.commit)
+    """Read an outcome back; raise Conflict if a service has stored what is none."""
+    try:
+        if known.result.startswith("["):
+            return _decode(known.result)
+        if 0 <= (balance := int(known.result)) < BALANCE_END:
+            return Done(balance, known.commit)
+    except (ValueError, msgspec.DecodeError):
+        pass  # said below
+    raise Conflict(
+        f"what is stored under this request id is no outcome: {known.result!r:.50}; see the "
+        "statement for what was done, and use another id"
+    )
 
 
 def unknown_account(account: int) -> UnknownAccount:

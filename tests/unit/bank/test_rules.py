@@ -140,6 +140,17 @@ def test_an_id_used_for_another_operation_is_refused(other: op.Change) -> None:
     assert len(decision.outcomes) == 1
 
 
+@pytest.mark.parametrize(
+    "result", ["done", "", "[", "[]", "-5", str(BALANCE_END), "9" * 2000, '[2,"x","y",true,{}]']
+)
+def test_what_is_stored_and_is_no_outcome_is_refused_and_spoils_nothing_else(result: str) -> None:
+    foreign = Known("deposit 1 5", result, 12)
+    state = books({1: 10, 2: 20}, outcomes={"1:r": foreign})
+    shown, decision = do(state, Deposit(1, 5, "r"), Deposit(2, 5, "s"))
+    assert shown == ["conflict", (25, 41)]
+    assert len(decision.postings) == len(decision.outcomes) == 1
+
+
 def test_clients_cannot_collide_with_each_others_ids() -> None:
     decision = decide(
         [
