@@ -107,15 +107,17 @@ class SqliteLedger:
         """Open the file, making it if it is not there, and read the balances.
 
         Raises:
-            Conflict: it was made by another version, its books do not balance, or it is not the
-                store that was here before (``StoreLost``).
+            Conflict: it was made by another version, is damaged, its books do not balance, or it is
+                not the store that was here before (``StoreLost``).
             sqlite3.Error, OSError: it cannot be opened.
         """
         await asyncio.to_thread(self._files.refuse_lost)
-        self._writer = self._thread(self._set_up)
+        loaded: list[tuple[int, Books]] = []
+        # All of it as it is opened, so that the file is named where it is damaged further on.
+        self._writer = self._thread(lambda connection: loaded.append(self._load(connection)))
         await self._writer.start()
         try:
-            self.epoch, self._books = await self._writer.run(transactions.load)
+            ((self.epoch, self._books),) = loaded
             self._pages = self._thread()
             await self._pages.start()
             self._reader = open_reader(self._path, uri=self._uri)
@@ -126,12 +128,13 @@ class SqliteLedger:
         self.transactions = 0
         self.broken = False
 
-    def _set_up(self, connection: sqlite3.Connection) -> None:
+    def _load(self, connection: sqlite3.Connection) -> tuple[int, Books]:
         self._files.admit(connection)
         schema.set_up(connection)
         if self._log_pages:
             lengthen_log(connection, self._log_pages)
         self._files.stamp(connection)
+        return transactions.load(connection)
 
     async def close(self) -> None:
         """Write what waits, and close the file."""

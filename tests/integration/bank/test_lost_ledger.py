@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -18,7 +19,7 @@ from rmi_bank.operations import CASH
 from rmi_bank.rules import Posting
 from rmi_bank.stores import NewToken, Record
 from rmi_runtime import store_files
-from rmi_runtime.errors import Interrupted, Unavailable
+from rmi_runtime.errors import Conflict, Interrupted, Unavailable
 from rmi_runtime.store_files import StoreGone, StoreLost
 from rmi_torture.disks import FailingDisk, RecordingDisk
 from rmi_torture.power import cuts, lay_out, scratch
@@ -105,6 +106,25 @@ async def test_a_harmed_ledger_is_refused_and_opens_again_when_its_copy_is_back(
     for path in copy.glob("bank.sqlite*"):
         shutil.copy(path, left)
     assert await balance_of_1(left) == 1005
+
+
+async def test_damage_in_the_middle_of_a_ledger_is_told_with_its_file_and_what_to_do(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bank.sqlite"
+    ledger = SqliteLedger(path)
+    await ledger.start()
+    await seed_demo(ledger, tmp_path)
+    await ledger.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        sql = "SELECT rootpage FROM sqlite_master WHERE name = 'accounts'"
+        (page,) = connection.execute(sql).fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+    with pytest.raises(Conflict, match=r"bank\.sqlite is damaged, .*good copy"):
+        await SqliteLedger(path).start()
 
 
 async def test_a_log_without_its_file_is_not_thrown_away_even_without_a_marker(
