@@ -58,6 +58,8 @@ def bench(report: bool, **options: Any) -> None:
 
     Needs a checkout of the project and `pip install '.[bench]'`; `make bench` sees to both. Rows
     whose peers (PostgreSQL, wrk, Java) are not on this machine say how to install them.
+
+    A promise that is missed here is a line of the table (and of --json: "kept"), and no failure.
     """
     _check_installed()
     if str(ROOT) not in sys.path:

@@ -16,13 +16,13 @@ from rich.console import Console
 
 from rmi_launch.failures import INTERRUPTED
 from rmi_launch.options import FiniteRange
+from rmi_launch.torture_kinds import hosts_here, kinds_here
 from rmi_runtime.errors import RmiError
 from rmi_torture.campaign import Catch, bugs_named, estimate_s, hunt
-from rmi_torture.faults.setup import missing_means, possible_kinds
+from rmi_torture.faults.setup import missing_means
 from rmi_torture.interrupts import Interrupts
 from rmi_torture.judgement import judge
 from rmi_torture.mix import Passed, phases_here
-from rmi_torture.namespaces import why_no_hosts
 from rmi_torture.plan import Plan
 from rmi_torture.planted import BUGS
 from rmi_torture.recovery import measure_recovery
@@ -30,7 +30,7 @@ from rmi_torture.report import print_catches, print_phases, print_result, write_
 from rmi_torture.result import Result
 from rmi_torture.run import run
 from rmi_torture.steps import check_steps
-from rmi_torture.targets import DEFAULT_KINDS, KINDS, MEMBERS, WORKLOADS
+from rmi_torture.targets import DEFAULT_KINDS, KINDS, WORKLOADS
 
 RECOVERY_TRIES = 15
 REPORT = "report.html"
@@ -174,8 +174,20 @@ def torture(
 
     Ctrl-C ends a run early: what was recorded by then is checked. A second one ends it at once.
     """
-    if others["hosts"] == 2 and (bugs or steps or mix or saved or lines):
-        raise click.UsageError("--hosts 2 is for plain runs: no bug, steps, mix, check, recovery")
+    runs_of_another_sort = {
+        "--check": saved,
+        "--steps": steps,
+        "--recovery": lines,
+        "--bug": bugs,
+        "--mix": mix,
+    }
+    asked = [option for option, value in runs_of_another_sort.items() if value]
+    if len(asked) > 1:
+        raise click.UsageError(
+            f"{' and '.join(asked)} are runs of their own: ask for one after the other"
+        )
+    if asked and others["hosts"] == 2:
+        raise click.UsageError(f"--hosts 2 is for plain runs: leave {asked[0]} out")
     # Its clients complain, rightly, of each service that was killed.
     logging.getLogger("rmi_runtime").setLevel(logging.ERROR)
     console = Console(stderr=as_json)
@@ -198,8 +210,8 @@ def torture(
             _mix(minutes, seed, _fresh(out), as_json, runs)
         else:
             usual = DEFAULT_KINDS[others["hosts"]]
-            others["hosts"] = _hosts(others["hosts"], others["store"], console)
-            kinds = _kinds(faults, usual, others["store"], others["hosts"], console)
+            others["hosts"] = hosts_here(others["hosts"], others["store"], console)
+            kinds = kinds_here(faults, usual, others["store"], others["hosts"], console)
             plan = Plan(workload, kinds, minutes * 60, seed, **others)
             _show(runs.perform(plan, _fresh(out)), as_json, console)
 
@@ -248,37 +260,6 @@ class _Runs:
             await run(plan, out_dir, stop)
 
 
-def _hosts(hosts: int, store: str, console: Console) -> int:
-    """Return on how many hosts to run: one, if there cannot be two."""
-    if hosts == 2 and store == "hazelcast":
-        raise click.BadParameter("--hosts 2 needs --store sqlite")
-    if hosts == 2 and (why := why_no_hosts()):
-        console.print(f"on one host, with a TCP proxy between services: {why}", markup=False)
-        return 1
-    return hosts
-
-
-def _kinds(
-    faults: str | None, usual: Sequence[str], store: str, hosts: int, console: Console
-) -> tuple[str, ...]:
-    missing = missing_means(hosts)
-    if faults is None or faults == "all":
-        wanted = usual if faults is None else KINDS
-        for kind, why in missing.items():
-            if kind in wanted:
-                console.print(f"without the fault {kind!r}: it {why}", markup=False)
-        return tuple(kind for kind in possible_kinds(store, hosts) if kind in wanted)
-    kinds = tuple(kind for kind in faults.split(",") if kind and kind != "none")
-    for kind in kinds:
-        if kind not in KINDS:
-            raise click.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}, all, none")
-        if kind in missing:
-            raise click.BadParameter(f"{kind!r} {missing[kind]}")
-        if kind in MEMBERS and store != "hazelcast":
-            raise click.BadParameter(f"{kind!r} needs --store hazelcast")
-    return kinds
-
-
 def _fresh(out: Path | None) -> Path:
     """Return *out*, or a new directory in it if a run was here before; None: one of our own."""
     if out is None:
@@ -308,7 +289,9 @@ def _hunt(bugs: tuple[str, ...], seed: int, out: Path | None, as_json: bool, run
     names = [] if "all" in bugs else list(bugs)
     for name in names:
         if name not in BUGS:
-            raise click.BadParameter(f"no planted bug {name!r}; there are {', '.join(BUGS)}")
+            raise click.BadParameter(
+                f"no planted bug {name!r}; there are {', '.join(BUGS)}", param_hint="'--bug'"
+            )
     wanted, out_dir = bugs_named(names), _fresh(out)
     minutes = sum(map(estimate_s, wanted)) / 60
     console.print(

@@ -95,7 +95,20 @@ def test_a_torture_that_does_not_begin_leaves_no_directory(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = CliRunner().invoke(torture, options)
     assert result.exit_code == WRONG_USE
+    assert f"'{options[0]}'" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--steps", "--mix"], ["--bug", "all", "--mix"], ["--recovery", "5", "--steps"]]
+)
+def test_tortures_of_two_sorts_at_once_are_wrong_use(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_launch.torture.logging", None)  # what it would begin with
+    result = CliRunner().invoke(torture, options)
+    assert result.exit_code == WRONG_USE, result.exception
+    assert "one after the other" in result.output
 
 
 def _not_begun() -> None:
