@@ -23,9 +23,10 @@ from rmi_runtime.certificates import (
     create_authority,
     create_certificate,
     list_certificates,
+    normal_name,
 )
 from rmi_runtime.credentials import KEY_FILE
-from rmi_runtime.errors import NotFound
+from rmi_runtime.errors import InvalidRequest, NotFound
 from rmi_runtime.tls import EXPIRES_SOON
 
 
@@ -50,8 +51,20 @@ def create_ca(loaded: Loaded) -> None:
     click.echo("next, for each machine: rmi certs host NAME_OR_ADDRESS…")
 
 
+def _names(
+    context: click.Context, argument: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse what can be no machine's name as what it is, wrong use."""
+    for name in names:
+        try:
+            normal_name(name)
+        except InvalidRequest as error:
+            raise click.BadParameter(error.message) from None
+    return names
+
+
 @certs.command()
-@click.argument("names", metavar="NAME_OR_ADDRESS...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME_OR_ADDRESS...", nargs=-1, required=True, callback=_names)
 @click.option(
     "--days",
     type=click.IntRange(1, HOST_DAYS_MAX),

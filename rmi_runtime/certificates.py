@@ -241,8 +241,12 @@ def _load_authority(
             "the machine that has it",
             path=str(error.filename),
         ) from None
-    except (ValueError, TypeError) as error:
-        raise InvalidRequest(f"the CA in {directory} cannot be read: {error}") from None
+    except (ValueError, TypeError):
+        raise InvalidRequest(
+            f"the CA in {directory} cannot be read: {CA}.crt must hold its certificate and "
+            f"{CA}.key its key, in PEM and without a password; put good copies back",
+            path=str(path),
+        ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidRequest(f"{directory / CA}.key is no EC key; make a CA with 'rmi certs'")
     public = key.public_key()

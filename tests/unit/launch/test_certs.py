@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rmi_launch.certs import certificate_state, certs
+from rmi_launch.failures import WRONG_USE
 from rmi_runtime import Settings, load_tls
 from rmi_runtime.certificates import Issued, list_certificates
 from rmi_runtime.errors import Conflict, InvalidRequest, NotFound
@@ -53,6 +54,26 @@ def test_nothing_is_made_twice(tmp_path: Path) -> None:
     assert isinstance(run(tmp_path, "create-ca").exception, Conflict)
     run(tmp_path, "host", "a")
     assert isinstance(run(tmp_path, "host", "a").exception, Conflict)
+
+
+def test_what_is_no_name_of_a_machine_is_wrong_use(tmp_path: Path) -> None:
+    run(tmp_path, "create-ca")
+    for names in (["a b"], ["node1", "../node2"], ["fe80::1%eth0"], [""]):
+        told = run(tmp_path, "host", *names)
+        assert told.exit_code == WRONG_USE, told.exception
+        assert repr(names[-1]) in told.output
+    assert len(list_certificates(tmp_path / "certs")) == 1
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "ca.key"])
+def test_a_ca_whose_files_hold_something_else_is_told_what_they_must_hold(
+    tmp_path: Path, name: str
+) -> None:
+    run(tmp_path, "create-ca")
+    (tmp_path / "certs" / name).write_text("junk")
+    told = str(run(tmp_path, "host", "a").exception)
+    assert "ca.key its key, in PEM" in told
+    assert "cryptography.io" not in told
 
 
 def test_a_bad_cluster_key_is_told_before_anything_is_made(tmp_path: Path) -> None:
