@@ -171,6 +171,7 @@ class Load:
         self.report = report
         self.patience_s = patience_s
         self.why_not = ""
+        self.told = False
 
     async def send(self, job: Job) -> httpx.Response | None:
         """Send one request, again with the same key while nobody answers; None past patience."""
@@ -186,9 +187,20 @@ class Load:
                 self.why_not = str(error) or type(error).__name__
             if time.monotonic() + pause_s > deadline:
                 return None
+            self._tell()
             self.report.retries += 1
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_PAUSE_S_MAX)
+
+    def _tell(self) -> None:
+        """Say, once, that nobody has answered yet: to wait in silence looks like hanging."""
+        if not self.told and not self.report.seconds:
+            self.told = True
+            print(
+                f"no answer from {self.http.base_url} yet ({self.why_not}); trying for "
+                f"{self.patience_s:g} s. Is the system running? `make run`",
+                file=sys.stderr,
+            )
 
     async def do(self, job: Job) -> None:
         """Make one request and count its outcome."""

@@ -56,15 +56,15 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(script: str, *options: str | bytes, data_dir: Path | None = None) -> str:
-    """Run a script that must give up; return what it said."""
+def run(script: str, *options: str | bytes, data_dir: Path | None = None, line: int = -1) -> str:
+    """Run a script that must give up; return what it said: its last line, or another."""
     command: list[str | bytes] = [sys.executable, str(SCRIPTS / script), *options]
     if data_dir is not None and script not in ("getrequest.py", "postrequest.py"):
         command += ["--data-dir", str(data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done
     assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1]
+    return done.stderr.splitlines()[line]
 
 
 @pytest.mark.parametrize("script", [*READERS, "postrequest.py"])
@@ -93,6 +93,12 @@ def test_an_answer_that_cannot_be_unpacked_is_none(stranger: str, data_dir: Path
     said = run("bank_client.py", "--url", url, "--patience-s", "0.2", data_dir=data_dir)
     assert stranger in said
     assert "decompressing" in said
+
+
+def test_a_bank_client_that_waits_for_a_bank_says_so_at_once(stranger: str, data_dir: Path) -> None:
+    url = f"{stranger}/503/away/"
+    said = run("bank_client.py", "--url", url, "--patience-s", "0.5", data_dir=data_dir, line=0)
+    assert f"no answer from {url} yet (away); trying for 0.5 s" in said
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\xe9"), ("utf-8", "é")])
