@@ -68,18 +68,25 @@ def incomplete_head_problem(
 
 
 def incomplete_body_problem(
-    size_bytes: int, body_size_bytes: int, bodies_size_bytes: int, limits: HttpLimits
+    size_bytes: int,
+    framing_size_bytes: int,
+    body_size_bytes: int,
+    bodies_size_bytes: int,
+    limits: HttpLimits,
 ) -> HttpProblem | None:
     """Return why the beginning of a body is refused, whatever else would come, or None.
 
     Args:
         size_bytes: of what is there, as it was sent.
+        framing_size_bytes: of what came behind the last byte of the body itself.
         body_size_bytes: of what that is without its framing.
         bodies_size_bytes: of all bodies that are here.
         limits: the bounds.
     """
+    if framing_size_bytes > limits.head_size_bytes_max:
+        return framing_too_large(limits)  # the parser joins a trailer's pieces one by one
     if size_bytes > 8 * limits.body_size_bytes_max + limits.head_size_bytes_max:
-        return body_too_large(limits)  # mostly framing of chunks, or trailers
+        return body_too_large(limits)  # mostly framing of chunks
     return bodies_problem(body_size_bytes, bodies_size_bytes, limits)
 
 
@@ -197,6 +204,16 @@ def body_too_large(limits: HttpLimits) -> HttpProblem:
     """Return the 413."""
     return HttpProblem(
         413, "body_too_large", f"the body may have at most {limits.body_size_bytes_max} bytes"
+    )
+
+
+def framing_too_large(limits: HttpLimits) -> HttpProblem:
+    """Return the 413 of what is sent with a chunked body and is none."""
+    return HttpProblem(
+        413,
+        "body_too_large",
+        f"at most {limits.head_size_bytes_max} bytes of trailers are taken, and so many of "
+        "extensions between two chunks of a body",
     )
 
 

@@ -13,7 +13,8 @@ class HttpLimits:
     """Bounds of one HTTP server.
 
     Attributes:
-        head_size_bytes_max: request line and headers together; above it, 431.
+        head_size_bytes_max: request line and headers together; above it, 431. So much may also
+            come of trailers, or of extensions between two chunks of a body; above it, 413.
         target_size_bytes_max: the request target (path and query); above it, 414.
         headers_max: number of headers; above it, 431.
         body_size_bytes_max: one body; above it, 413, before it is read if its length is announced.

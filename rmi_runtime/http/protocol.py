@@ -22,7 +22,6 @@ from rmi_runtime.http.answers import CLOSE_LINE, CONTINUE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
 from rmi_runtime.http.flow import LINGER_S, PART_BYTES, TAKEN_BYTES, FlowProtocol
-from rmi_runtime.http.heads import HeadersByName
 from rmi_runtime.http.methods import UnknownMethod, unparsed
 from rmi_runtime.http.problems import HttpProblem
 from rmi_runtime.http.scopes import asgi_scope, request_path
@@ -63,6 +62,7 @@ class HttpProtocol(FlowProtocol):
         self._first = True  # no request has been read completely yet
         self._fed_bytes = 0  # by the read under way
         self._message_bytes = 0  # by earlier reads, of the head or of the body that is incomplete
+        self._framed_from_bytes = 0  # where in those the last of the body itself was
         self._owes_continue = False
         self._asking: asyncio.Task[None] | None = None  # kept, for the event loop does not
         self._target = b""
@@ -159,11 +159,12 @@ class HttpProtocol(FlowProtocol):
             self._refusal = problem
             raise _StopParsing
         self._phase = _BODY
-        self._message_bytes = 0
+        self._message_bytes, self._framed_from_bytes = 0, self._fed_bytes
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
         self.server.bodies_size_bytes += len(part)
+        self._framed_from_bytes = self._message_bytes + self._fed_bytes
         if not self._body:
             self._body = part
         else:
@@ -226,7 +227,11 @@ class HttpProtocol(FlowProtocol):
 
     def answer_and_close(self, problem: HttpProblem) -> None:
         """Answer *problem* now, to the request whose turn it is, and close."""
-        self._write_problem(problem)
+        written = problem_answer(problem).written(CLOSE_LINE + self.server.common_head)
+        if self._target and self._parser.get_method() == b"HEAD":
+            written = written[: written.index(b"\r\n\r\n") + 4]
+        self.write(written)
+        self.server.on_refused(problem.status)
         self._deaf = True
         self._close_gently()
 
@@ -326,7 +331,7 @@ class HttpProtocol(FlowProtocol):
             self.refuse(self._refusal or unparsed(error, self.server.methods))
         return []
 
-    def _expect_body(self, headers: HeadersByName) -> HttpProblem | None:
+    def _expect_body(self, headers: heads.HeadersByName) -> HttpProblem | None:
         """Refuse a body for which there is no room; encourage a client that asks first."""
         if b"content-length" not in headers and b"transfer-encoding" not in headers:
             return None
@@ -345,8 +350,10 @@ class HttpProtocol(FlowProtocol):
         if self._phase == _HEAD:
             problem = heads.incomplete_head_problem(self._target, size_bytes, self._limits)
         else:
-            sizes_bytes = (size_bytes, len(self._body), self.server.bodies_size_bytes)
-            problem = heads.incomplete_body_problem(*sizes_bytes, self._limits)
+            framing_bytes = size_bytes - self._framed_from_bytes
+            sizes_bytes = (size_bytes, framing_bytes, len(self._body))
+            all_bytes = self.server.bodies_size_bytes
+            problem = heads.incomplete_body_problem(*sizes_bytes, all_bytes, self._limits)
         if problem is not None:
             self.refuse(problem)
 
@@ -367,7 +374,7 @@ class HttpProtocol(FlowProtocol):
             self._asking = self.server.loop.create_task(work)
 
     async def _continue_or_refuse(
-        self, refusal: Refusal, method: str, headers: HeadersByName
+        self, refusal: Refusal, method: str, headers: heads.HeadersByName
     ) -> None:
         problem = await refusal(method, request_path(self._target), headers)
         if self._by_name is not headers or self._phase != _BODY or self._deaf or self.closed:
@@ -376,13 +383,6 @@ class HttpProtocol(FlowProtocol):
             self.write(CONTINUE)
         else:
             self.refuse(problem)
-
-    def _write_problem(self, problem: HttpProblem) -> None:
-        written = problem_answer(problem).written(CLOSE_LINE + self.server.common_head)
-        if self._target and self._parser.get_method() == b"HEAD":
-            written = written[: written.index(b"\r\n\r\n") + 4]
-        self.write(written)
-        self.server.on_refused(problem.status)
 
     def _close_gently(self) -> None:
         """Close, but read on for a while if the client may still be sending."""

@@ -65,6 +65,29 @@ async def test_tiny_chunks_and_trailers_cannot_be_sent_for_ever() -> None:
         assert (await connection.answer()).status == 413
 
 
+@pytest.mark.parametrize("begun", [b"0\r\nX: ", b"5\r\nhello\r\n0\r\nX: ", b"5;x="])
+async def test_what_is_no_body_behind_or_between_its_chunks_has_the_bound_of_a_head(
+    begun: bytes,
+) -> None:
+    async with serving() as place:
+        connection = await place.connect()
+        await connection.send(head("POST", "/", "Transfer-Encoding: chunked"), begun)
+        await connection.send(b"x" * 40_000)
+        answer = await connection.answer()
+        assert (answer.status, answer.problem["code"]) == (413, "body_too_large")
+        assert place.app.seen == []
+        await still_serves(place)
+
+
+async def test_trailers_within_the_bound_are_taken_behind_a_large_body() -> None:
+    async with serving() as place:
+        body = b"%x\r\n%b\r\n" % (500_000, bytes(500_000)) * 2
+        trailer = b"0\r\nX: %b\r\n\r\n" % (b"x" * 32_000)
+        answer = await place.ask(head("POST", "/", "Transfer-Encoding: chunked"), body, trailer)
+        assert answer.status == 200
+        assert len(place.app.seen[0][2]) == 1_000_000
+
+
 async def test_a_body_too_large_is_refused_instead_of_continued() -> None:
     async with serving(body_size_bytes_max=10) as place:
         answer = await place.ask(head("POST", "/", "Content-Length: 11", "Expect: 100-continue"))
