@@ -60,7 +60,7 @@ class FlowProtocol(asyncio.Protocol):
         self._unsent: deque[memoryview] = deque()  # only while writing is paused
         self._unsent_bytes = 0
         self._dropped_bytes = 0
-        self._kept = memoryview(b"")  # was read, and is not taken yet; only while reading is paused
+        self._kept = memoryview(b"")  # was read, and is not taken yet; no more is read meanwhile
         self._reading_paused = False
         self._wakers: list[asyncio.Future[None]] = []
 

@@ -60,7 +60,7 @@ class HttpProtocol(FlowProtocol):
         self._refusal: HttpProblem | None = None  # our last words, when their turn comes
         self._phase = _IDLE
         self._first = True  # no request has been read completely yet
-        self._fed_bytes = 0  # by the read under way
+        self._fed_bytes = 0  # by the read under way; 0 behind the end of a message in it
         self._message_bytes = 0  # by earlier reads, of the head or of the body that is incomplete
         self._framed_from_bytes = 0  # where in those the last of the body itself was
         self._owes_continue = False
@@ -150,7 +150,7 @@ class HttpProtocol(FlowProtocol):
                 self._phase = _OFFER  # decided when the head comes again, without the offer
                 return
             self.closing = True  # nothing can follow
-        size_bytes, headers = self._message_bytes + self._fed_bytes, self._headers
+        headers, size_bytes = self._headers, self._message_bytes + self._fed_bytes + TAKEN_BYTES
         by_name = self._by_name = dict(headers)
         problem = heads.head_problem(
             self._version, self._target, headers, by_name, size_bytes, self._limits
@@ -180,7 +180,7 @@ class HttpProtocol(FlowProtocol):
         if self._phase == _OFFER:
             return
         body, self._body = bytes(self._body), b""  # it counts until the request is over
-        self._phase = _IDLE
+        self._phase, self._fed_bytes = _IDLE, 0  # what follows is another message
         self._first = self._owes_continue = False
         parser = self._parser
         keep_alive = self._version == "1.1" and not self.closing and parser.should_keep_alive()

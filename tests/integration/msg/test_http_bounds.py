@@ -10,7 +10,7 @@ import pytest
 
 from rmi_runtime.http import Answer
 from rmi_runtime.http.direct import DirectRoute, DirectRoutes
-from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, Echo, head, serving, still_serves
+from tests.integration.msg.http_raw import BOTH_EVENT_LOOPS, GOOD, Echo, head, serving, still_serves
 from tests.support import eventually
 
 pytestmark = BOTH_EVENT_LOOPS
@@ -86,6 +86,23 @@ async def test_trailers_within_the_bound_are_taken_behind_a_large_body() -> None
         answer = await place.ask(head("POST", "/", "Transfer-Encoding: chunked"), body, trailer)
         assert answer.status == 200
         assert len(place.app.seen[0][2]) == 1_000_000
+
+
+async def test_a_head_behind_another_request_may_be_as_long_as_any() -> None:
+    async with serving() as place:
+        connection = await place.connect()
+        long = head("GET", "/long", f"X: {'x' * 32_000}")
+        await connection.send(head("GET", "/", f"X: {'x' * 3900}") + long[:31_000])
+        assert (await connection.answer()).status == 200
+        assert (await (await connection.send(long[31_000:])).answer()).status == 200
+
+
+async def test_a_head_behind_another_request_may_be_no_longer_than_any() -> None:
+    async with serving() as place:
+        connection = await place.connect()
+        await connection.send(GOOD + head("GET", "/", f"X: {'x' * 33_000}"))
+        assert (await connection.answer()).status == 200
+        assert (await connection.answer()).status == 431
 
 
 async def test_a_body_too_large_is_refused_instead_of_continued() -> None:
