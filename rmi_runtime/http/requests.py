@@ -85,7 +85,9 @@ class JsonBody(Generic[Body]):
     def _explained(self, body: bytes, error: Exception) -> HttpProblem:
         unreadable = _unreadable(body)
         if unreadable is None:
-            return _explained_shape(str(error), self._tags)
+            # Of two types, the second fits no place any more; it may well be one of those expected.
+            repetition = _repetition(body) if self._tags else None
+            return repetition or _explained_shape(str(error), self._tags)
         if b"NaN" in body or b"Infinity" in body:
             return self._not_a_number(body) or unreadable
         return unreadable
@@ -150,6 +152,17 @@ def _has_lone_surrogate(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return False
+
+
+def _repetition(body: bytes) -> HttpProblem | None:
+    """Return the problem of a name that is given twice, if there is one."""
+    try:
+        json.loads(body, object_pairs_hook=_refuse_repeated)
+    except HttpProblem as problem:
+        return problem
+    except (ValueError, RecursionError):  # such as a number that is too long for it
+        return None
+    return None
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmi_bank.http_bodies import BATCH_TYPES, BatchBody
 from rmi_runtime import errors
 from rmi_runtime.http import (
     HttpLimits,
@@ -80,6 +81,18 @@ def test_a_name_given_twice_is_refused_wherever_it_is(value: Outer, data: st.Dat
     body = json.dumps(plain, ensure_ascii=False)
     body = body.replace(f'"{mark}"', f'"{again}"')
     assert refusal(BODY.parse, body.encode()) == 400
+
+
+def test_of_two_types_of_one_operation_neither_is_said_to_be_unknown() -> None:
+    body = b'{"operations":[{"type":"deposit","account":1,"amount":1,"type":"withdrawal"}]}'
+    with pytest.raises(HttpProblem, match="type is given twice") as caught:
+        JsonBody(BatchBody, BATCH_TYPES).parse(body)
+    assert caught.value.status == 400
+
+
+def test_what_is_wrong_is_said_also_beside_a_number_that_is_too_long_to_be_read() -> None:
+    body = b'{"operations":[{"type":1,"amount":' + b"9" * 5000 + b"}]}"
+    assert refusal(JsonBody(BatchBody, BATCH_TYPES).parse, body) == 422
 
 
 @given(
