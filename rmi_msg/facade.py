@@ -115,7 +115,7 @@ class FacadeObject:
         Raises:
             InvalidRequest: text or id is wrong.
             MessageIdReused: the id is that of a message with another text.
-            Unavailable: no logger could store it; it is not stored.
+            Unavailable: no logger could store it; nothing was done.
             Indefinite: it may have been stored; repeat it with the same id.
         """
         _check_caller()
@@ -141,7 +141,7 @@ class FacadeObject:
 
         Raises:
             InvalidRequest: a message breaks a rule; none was stored.
-            Unavailable: no logger could store them; none is stored.
+            Unavailable: no logger could store them; nothing was done.
             Indefinite: some may have been stored; repeat all of them with the same ids.
         """
         _check_caller()

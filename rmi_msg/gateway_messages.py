@@ -61,7 +61,7 @@ class MessageGateway:
         Raises:
             InvalidRequest: text or id is wrong; ``fields['field']`` says which.
             Overloaded: too many posts are waiting.
-            Unavailable: nobody could store it; it is not stored.
+            Unavailable: nobody could store it; nothing was done.
             Indefinite: it may have been stored; repeat it with the same id.
         """
         return await self._posts.submit_nowait((check_id(id), check_text(text)))
@@ -95,7 +95,7 @@ class MessageGateway:
             try:
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:
-                    raise errors.Unavailable("those before it took all the time; it is not stored")
+                    raise errors.Unavailable("those before it took all the time; it was not sent")
                 results += await self._endpoints.call(
                     "post_many", part, timeout_s=left_s, repeatable=True
                 )
