@@ -164,8 +164,8 @@ def check_after(after: object) -> str | None:
 
 def bad_cursor(after: str) -> errors.InvalidRequest:
     """Return the error for a cursor that no page ever gave out."""
-    shown = after if len(after) <= 40 else f"{after[:40]}…"
-    return _invalid("after", f"{shown!a} is no cursor: give the `next` of the page before, or none")
+    shown = ascii(after) if len(after) <= 40 else f"{after[:40]!a}…"
+    return _invalid("after", f"{shown} is no cursor: give the `next` of the page before, or none")
 
 
 def _invalid(field: str, what: str) -> errors.InvalidRequest:

@@ -200,6 +200,11 @@ def _shown(name: str, chars_max: int = 80) -> str:
     return name if len(name) <= chars_max else f"{name[:chars_max]}…"
 
 
+def _quoted(word: str) -> str:
+    """Return the same in quotes, with escapes for what is not ASCII."""
+    return ascii(word) if len(word) <= 80 else f"{word[:80]!a}…"
+
+
 def check_media_type(headers: HeadersByName, wanted: str) -> None:
     """Refuse a body of another media type.
 
@@ -220,7 +225,7 @@ def check_media_type(headers: HeadersByName, wanted: str) -> None:
     charsets = {value.strip('" ') for name, _, value in named if name.strip() == "charset"}
     if main == wanted and charsets <= {"utf-8", "utf8"}:
         return
-    shown = f"not {_shown(given)!a}" if given else "and none was given"
+    shown = f"not {_quoted(given)}" if given else "and none was given"
     raise HttpProblem(
         415,
         "unsupported_media_type",
@@ -234,8 +239,7 @@ def _check_coding(coding: str) -> None:
         raise HttpProblem(
             415,
             "unsupported_content_encoding",
-            f"the body must be sent as it is, not in {_shown(coding)!a}; "
-            "leave Content-Encoding out",
+            f"the body must be sent as it is, not in {_quoted(coding)}; leave Content-Encoding out",
             headers={"Accept-Encoding": "identity"},
         )
 

@@ -88,3 +88,9 @@ def test_a_cursor_is_a_short_string_or_none(after: object) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
         checks.check_after(after)
     assert refused.value.fields["field"] == "after"
+
+
+def test_of_a_long_cursor_the_beginning_is_said_back() -> None:
+    with pytest.raises(errors.InvalidRequest) as refused:
+        checks.check_after("9" * 201)
+    assert f"'{'9' * 40}'… is no cursor" in refused.value.message

@@ -213,6 +213,13 @@ def test_a_long_unknown_name_is_not_said_back_whole() -> None:
     assert len(problem_bytes(caught.value)) < 500
 
 
+@pytest.mark.parametrize("header", [b"content-type", b"content-encoding"])
+def test_of_a_long_wrong_header_the_beginning_is_said_back(header: bytes) -> None:
+    with pytest.raises(HttpProblem) as caught:
+        BODY.read({header: b"x" * 1000}, b"{}")
+    assert f"'{'x' * 80}'…;" in caught.value.detail
+
+
 def _all_errors() -> list[type[errors.RmiError]]:
     found, waiting = [], [errors.RmiError]
     while waiting:
