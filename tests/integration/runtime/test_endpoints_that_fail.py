@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -131,17 +132,20 @@ async def test_a_service_that_fails_inside_is_asked_once_per_repeatable_call(
 
 async def test_a_black_hole_delays_a_call_by_its_connect_limit_only(services: Services) -> None:
     # A listening socket whose queue is full swallows connections, as a dead machine does.
-    hole = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, backlog=1)
-    host, port = hole.sockets[0].getsockname()
-    await services.start("x.2")
-    services.uris["x.1"] = f"PYRO:x.1@{host}:{port}"
-    await services.tell("x.1")
-    async with hole, services.endpoints(timeout_s=30.0) as endpoints:
-        await eventually(lambda: len(names(endpoints)) == 2)
-        begun = time.monotonic()
-        assert set(await asked(endpoints)) == {"x.2"}
-        assert time.monotonic() - begun < 15
-        assert endpoints.view()[0].set_aside
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as hole,
+        socket.create_connection(hole.getsockname()),
+    ):
+        host, port = hole.getsockname()
+        await services.start("x.2")
+        services.uris["x.1"] = f"PYRO:x.1@{host}:{port}"
+        await services.tell("x.1")
+        async with services.endpoints(timeout_s=30.0) as endpoints:
+            await eventually(lambda: len(names(endpoints)) == 2)
+            begun = time.monotonic()
+            assert set(await asked(endpoints)) == {"x.2"}
+            assert time.monotonic() - begun < 15
+            assert endpoints.view()[0].set_aside
 
 
 async def test_it_is_said_that_services_are_known_but_do_not_answer(services: Services) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from random import Random
@@ -231,15 +232,14 @@ async def test_a_name_that_only_one_name_server_knows_is_found() -> None:
 
 
 async def test_a_silent_name_server_is_passed_over() -> None:
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    host, port = silent.sockets[0].getsockname()
-    async with (
-        silent,
-        name_server() as location,
-        servers(f"{host}:{port}", location, timeout_s=0.2) as known,
-    ):
-        await known.call_at(location, "register", "x", A)
-        assert await known.lookup("x") == A
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts nobody
+        host, port = silent.getsockname()
+        async with (
+            name_server() as location,
+            servers(f"{host}:{port}", location, timeout_s=0.2) as known,
+        ):
+            await known.call_at(location, "register", "x", A)
+            assert await known.lookup("x") == A
 
 
 async def test_a_daemon_without_a_name_server_is_passed_over() -> None:
