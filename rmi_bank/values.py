@@ -135,9 +135,15 @@ def shown_line(line: Line) -> dict[str, Any]:
 
 
 def _check_text(texts: Iterable[str], field: str) -> None:
-    """Refuse what the store cannot take: it would fail all that is committed with it."""
+    """Refuse what the store cannot take: it would fail all that is committed with it.
+
+    Or what it could not find again: its look-ups of a text end at a NUL, with what another has.
+    """
+    text = "".join(texts)
+    if "\0" in text:
+        raise InvalidRequest(f"{field}: a text in it has a NUL; leave that out", field=field)
     try:
-        "".join(texts).encode()
+        text.encode()
     except UnicodeEncodeError as error:
         message = f"{field}: a text in it has a lone surrogate, which no UTF-8 can carry"
         raise InvalidRequest(message, field=field) from error

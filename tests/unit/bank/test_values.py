@@ -61,6 +61,16 @@ def test_a_text_that_would_fail_all_that_is_committed_with_it_is_refused() -> No
         assert caught.value.fields == {"field": "outcomes"}
 
 
+def test_a_text_that_the_store_would_take_for_another_when_it_looks_it_up_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="NUL") as caught:
+        request_ids_of(["7:a", "7:a\0b"])
+    assert caught.value.fields == {"field": "request_ids"}
+    for outcome in (["7:a\0", "x", "1"], ["7:a", "\0", "1"], ["7:a", "x", "1\0"]):
+        with pytest.raises(InvalidRequest, match="NUL") as caught:
+            record_of([], [outcome], [])
+        assert caught.value.fields == {"field": "outcomes"}
+
+
 @pytest.mark.parametrize(
     "value", [10**4000, 10**5000, -(10**5000)], ids=["long", "too long to be written", "negative"]
 )
