@@ -203,16 +203,25 @@ def remove_running(data_dir: Path) -> None:
     (data_dir / "running.json").unlink(missing_ok=True)
 
 
-def read_running(data_dir: Path) -> dict[str, Any] | None:
-    """Return what ``running.json`` says, or None if the ``rmi up`` that wrote it has ended."""
+def runner(data_dir: Path) -> int | None:
+    """Return the process of the ``rmi up`` that runs on *data_dir*, 0 if unknown; None: none does.
+
+    The lock tells it: a process id in a file may be somebody else's by now.
+    """
     try:
         with (data_dir / "rmi.lock").open("rb") as lock:
-            # The lock tells it: a process id may be somebody else's by now.
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except BlockingIOError:
-        pass
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _holder(lock.fileno())
     except OSError:
+        pass
+    return None
+
+
+def read_running(data_dir: Path) -> dict[str, Any] | None:
+    """Return what ``running.json`` says, or None if the ``rmi up`` that wrote it has ended."""
+    if runner(data_dir) is None:
         return None
     try:
         text = (data_dir / "running.json").read_bytes()

@@ -79,8 +79,8 @@ def status(loaded: Loaded, as_json: bool) -> None:
     refused = any(row.state == REFUSED for row in rows)
     if not refused and not any(row.pid or row.state == "ready" for row in rows):
         raise NotRunning(
-            f"nothing is running: no name server at {' or '.join(system.ns)}, no gateway at "
-            f"{system.http}; start the system with `rmi up`"
+            f"nothing answers: no name server at {' or '.join(system.ns)}, no gateway at "
+            f"{system.http}; {system.advice}"
         )
     if refused:
         click.echo(

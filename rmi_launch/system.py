@@ -7,10 +7,11 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, TypeVar
 
-from rmi_launch.data_dir import read_running
+from rmi_launch.data_dir import read_running, runner
 from rmi_launch.failures import NotRunning
 from rmi_runtime import Loaded, NameServers, Proxy, load_or_create_cluster_key, load_tls
 from rmi_runtime.errors import NotFound, Unavailable
@@ -31,6 +32,7 @@ class System:
         handshake: handshake data that shows the cluster key.
         services: what ``rmi up`` last wrote of its services (see ``data_dir.write_running``).
         ssl: client context for TLS, or None.
+        advice: what to do if it does not answer.
     """
 
     ns: tuple[str, ...]
@@ -38,6 +40,7 @@ class System:
     handshake: dict[str, str] = field(repr=False)
     services: tuple[dict[str, Any], ...] = ()
     ssl: SSLContext | None = None
+    advice: str = "start the system with `rmi up`"
 
 
 def find_system(loaded: Loaded, *, as_anybody: bool = False) -> System:
@@ -60,7 +63,8 @@ def find_system(loaded: Loaded, *, as_anybody: bool = False) -> System:
             f"nothing was ever started on data directory {settings.data_dir}; "
             "start the system with `rmi up`, or name its directory with --data-dir"
         )
-    running = read_running(settings.data_dir) or {}
+    pid = runner(settings.data_dir)
+    running = {} if pid is None else read_running(settings.data_dir) or {}
     ns, http = settings.ns, settings.http
     if loaded.sources["ns"] == "default":
         ns = tuple(running.get("ns", ns))
@@ -71,7 +75,21 @@ def find_system(loaded: Loaded, *, as_anybody: bool = False) -> System:
         settings = dataclasses.replace(settings, **paths)
     tls = load_tls(settings)
     services = tuple(running.get("services", ()))
-    return System(ns, http, key, services, tls.client if tls else None)
+    found = System(ns, http, key, services, tls.client if tls else None)
+    if pid is not None:
+        found = dataclasses.replace(found, advice=_advice(settings.data_dir, pid, bool(running)))
+    return found
+
+
+def _advice(data_dir: Path, pid: int, is_known: bool) -> str:
+    """Return what to do if a system does not answer although ``rmi up`` runs, as process *pid*."""
+    runs = f"`rmi up` runs on data directory {data_dir} (process {pid})"
+    if is_known:
+        return f"{runs}: `rmi status` tells how its services are"
+    return (
+        f"{runs}, and has not written yet where, or its running.json was removed: try again, name "
+        "its addresses with --ns (and --http), or stop it and start it again"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -88,8 +106,7 @@ async def data_object(system: System) -> AsyncIterator[Proxy]:
             await proxy._bind()
         except (NotFound, Unavailable) as error:
             raise NotRunning(
-                f"the data object cannot be reached ({error.message}); "
-                "start the system with `rmi up`"
+                f"the data object cannot be reached ({error.message}); {system.advice}"
             ) from None
         async with proxy:
             yield proxy

@@ -18,6 +18,8 @@ from tests.integration.launch.running import gone, rmi, up
 from tests.ports import free_ports
 from tests.support import eventually
 
+NOWHERE = "127.0.0.1:1"
+
 
 def test_it_tells_where_everything_is_then_that_it_is_ready_and_stops_on_sigint(
     tmp_path: Path,
@@ -104,6 +106,34 @@ def test_status_of_nothing_says_so_with_its_own_exit_code(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (3, "")
     assert "rmi up" in done.stderr
     assert not (tmp_path / "never").exists()
+
+
+def test_who_is_not_told_where_a_running_system_is_is_not_told_to_start_another(
+    tmp_path: Path,
+) -> None:
+    with up(tmp_path) as system:
+        system.until("ready:")
+        (tmp_path / "running.json").unlink()
+        for command in (["status", "--http", NOWHERE], ["account", "list"]):
+            done = rmi(*command, "--ns", NOWHERE, data_dir=tmp_path)
+            assert (done.returncode, done.stdout) == (3, "")
+            assert f"`rmi up` runs on data directory {tmp_path} (process {system.process.pid})" in (
+                done.stderr
+            )
+            assert "running.json" in done.stderr
+            assert "start the system" not in done.stderr
+
+
+def test_who_cannot_reach_the_data_object_of_a_running_system_is_sent_to_its_status(
+    tmp_path: Path,
+) -> None:
+    with up(tmp_path, "--no-restart") as system:
+        system.until("ready:")
+        os.kill(system.service("bank.data")["pid"], signal.SIGKILL)
+        system.until("bank.data dead")
+        done = rmi("account", "list", data_dir=tmp_path)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "`rmi status` tells how its services are" in done.stderr
 
 
 def test_a_killed_service_is_back_and_status_shows_it(tmp_path: Path) -> None:
