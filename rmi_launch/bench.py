@@ -42,12 +42,15 @@ class BenchmarksMissing(Unavailable):
 @click.option("--skip", multiple=True, metavar="ROW", help="Do not measure this row.")
 @click.option(
     "--large",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     help="Data directory with a million accounts and ten million journal lines; it is made "
     "(1.2 GB, some minutes) if it is not there.",
 )
 @click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file."
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write all figures to this file.",
 )
 @click.option(
     "--report", is_flag=True, help="Also measure what docs/benchmarks.md shows; write it."

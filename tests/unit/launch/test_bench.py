@@ -52,6 +52,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     monkeypatch.setattr("benchmarks.command.measure", _not_measured)
     result = CliRunner().invoke(bench, ["--json", str(tmp_path / "missing" / "figures.json")])
     assert isinstance(result.exception, FileNotFoundError)
+    assert CliRunner().invoke(bench, ["--json", str(tmp_path)]).exit_code == WRONG_USE
+    (tmp_path / "figures.json").touch()
+    large = ["--large", str(tmp_path / "figures.json")]
+    assert CliRunner().invoke(bench, large).exit_code == WRONG_USE
 
 
 def _not_measured(run: object) -> None:
