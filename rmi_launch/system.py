@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from rmi_launch.data_dir import read_running, runner
 from rmi_launch.failures import NotRunning
 from rmi_runtime import Loaded, NameServers, Proxy, load_or_create_cluster_key, load_tls
-from rmi_runtime.errors import NotFound, Unavailable
+from rmi_runtime.errors import Indefinite, NotFound, Unavailable
 
 Result = TypeVar("Result")
 
@@ -121,10 +121,20 @@ def ask(system: System, question: Callable[[Proxy], Coroutine[Any, Any, Result]]
 
     Returns:
         What *question* returns.
+
+    Raises:
+        NotRunning: the data object cannot be reached.
+        Indefinite: no answer came, so that nobody knows; it says where to look.
     """
 
     async def put() -> Result:
         async with data_object(system) as data:
-            return await question(data)
+            try:
+                return await question(data)
+            except Indefinite as error:
+                raise type(error)(
+                    f"{error.message}; what was asked for may have been done: see `rmi account "
+                    "list` or `rmi token list` before you ask again"
+                ) from error
 
     return asyncio.run(put())
