@@ -31,11 +31,27 @@ to wait stay bytes, however many they are."""
 _DROPPED_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
+class Ahead:
+    """What all connections together have read and not taken yet.
+
+    Args:
+        size_bytes_max: most of it; what comes beyond is dropped.
+
+    Attributes:
+        size_bytes: of it now.
+    """
+
+    def __init__(self, size_bytes_max: int) -> None:
+        self.size_bytes_max = size_bytes_max
+        self.size_bytes = 0
+
+
 class FlowProtocol(asyncio.Protocol):
     """Reads only while its owner wants, and lets writers wait for a slow reader.
 
     Args:
         clock: returns seconds, monotonic.
+        ahead: of all connections.
 
     Attributes:
         transport: of the connection, once it is made.
@@ -49,8 +65,9 @@ class FlowProtocol(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], ahead: Ahead) -> None:
         self.clock = clock
+        self._ahead = ahead
         self.closed = False
         self.writing_paused = False
         self.heard_all = False
@@ -61,6 +78,7 @@ class FlowProtocol(asyncio.Protocol):
         self._unsent_bytes = 0
         self._dropped_bytes = 0
         self._kept = memoryview(b"")  # was read, and is not taken yet; no more is read meanwhile
+        self._ahead_bytes = 0  # of the read that this is a part of, which holds all of its memory
         self._reading_paused = False
         self._wakers: list[asyncio.Future[None]] = []
 
@@ -73,7 +91,7 @@ class FlowProtocol(asyncio.Protocol):
         self.closed = True
         self._unsent.clear()
         self._unsent_bytes = 0
-        self._kept = memoryview(b"")
+        self._drop_kept()
         self.wake()
 
     def pause_writing(self) -> None:
@@ -133,6 +151,16 @@ class FlowProtocol(asyncio.Protocol):
         """Go on as if *data* came in parts, each when the one before left reading unpaused."""
         self._kept = memoryview(data)
         self._take_kept()
+        if self._kept:
+            self._ahead_bytes = len(data)
+            self._ahead.size_bytes += len(data)
+            if self._ahead.size_bytes > self._ahead.size_bytes_max:
+                self._drop_kept()
+                self.dropped_kept()
+
+    def dropped_kept(self) -> None:
+        """Tell the peer that what it sent ahead is dropped; called if there is too much of it."""
+        raise NotImplementedError
 
     def drop(self, size_bytes: int) -> None:
         """Note that so much was read and dropped; it has a bound."""
@@ -186,10 +214,18 @@ class FlowProtocol(asyncio.Protocol):
             part, self._kept = self._kept[:size_bytes], self._kept[size_bytes:]
             self.data_received(part)
 
+    def _drop_kept(self) -> None:
+        self._kept = memoryview(b"")
+        self._ahead.size_bytes -= self._ahead_bytes
+        self._ahead_bytes = 0
+
     def _read_on(self) -> None:
         """Take what was kept, and then more from the transport."""
         self._take_kept()
-        if not (self._kept or self._reading_paused or self.closed):
+        if self._kept:
+            return
+        self._drop_kept()
+        if not (self._reading_paused or self.closed):
             self.transport.resume_reading()
 
     def _send_on(self) -> None:

@@ -30,6 +30,8 @@ class HttpLimits:
             end of the headers; past it, 408.
         body_wait_s: from the end of the headers to the end of the body; past it, 408.
         idle_wait_s: a connection without a request for so long is closed.
+        ahead_size_bytes_max: all requests that were read and have to wait for the answers before
+            them, but for the next ones of each connection; above it, 503 for what comes in more.
         unread_size_bytes_max: all answers that were written and that their clients have not read
             yet; above it, those that have not read for longest are cut off.
         write_wait_s: a client that does not read its answer for so long is cut off: of a long one,
@@ -42,6 +44,7 @@ class HttpLimits:
     body_size_bytes_max: int = 1024 * 1024
     bodies_size_bytes_max: int = 128 * 1024 * 1024
     small_body_size_bytes: int = 16 * 1024
+    ahead_size_bytes_max: int = 128 * 1024 * 1024
     unread_size_bytes_max: int = 128 * 1024 * 1024
     connections_max: int = 10_000
     silent_s_min: float = 1.0

@@ -24,6 +24,10 @@ _LINES_MAX: Final = 256
 _NOT_THE_METHOD: Final = "Invalid method for"  # how llhttp says that it is one of RTSP or ICAP
 
 
+class StopParsing(Exception):
+    """Raised inside a parser callback, so that llhttp goes no further."""
+
+
 def method_not_allowed(allowed: Iterable[str]) -> HttpProblem:
     """Return the 405.
 

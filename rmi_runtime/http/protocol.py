@@ -22,7 +22,7 @@ from rmi_runtime.http.answers import CLOSE_LINE, CONTINUE, problem_answer
 from rmi_runtime.http.direct import DirectExchange
 from rmi_runtime.http.exchange import Exchange
 from rmi_runtime.http.flow import LINGER_S, PART_BYTES, TAKEN_BYTES, FlowProtocol
-from rmi_runtime.http.methods import UnknownMethod, unparsed
+from rmi_runtime.http.methods import StopParsing, UnknownMethod, unparsed
 from rmi_runtime.http.problems import HttpProblem
 from rmi_runtime.http.scopes import asgi_scope, request_path
 
@@ -35,10 +35,6 @@ _STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpPro
 _SPENT: Final = httptools.HttpRequestParser(object())
 
 
-class _StopParsing(Exception):
-    """Raised inside a parser callback, so that llhttp goes no further."""
-
-
 class HttpProtocol(FlowProtocol):
     """The server's side of one connection.
 
@@ -47,7 +43,7 @@ class HttpProtocol(FlowProtocol):
     """
 
     def __init__(self, server: HttpServer) -> None:
-        super().__init__(server.clock)
+        super().__init__(server.clock, server.ahead)
         self.server = server
         self.closing = False
         self._limits = server.limits
@@ -157,7 +153,7 @@ class HttpProtocol(FlowProtocol):
         ) or self._expect_body(by_name)
         if problem is not None:
             self._refusal = problem
-            raise _StopParsing
+            raise StopParsing
         self._phase = _BODY
         self._message_bytes, self._framed_from_bytes = 0, self._fed_bytes
 
@@ -173,7 +169,7 @@ class HttpProtocol(FlowProtocol):
             self._body += part
         if len(self._body) > self._limits.body_size_bytes_max:
             self._refusal = heads.body_too_large(self._limits)
-            raise _StopParsing
+            raise StopParsing
 
     def on_message_complete(self) -> None:
         """The request is complete: hand it on, or let it wait for its turn."""
@@ -245,6 +241,10 @@ class HttpProtocol(FlowProtocol):
         """What is missing of a body may come at once: there is no request in it."""
         missing_bytes = heads.announced_bytes(self._by_name) - len(self._body)
         return max(TAKEN_BYTES, missing_bytes) if self._phase == _BODY else TAKEN_BYTES
+
+    def dropped_kept(self) -> None:
+        """Refuse it."""
+        self.refuse(heads.busy("too many requests have been sent before their turn"))
 
     def wants_to_read(self) -> bool:
         """Not while a request waits for the answer before."""

@@ -23,6 +23,7 @@ from rmi_runtime import errors
 from rmi_runtime.http.admission import Refusal
 from rmi_runtime.http.direct import DirectRoutes
 from rmi_runtime.http.exchange import AsgiApp
+from rmi_runtime.http.flow import Ahead
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.protocol import HttpProtocol
 from rmi_runtime.tls_listener import Listener, listen_on
@@ -101,6 +102,7 @@ class HttpServer:
     Attributes:
         connections: the open ones.
         under_way: requests in the application.
+        ahead: what waits unread, of all connections.
         bodies_size_bytes: of all bodies that are being received, or whose requests are not over.
         draining: nothing new is taken.
     """
@@ -128,6 +130,7 @@ class HttpServer:
         self.under_way = 0
         self.draining = False
         self.bodies_size_bytes = 0
+        self.ahead = Ahead(self.limits.ahead_size_bytes_max)
         self.scheme = "http"
         self.address: tuple[str, int] = ("", 0)
         self.loop: asyncio.AbstractEventLoop

@@ -161,3 +161,38 @@ async def test_a_server_that_drains_begins_nothing_that_it_holds() -> None:
         assert await draining
         assert len(place.app.seen) == 1
         await sending
+
+
+async def test_all_that_is_read_ahead_has_a_bound_and_what_is_beyond_is_503() -> None:
+    ahead = b"".join(head("GET", f"/{n}", f"X: {'x' * 1000}") for n in range(20))
+    async with serving(ahead_size_bytes_max=30_000) as place:
+        first, second = await begin_slow(place), await begin_slow(place)
+        await first.send(ahead)
+        await eventually(lambda: place.server.ahead.size_bytes > 0)
+        await second.send(ahead)
+        await eventually(lambda: any(each._refusal for each in place.server.connections))
+        place.app.hold.set()
+        for path in ("/slow", *(f"/{n}" for n in range(20))):
+            assert json.loads((await first.answer()).body)["path"] == path
+        while (answer := await second.answer()).status == 200:
+            pass
+        assert (answer.status, answer.problem["code"]) == (503, "overloaded")
+        assert answer.problem["definite"]
+        assert await second.rest() == b""
+        assert sum(path == "/19" for _, path, _ in place.app.seen) == 1
+        assert place.server.ahead.size_bytes == 0
+        again = await place.connect()
+        await again.send(ahead)
+        for n in range(20):
+            assert json.loads((await again.answer()).body)["path"] == f"/{n}"
+
+
+async def test_what_a_lost_connection_has_sent_ahead_counts_no_more() -> None:
+    async with serving() as place:
+        gone = await begin_slow(place)
+        sending = asyncio.ensure_future(gone.send(GOOD * COUNT))
+        await eventually(lambda: place.server.ahead.size_bytes > 0)
+        for connection in place.server.connections:
+            connection.transport.abort()
+        await eventually(lambda: place.server.ahead.size_bytes == 0)
+        await sending
