@@ -1,8 +1,7 @@
 """The client's side of name servers: ask any of several, announce to all of them.
 
 Works with our name server (leases) and with a stock ``pyro5-ns`` (none: there a service registers,
-registers again if the name server has forgotten it, and removes itself when it ends). Everything
-goes as JSON, the one fast format that every stock name server understands.
+registers again if the name server has forgotten it, and removes itself when it ends).
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from Pyro5.core import URI
 from Pyro5.errors import NamingError, PyroError
 
 from rmi_runtime import errors
+from rmi_runtime.name_server_proxies import NameServerProxies
 from rmi_runtime.nametable import DRAINING, Entry
-from rmi_runtime.proxy import Proxy
-from rmi_runtime.proxy_names import name_server_uri
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +75,9 @@ class NameServers:
         self._timeout_s = timeout_s
         self.ssl = ssl
         self._rng = rng or SystemRandom()
-        self._proxies = {location: self._proxy(location) for location in self.locations}
+        self._proxies = NameServerProxies(
+            self.locations, handshake=handshake, timeout_s=timeout_s, ssl=ssl
+        )
         self._last_good = self.locations[0]
 
     async def __aenter__(self) -> NameServers:
@@ -181,11 +181,11 @@ class NameServers:
             Unavailable: it cannot be reached.
             Exception: what the method raises.
         """
-        return await self._proxies[location]._call(method, args, timeout_s=self._timeout_s)
+        return await self._proxies.call(location, method, args, {})
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await asyncio.gather(*(proxy._close() for proxy in self._proxies.values()))
+        await self._proxies.aclose()
 
     async def _choose(self, tags: Sequence[str]) -> str:
         entries = _entries(await self._ask_any("yplookup", meta_all=tags, return_metadata=True))
@@ -195,22 +195,11 @@ class NameServers:
             raise errors.NotFound(f"no object is registered with the tags {', '.join(tags)}")
         return self._rng.choice(sorted(uris))
 
-    def _proxy(self, location: str) -> Proxy:
-        return Proxy(
-            name_server_uri(location),
-            handshake=self._handshake,
-            timeout_s=self._timeout_s,
-            serializer="json",
-            ssl=self.ssl,
-        )
-
     def _order(self) -> Sequence[str]:
         return sorted(self.locations, key=lambda location: location != self._last_good)
 
     async def _ask(self, location: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        result = await self._proxies[location]._call(
-            method, args, kwargs, timeout_s=self._timeout_s
-        )
+        result = await self._proxies.ask(location, method, args, kwargs)
         self._last_good = location
         return result
 

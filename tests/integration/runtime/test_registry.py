@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Any
 
+import Pyro5.api
 import pytest
 
 from rmi_runtime import errors
@@ -76,6 +77,23 @@ async def test_an_announced_name_is_found_and_gone_after_leaving(location: str) 
         assert await known.list("x") == {}
         with pytest.raises(errors.NotFound):
             await known.lookup("x")
+
+
+async def test_names_without_tags_are_listed_and_hide_no_others(location: str) -> None:
+    def register() -> None:
+        with Pyro5.api.Proxy(f"PYRO:Pyro.NameServer@{location}") as names:
+            names._pyroHandshake = SERVICE_HANDSHAKE
+            names.register("x.untagged", B)
+
+    await asyncio.to_thread(register)
+    async with servers(location) as known, announcer(known, "x.tagged") as told:
+        await asyncio.wait_for(told.announced.wait(), 10)
+        both = {"x.tagged": Entry(A, frozenset({"red"})), "x.untagged": Entry(B)}
+        assert await known.list("x") == both
+        assert (await known.list()).items() >= both.items()
+        assert await known.find("x.untagged") == B
+        await told.drain()
+        assert (await known.list("x"))["x.tagged"].draining
 
 
 async def test_draining_is_shown_to_everybody(location: str) -> None:
