@@ -147,6 +147,7 @@ class SyncBankClient:
 
     def _leave_parent(self) -> None:
         """In a process forked since: leave loop and connections to the parent, and start anew."""
-        if self._owner.moved_to_child():
+        if self._owner.in_child:
             never_free(self._runner, self._client)
             self._runner = self._client = None
+            self._owner.settle()

@@ -43,6 +43,7 @@ class ClientConnection(asyncio.Protocol):
 
     Attributes:
         closed: True as soon as the connection is of no more use; ``ended`` is done at its end.
+        broken_by: the error that ended it, if it was one.
         pipelining: the server answers out of order, and heeds deadlines.
         loop: where it lives.
         home: the loop that runs when calls are made; None if it rests then.
@@ -79,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._flush_scheduled = False
         self._paused = False
         self._closing: asyncio.Task[None] | None = None
+        self.broken_by: Exception | None = None
 
     # -- life-cycle
 
@@ -120,16 +122,21 @@ class ClientConnection(asyncio.Protocol):
         return answer
 
     @property
+    def breaking(self) -> bool:
+        """True if an error ends it, of which the loop has not told yet."""
+        return not self.closed and self._transport is not None and self._transport.is_closing()
+
+    @property
     def inherited(self) -> bool:
         """True if this process was forked by the one that made the connection."""
         return os.getpid() != self._pid
 
     def abandon(self) -> None:
         """Leave an inherited connection to the parent process, which may go on using it."""
-        if not self.closed:
-            drop_descriptor(self.transport_fileno())
-        self.closed = True
         never_free(self, self.loop)
+        was_closed, self.closed = self.closed, True
+        if not was_closed:
+            drop_descriptor(self.transport_fileno())
 
     def forget(self) -> None:
         """Close as soon as no call is in flight: nobody will make more."""
@@ -157,15 +164,20 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection has ended."""
         self.closed = True
+        self.broken_by = exc
         self.ended.set_result(None)
-        self._fail_all(f"the connection broke before the reply came ({exc or 'closed by peer'})")
+        why = f"the connection broke before the reply came ({exc or 'closed by peer'})"
+        self._fail_all(why, exc)
 
     def eof_received(self) -> bool:
         """Called by the loop: the server will send no more."""
-        self.close("the connection was closed by the peer")
+        try:
+            self.close("the connection was closed by the peer")
+        except OSError as error:
+            self._interrupted(error)
         return False
 
-    def _fail_all(self, why: str) -> None:
+    def _fail_all(self, why: str, cause: Exception | None = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -174,9 +186,9 @@ class ClientConnection(asyncio.Protocol):
         self._out.clear()
         for future, *_ in pending.values():
             if not future.done():
-                future.set_exception(errors.ConnectionLost(why))
+                future.set_exception(_caused(errors.ConnectionLost(why), cause))
         if not self._greeting.done():
-            self._greeting.set_exception(errors.Unavailable(why))
+            self._greeting.set_exception(_caused(errors.Unavailable(why), cause))
             self._greeting.exception()  # seen: whoever waits gets it, and nobody may
 
     # -- out
@@ -296,15 +308,24 @@ class ClientConnection(asyncio.Protocol):
         """Called by the loop: bytes have come."""
         if self.closed or self._greeting.cancelled():  # it was given up, so nobody wants them
             return
-        for message in self._parser.feed(data):
-            if message.type == wire.MSG_RESULT:
-                self._take(message)
-            elif message.type in _GREETINGS and not self._greeting.done():
-                self._greeting.set_result(message)
-            else:
-                self._give_up(f"a message of type {message.type}, which no server sends")
-        if self._parser.error is not None:
-            self._give_up(str(self._parser.error))
+        try:
+            for message in self._parser.feed(data):
+                if message.type == wire.MSG_RESULT:
+                    self._take(message)
+                elif message.type in _GREETINGS and not self._greeting.done():
+                    self._greeting.set_result(message)
+                else:
+                    self._give_up(f"a message of type {message.type}, which no server sends")
+            if self._parser.error is not None:
+                self._give_up(str(self._parser.error))
+        except OSError as error:
+            self._interrupted(error)
+
+    def _interrupted(self, error: OSError) -> None:
+        """Tell of what only a signal's handler can have raised: a transport keeps it to itself."""
+        what = "a call's end was interrupted"
+        self.loop.call_exception_handler({"message": what, "exception": error, "protocol": self})
+        self.abort()
 
     def _give_up(self, what: str) -> None:
         """End the connection: the peer does not keep to the protocol."""
@@ -354,3 +375,8 @@ class ClientConnection(asyncio.Protocol):
                 self.invoke(DAEMON_NAME, "close_stream", unread, None, 0.0, wire.FLAG_ONEWAY)
         elif late is not None and not message.flags & wire.FLAG_EXCEPTION:
             client_call.take_late(late, lambda: client_call.read_result(message, self._serializer))
+
+
+def _caused(error: errors.RmiError, cause: Exception | None) -> errors.RmiError:
+    error.__cause__ = cause
+    return error

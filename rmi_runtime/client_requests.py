@@ -87,8 +87,8 @@ class RequestWriter:
         if len(payload) > self.size_bytes_max:
             raise self._too_large(len(payload))
         if timeout_s is not self._usual_timeout_s:
-            self._usual_timeout_s = timeout_s
             self._usual_patience = wire.patience(timeout_s) if self.patience_told else 0
+            self._usual_timeout_s = timeout_s
         patience = self._usual_patience
         what = (wire.MSG_INVOKE, serializer_id, flags, seq, payload)
         if not (annotations or correlation_id or self._compress):

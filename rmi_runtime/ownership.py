@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from asyncio.events import _get_running_loop
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Final
 
 from rmi_runtime.errors import Misused
+
+_CALL: Final = "call"
 
 
 class Ownership:
     """Belongs to the thread that makes it; entered for the time of each call.
+
+    A signal's handler may raise just as it is entered or left. So no lock says that a call is under
+    way, which would be held for ever then, but the frame of the call, as long as that goes on.
 
     Args:
         what: the client, as messages name it, such as ``SyncProxy``.
@@ -23,21 +30,30 @@ class Ownership:
         self._what = what
         self._instead = instead
         self._claim = claim
+        self.settle()
+
+    @property
+    def in_child(self) -> bool:
+        """True in a process that was forked by the one that used the client."""
+        return self._pid != os.getpid()
+
+    def settle(self) -> None:
+        """Belong to this process, and to the thread that calls."""
+        self._owner = threading.get_ident()
+        self._calls: dict[str, FrameType] = {}  # one at most: what a thread does is seen at once
+        self._claiming = threading.Lock()
         self._pid = os.getpid()
-        self._owner = threading.get_ident()
-        self._under_way = threading.Lock()
 
-    def moved_to_child(self) -> bool:
-        """Tell, once, that this process was forked since by the one that used the client.
+    @property
+    def under_way(self) -> bool:
+        """True while a call is under way."""
+        return self._under_way_in(self._owner)
 
-        It belongs to the thread that asks from then on.
-        """
-        if self._pid == (pid := os.getpid()):
-            return False
-        self._pid = pid
-        self._owner = threading.get_ident()
-        self._under_way = threading.Lock()  # some other thread of the parent may have held it
-        return True
+    def _under_way_in(self, thread: int) -> bool:
+        call, frame = self._calls.get(_CALL), sys._current_frames().get(thread)
+        while call is not None and frame is not None and frame is not call:
+            frame = frame.f_back
+        return call is not None and frame is not None
 
     def claim(self) -> None:
         """Make the calling thread the owner.
@@ -45,13 +61,16 @@ class Ownership:
         Raises:
             Misused: a call of another thread is under way.
         """
-        if not self._under_way.acquire(blocking=False):
-            raise Misused(
-                f"a call of another thread is under way on this {self._what}: claim it when that "
-                "has returned, or make one for each thread"
-            )
-        self._owner = threading.get_ident()
-        self._under_way.release()
+        with self._claiming:
+            # In this order: a call that begins between the two is noticed, or notices.
+            before, self._owner = self._owner, threading.get_ident()
+            if not self._under_way_in(before):
+                return
+            self._owner = before
+        raise Misused(
+            f"a call of another thread is under way on this {self._what}: claim it when that "
+            "has returned, or make one for each thread"
+        )
 
     def __enter__(self) -> None:
         if _get_running_loop() is not None:
@@ -59,11 +78,15 @@ class Ownership:
                 f"a {self._what} would block the event loop that runs in this thread: use "
                 f"{self._instead} there; nothing was sent"
             )
-        # In this order: what another thread claims between the two is noticed.
-        if not self._under_way.acquire(blocking=False):
-            raise self._not_the_owner()
         if self._owner != threading.get_ident():
-            self._under_way.release()
+            raise self._not_the_owner()
+        frame = sys._getframe(1)
+        if self._calls.setdefault(_CALL, frame) is not frame:
+            if self.under_way:
+                raise self._not_the_owner()
+            self._calls[_CALL] = frame  # the other was interrupted
+        if self._owner != threading.get_ident():
+            self._calls.pop(_CALL, None)
             raise self._not_the_owner()
 
     def __exit__(
@@ -72,7 +95,7 @@ class Ownership:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._under_way.release()
+        self._calls.pop(_CALL, None)
 
     def _not_the_owner(self) -> Misused:
         return Misused(

@@ -236,6 +236,8 @@ class Proxy(ProxyState):
                 )
         except (OSError, ValueError) as error:  # the latter: no host can have that name
             raise errors.Unavailable(f"cannot connect to {uri}: {error}") from error
+        except IndexError:  # asyncio's own, if a signal's handler raises an error of the system
+            raise errors.Unavailable(f"cannot connect to {uri}: it was interrupted") from None
         self._ends.add(connection.ended)
         connection.ended.add_done_callback(self._ends.discard)
         try:

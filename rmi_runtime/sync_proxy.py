@@ -7,23 +7,29 @@ import copy
 import select
 import sys
 import warnings
-from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-import uvloop
 from Pyro5.core import URI
 from Pyro5.serializers import SerializerBase
 
 from rmi_runtime.forked import never_free
 from rmi_runtime.ownership import Ownership
+from rmi_runtime.private_loop import PrivateLoop
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.proxy_results import Batch, RemoteStream
 from rmi_runtime.signal_errors import SignalErrors
 from rmi_runtime.streams import CarriedStop
 
 T = TypeVar("T")
+
+_UNCONNECTED: Final[dict[str, Any]] = {
+    "_loop": None,
+    "_poll": None,
+    "_polled": None,
+    "_torn": False,
+}
 
 
 class SyncProxy:
@@ -45,8 +51,7 @@ class SyncProxy:
 
     def _set_up(self, proxy: Proxy) -> None:
         owner = Ownership("SyncProxy", "Proxy", "_claim_ownership")
-        self.__dict__.update(_proxy=proxy, _loop=None, _poll=None, _polled=None, _owner=owner)
-        self.__dict__["_signals"] = SignalErrors()
+        self.__dict__.update(_proxy=proxy, _owner=owner, _signals=SignalErrors(), **_UNCONNECTED)
 
     # -- calls
 
@@ -65,66 +70,107 @@ class SyncProxy:
         """Return a result, or, if it is a stream, its items for those who do not await."""
         return _SyncStream(self, result) if isinstance(result, RemoteStream) else result
 
-    def _run(self, begin: Callable[[], Awaitable[T]]) -> T:
+    def _run(self, begin: Callable[[], Awaitable[T]], *, last: bool = False) -> T:
         """Begin something, and wait until it is done.
+
+        What a signal's handler raises may cut anything off in its midst. So loop and connection are
+        taken for torn from the beginning of a call to its regular end, and torn ones are left: else
+        a request might be sent twice, or a call wait in vain.
 
         Args:
             begin: does nothing before this thread is known to be the owner, and idle.
+            last: leave loop and connection afterwards.
 
         Raises:
             Misused: it is not; nothing was begun.
         """
         self._leave_parent()
+        if self._torn and self._loop is not None and not self._owner.under_way:
+            self._loop.come_to_rest()
+        handled = sys.exception()
         with self._owner:
+            if self._torn:
+                self._start_anew()
+            self.__dict__["_torn"] = True
             try:
                 if self._proxy._connected:
                     self._notice_the_end()
-                return self._wait_for(begin())
+                result = self._wait_for(begin())
+                if self._breaking:
+                    self._hear_why_it_breaks()
             except BaseException as error:
-                if self._signals.tore(error) and self._proxy._connection is not None:
-                    self._proxy._connection.abort()  # else what was sent might be sent again
+                raised = self._signals.behind(error, handled)
+                if raised is not None or last:
+                    self._start_anew()
+                self.__dict__["_torn"] = self._breaking
+                if raised is not None and raised is not error:
+                    raise raised from None
+                if isinstance(error, CarriedStop):
+                    raise error.carried() from None
                 raise
+            if last:
+                self._start_anew()
+            self.__dict__["_torn"] = False
+            return result
 
     def _wait_for(self, awaitable: Awaitable[T]) -> T:
         loop = self._loop or self._open_loop()
         future = asyncio.ensure_future(awaitable, loop=loop)
         try:
-            result: T = self._complete(loop, future)
-        except CarriedStop as end:
-            raise end.carried() from None
-        except BaseException:
-            future.cancel()  # if it was the user who interrupted: nobody waits any more
-            if loop.is_running():  # a handler raised while uvloop set itself up, or to rest again
-                self._start_anew()
-            self._signals.raise_again()
+            result: T = loop.run_until_complete(future)
+        except BaseException as error:
+            if not future.done():  # then it is of a handler, whatever that is
+                self._signals.hear(error)
             raise
         self._signals.raise_again()
         return result
 
-    def _complete(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]) -> T:
-        try:
-            return loop.run_until_complete(future)
-        except RuntimeError:
-            if future.done() or self._signals.raised or loop.is_running() or loop.is_closed():
-                raise
-            # A handler that raised just as the call before ended has told the loop to stop.
-            return loop.run_until_complete(future)
+    @property
+    def _breaking(self) -> bool:
+        connection = self._proxy._connection
+        return connection is not None and connection.breaking
+
+    def _hear_why_it_breaks(self) -> None:
+        """Raise what a handler raised when the reply had come, where the loop keeps it to itself.
+
+        It takes errors of the system for the network's, whoever raised them.
+        """
+        connection = self._proxy._connection
+        self._wait_for(_turn_twice())
+        if connection.broken_by is not None:
+            raised = self._signals.behind(connection.broken_by)
+            if raised is not None:
+                raise raised
 
     def _leave_parent(self) -> None:
         """In a process forked since: leave loop and connection to the parent, and start anew."""
-        if self._owner.moved_to_child():
-            self._start_anew()
-
-    def _start_anew(self) -> None:
-        """Leave loop and connection as they are, for ever; the next call makes others."""
-        self._abandon()
-        self._proxy._start_unconnected()
-        self.__dict__.update(_loop=None, _poll=None, _polled=None)
+        if self._owner.in_child:
+            self._abandon()
+            self._proxy._start_unconnected()
+            self.__dict__.update(_UNCONNECTED)
+            self._owner.settle()
 
     def _abandon(self) -> None:
         if (connection := self._proxy._connection) is not None:
             connection.abandon()
         never_free(self._loop, self._poll, self._proxy._connection)
+
+    def _start_anew(self) -> None:
+        """Drop loop and connection, whatever state they are in; the next call makes others."""
+        handled = sys.exception()
+        connection, loop = self._proxy._connection, self._loop
+        self._proxy._start_unconnected()
+        self.__dict__.update(_UNCONNECTED)
+        try:
+            if connection is not None:
+                connection.abort()
+            if loop is not None:
+                loop.set_exception_handler(self._signals.handle_quietly)
+                loop.drop()
+        except Exception as error:
+            if (raised := self._signals.behind(error, handled)) is not None:
+                raise raised from None
+        self._signals.raise_again()
 
     def _claim_ownership(self) -> None:
         """Make the calling thread the owner, as stock's ``_pyroClaimOwnership``.
@@ -134,8 +180,8 @@ class SyncProxy:
         """
         self._owner.claim()
 
-    def _open_loop(self) -> asyncio.AbstractEventLoop:
-        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    def _open_loop(self) -> PrivateLoop:
+        loop = PrivateLoop()
         loop.set_exception_handler(self._signals.handle)
         self.__dict__["_loop"] = loop
         return loop
@@ -227,16 +273,8 @@ class SyncProxy:
 
     def _close(self) -> None:
         """Close the connection and the private loop."""
-        self._leave_parent()
-        with self._owner:
-            if self._loop is None:
-                return
-            try:
-                self._wait_for(self._proxy._close())
-            finally:
-                if self._loop is not None:  # else a handler raised, and it has been left
-                    self._loop.close()
-                    self.__dict__.update(_loop=None, _poll=None, _polled=None)
+        if self._loop is not None:
+            self._run(self._proxy._close, last=True)
 
     def __enter__(self) -> SyncProxy:
         self._bind()
@@ -251,20 +289,15 @@ class SyncProxy:
         self._close()
 
     def __del__(self) -> None:
-        loop = self.__dict__.get("_loop")
-        if loop is None or loop.is_closed():
+        if self.__dict__.get("_loop") is None:
             return
-        if self._owner.moved_to_child():
+        if self._owner.in_child:
             self._abandon()
             return
-        if loop.is_running():
-            return
         unclosed = self._proxy._connected
-        if unclosed:
+        if unclosed and not self._torn:  # else what it has sent it might send again
             self._proxy._connection.close()
-            if _get_running_loop() is None:
-                loop.run_until_complete(_turn_twice())
-        loop.close()
+        self._start_anew()
         if unclosed:  # at last, for the warning may be an error
             warnings.warn(f"{self!r} was dropped unclosed", ResourceWarning, 2, source=self)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType, FunctionType
+from types import FrameType
 from typing import Any
 
 import Pyro5.api
@@ -93,36 +91,6 @@ def test_a_call_that_blocks_can_be_ended(make: Any) -> None:
     serving.join(WAIT_S)
 
 
-@pytest.mark.parametrize(
-    "use", [lambda proxy: proxy.ping(), SyncProxy._close], ids=["call", "close"]
-)
-@pytest.mark.parametrize("where", [socket.socketpair, socket.socket.close], ids=["begin", "end"])
-def test_a_call_can_be_ended_while_its_loop_begins_or_ends_to_run(
-    where: FunctionType, use: Callable[[SyncProxy], object]
-) -> None:
-    """Then uvloop's loop believes for ever that it runs."""
-
-    def signal_there(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code is where.__code__:  # of its wakeup pipe
-            sys.setprofile(None)
-            signal.raise_signal(signal.SIGUSR1)
-
-    slow, daemon = Slow(), compat.Daemon()
-    serving = threading.Thread(target=daemon.requestLoop)
-    proxy = SyncProxy(daemon.register(slow))
-    serving.start()
-    proxy.ping()
-    for _ in range(3):
-        LEFT.clear()
-        sys.setprofile(signal_there)
-        with pytest.raises(ServiceExit):
-            use(proxy)
-        assert proxy.ping() == "pong"
-    proxy._close()
-    daemon.shutdown()
-    serving.join(WAIT_S)
-
-
 class Torn(list[bytes]):
     """What waits to be sent. A signal comes just when it has been."""
 
@@ -143,26 +111,6 @@ def test_a_call_that_was_ended_while_it_was_sent_is_not_sent_again() -> None:
     assert proxy.ping() == "pong"
     assert slow.pings <= 3, "the one that was ended at most once"
     proxy._close()
-    daemon.shutdown()
-    serving.join(WAIT_S)
-
-
-def test_a_handler_that_raises_as_a_call_ends_does_not_stop_the_next_one() -> None:
-    slow, daemon = Slow(), compat.Daemon()
-    serving = threading.Thread(target=daemon.requestLoop)
-    proxy = SyncProxy(daemon.register(slow))
-    serving.start()
-    proxy.ping()
-    error = ServiceExit("raised in the last turn of the loop, when the call was done already")
-    proxy._signals.handle(proxy._loop, {"message": "_read_from_self", "exception": error})
-    with pytest.raises(ServiceExit):
-        proxy._signals.raise_again()
-    going_on = threading.Thread(target=lambda: slow.begun.wait(WAIT_S) and slow.go.set())
-    going_on.start()
-    proxy.wait()  # for more than one turn of the loop
-    assert slow.over.is_set()
-    proxy._close()
-    going_on.join()
     daemon.shutdown()
     serving.join(WAIT_S)
 
