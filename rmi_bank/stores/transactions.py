@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,9 @@ from rmi_bank.stores import Line, NewToken, Token, schema
 from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import MARK_EVERY, Books, Plan
 from rmi_bank.stores.request_index import RequestIndex
-from rmi_runtime.errors import Conflict
+from rmi_runtime.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 _decode = msgspec.json.Decoder(list[Any]).decode
 
@@ -62,7 +65,11 @@ def fetch(connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...])
 def statement(
     connection: sqlite3.Connection, account: int, after: int, limit: int, last: int
 ) -> list[Line]:
-    """Return at most *limit* lines of *account* above line *after*; *last* is its last one."""
+    """Return at most *limit* lines of *account* above line *after*; *last* is its last one.
+
+    Raises:
+        Unavailable: its chain of lines is broken: the file was damaged or edited.
+    """
     lines: list[Line] = []
     while len(lines) < limit and after < last:
         left = limit - len(lines)
@@ -77,7 +84,11 @@ def statement(
             },
         ).fetchall()
         if not rows:
-            raise Conflict(f"the journal of account {account} is damaged above line {after}")
+            log.error("the journal of account %d is damaged above line %d", account, after)
+            raise Unavailable(
+                f"the journal of account {account} is damaged above line {after}, and cannot be "
+                "read on from there: put a good copy of the books in place"
+            )
         lines.extend(Line(*row) for row in rows)
         after = lines[-1].line
     return lines

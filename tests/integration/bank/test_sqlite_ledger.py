@@ -226,6 +226,17 @@ async def test_a_statement_pages_through_all_lines_of_an_account_once_in_order(
         assert await ledger.statement(account, expected[-1], 5) == []
 
 
+async def test_a_journal_that_lost_lines_is_unavailable_and_no_fault_of_the_caller(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("DELETE FROM journal WHERE credit = 1")
+    other.close()
+    with pytest.raises(Unavailable, match=r"account 1 is damaged .*good copy"):
+        await ledger.statement(1, 0, 10)
+    assert len(await ledger.statement(2, 0, 10)) == 1
+
+
 async def test_an_account_without_lines_has_an_empty_statement(ledger: SqliteLedger) -> None:
     await ledger.commit(Record(opened=[(77, None)]))
     assert ledger.balances([77]) == [0]
