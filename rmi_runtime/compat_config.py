@@ -9,17 +9,11 @@ from typing import Final
 from Pyro5 import config
 from Pyro5.errors import PyroError
 
-from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.limits import DaemonLimits, kept_bytes_max
 
 ELEMENTS_MAX: Final = 1_000_000
 MESSAGE_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 STOCK_MESSAGE_SIZE_BYTES_MAX: Final = 1024 * 1024 * 1024  # a default that nobody chose
-
-KEPT_BYTES_MAX: Final = 256 * 1024 * 1024
-"""What is kept of messages that are on their way, if these are of the default size."""
-
-KEPT_MESSAGES: Final = 4
-"""So many of the largest are kept in any case: else one would be a ground to hang up."""
 
 
 def nat_address(
@@ -53,10 +47,11 @@ def configured_limits() -> DaemonLimits:
     if size == STOCK_MESSAGE_SIZE_BYTES_MAX:
         size = MESSAGE_SIZE_BYTES_MAX
     streams = {} if config.ITER_STREAMING else {"streams_max": 0}
-    kept = max(KEPT_BYTES_MAX, KEPT_MESSAGES * size)
+    kept = kept_bytes_max(size)
     return DaemonLimits(
         message_size_bytes_max=size,
         reply_size_bytes_max=size,
+        inflight_size_bytes_max=kept,
         halves_size_bytes_max=kept,
         unread_bytes_max=kept,
         all_unread_bytes_max=kept,

@@ -13,6 +13,17 @@ CONNECTIONS_SHARE: Final = 5 / 8
 HANDSHAKES_SHARE: Final = 2 / 8
 """How much of them those may take who shake hands for TLS; the rest is for files of its own."""
 
+KEPT_BYTES_MAX: Final = 256 * 1024 * 1024
+"""What is kept of messages, if these are of the usual size."""
+
+KEPT_MESSAGES: Final = 4
+"""So many of the largest are kept in any case: else one would be a ground to hang up, or refuse."""
+
+
+def kept_bytes_max(size_bytes: int) -> int:
+    """Return how much is kept of messages of at most *size_bytes* each."""
+    return max(KEPT_BYTES_MAX, KEPT_MESSAGES * size_bytes)
+
 
 def descriptors_max() -> float:
     """Return how many descriptors this process may have open; perhaps infinity."""
@@ -75,18 +86,18 @@ class DaemonLimits:
     elements_max: int = 65_536
     batch_max: int = 10_000
     inflight_max: int = 16_384
-    inflight_size_bytes_max: int = 256 * 1024 * 1024
+    inflight_size_bytes_max: int = KEPT_BYTES_MAX
     connection_inflight_max: int = 4_096
     streams_max: int = 1_024
     connection_streams_max: int = 256
     stream_lifetime_s: float = 0.0
     stream_linger_s: float = 30.0
-    halves_size_bytes_max: int = 256 * 1024 * 1024
+    halves_size_bytes_max: int = KEPT_BYTES_MAX
     handshake_s: float = 30.0
     message_s: float = 60.0
     write_buffer_bytes_max: int = 1024 * 1024
-    unread_bytes_max: int = 256 * 1024 * 1024
-    all_unread_bytes_max: int = 256 * 1024 * 1024
+    unread_bytes_max: int = KEPT_BYTES_MAX
+    all_unread_bytes_max: int = KEPT_BYTES_MAX
     faults_per_s: float = 50.0
     faults_burst: int = 100
 

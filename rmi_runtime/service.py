@@ -19,7 +19,7 @@ from Pyro5.errors import PyroError
 from rmi_runtime.credentials import Identify, ServiceAuthenticator, load_or_create_cluster_key
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.errors import Conflict, RmiError
-from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.limits import DaemonLimits, kept_bytes_max
 from rmi_runtime.log_files import LogLimits
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.registry import Announcer, NameServers
@@ -76,7 +76,11 @@ class ServiceContext:
             settings.host,
             authenticate=self._authenticator,
             ssl=self.tls.server if self.tls else None,
-            limits=DaemonLimits(message_size_bytes_max=settings.message_size_bytes_max),
+            limits=DaemonLimits(
+                message_size_bytes_max=(size := settings.message_size_bytes_max),
+                inflight_size_bytes_max=kept_bytes_max(size),
+                halves_size_bytes_max=kept_bytes_max(size),
+            ),
             insecure=settings.insecure,
         )
         self.name_servers = NameServers(

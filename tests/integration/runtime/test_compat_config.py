@@ -91,9 +91,15 @@ def test_no_streams_are_given_out_if_none_are_configured(serve: Any, kind: Any) 
 
 
 @pytest.mark.parametrize(
-    "bound", ["unread_bytes_max", "all_unread_bytes_max", "halves_size_bytes_max"]
+    "bound",
+    [
+        "unread_bytes_max",
+        "all_unread_bytes_max",
+        "halves_size_bytes_max",
+        "inflight_size_bytes_max",
+    ],
 )
-def test_a_message_of_the_configured_size_is_no_ground_to_hang_up(
+def test_a_message_of_the_configured_size_is_no_ground_to_hang_up_or_refuse(
     monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     size = 512 * 1024 * 1024

@@ -57,3 +57,12 @@ async def test_until_it_may_leave_a_service_goes_on_as_before(tmp_path: Path) ->
         async with asyncio.timeout(10):
             await service
         assert not await listed()
+
+
+def test_a_service_keeps_messages_of_the_size_that_is_set(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, message_size_bytes_max=512 * 1024 * 1024)
+    limits = ServiceContext("a.thing", settings, KEY).daemon.limits
+    size = limits.message_size_bytes_max
+    assert size == settings.message_size_bytes_max
+    assert limits.halves_size_bytes_max > size, "one of them would be a ground to hang up"
+    assert limits.inflight_size_bytes_max > size, "one of them would be refused, always"
