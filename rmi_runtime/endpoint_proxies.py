@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as tls
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -61,13 +62,17 @@ class EndpointProxies:
         proxy = self._proxies.get(endpoint)
         return proxy if proxy is not None and proxy._connected else None
 
-    async def connect(self, endpoint: Endpoint, timeout_s: float) -> Proxy:
+    async def connect(self, endpoint: Endpoint, timeout_s: float) -> tuple[Proxy, float]:
         """Connect to an endpoint, unless that is done.
 
+        Returns:
+            Its proxy, and what is left of the time.
+
         Raises:
-            Unreached: it is not there, or there is one of another cluster.
+            Unreached: it is not there in time, or there is one of another cluster.
             RmiError: it refuses.
         """
+        until = time.monotonic() + timeout_s
         if self._closed:
             raise errors.Unavailable(f"the connection to {endpoint.name} is closed for good")
         proxy = self._proxies.get(endpoint)
@@ -86,7 +91,10 @@ class EndpointProxies:
             if not endpoint.failures:
                 log.warning("%s at %s refuses: %s", endpoint.name, endpoint.uri, error)
             raise Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
-        return proxy
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise Unreached(f"{endpoint.name} at {endpoint.uri} took all {timeout_s} s to connect")
+        return proxy, left_s
 
     async def ping(self, endpoint: Endpoint) -> None:
         """Return when the endpoint has answered.
@@ -94,7 +102,7 @@ class EndpointProxies:
         Raises:
             RmiError, PyroError: it does not, or refuses.
         """
-        proxy = await self.connect(endpoint, CONNECT_S)
+        proxy, _ = await self.connect(endpoint, CONNECT_S)
         await proxy._call("ping", object_id=DAEMON_NAME, timeout_s=CONNECT_S)
 
     async def is_heard(self, endpoint: Endpoint) -> bool:

@@ -237,7 +237,7 @@ class Endpoints:
         try:
             proxy = self._proxies.connected(endpoint)
             if proxy is None:
-                proxy = await self._proxies.connect(endpoint, timeout_s)
+                proxy, timeout_s = await self._proxies.connect(endpoint, timeout_s)
             result = await proxy._call(method, args, kwargs, timeout_s=timeout_s, late=late)
             endpoint.answered_at = time.monotonic()
             if endpoint.failures:

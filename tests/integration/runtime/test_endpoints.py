@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from typing import Any
 
 import pytest
 
-from rmi_runtime import errors
+from rmi_runtime import Proxy, errors
 from tests.integration.runtime.equal_services import Services, asked, names
 from tests.support import eventually
 
@@ -82,6 +83,30 @@ async def test_a_call_waits_for_the_first_service_to_appear(services: Services) 
         await services.start("x.1")
         assert await call == "x.1"
         await ready
+
+
+async def test_what_connecting_took_is_off_the_deadline_of_the_call(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await services.start("x.1")
+    bind, call, given_s = Proxy._bind, Proxy._call, []
+
+    async def slow_bind(proxy: Proxy, timeout_s: float | None = None) -> Any:
+        connection, ready_at = await bind(proxy, timeout_s), time.monotonic() + 0.05
+        await eventually(lambda: time.monotonic() >= ready_at)
+        return connection
+
+    def noted_call(proxy: Proxy, method: str, *args: Any, **options: Any) -> Any:
+        if method == "who":
+            given_s.append(options["timeout_s"])
+        return call(proxy, method, *args, **options)
+
+    async with services.endpoints() as endpoints:
+        await endpoints.ready()
+        monkeypatch.setattr(Proxy, "_bind", slow_bind)
+        monkeypatch.setattr(Proxy, "_call", noted_call)
+        assert await endpoints.call("who", timeout_s=5.0) == "x.1"
+    assert given_s[0] <= 4.95
 
 
 async def test_nobody_at_all_is_unavailable_at_the_deadline(services: Services) -> None:
