@@ -66,7 +66,8 @@ class Coalescer(Generic[Item, Result]):
         self._wait_s_max = wait_s_max
         self._clock = clock
         self._left = 0  # items that have left the queue, ever
-        self._marks: deque[tuple[float, int]] = deque()  # when so many had come, ever
+        # From then on for an eighth of the longest wait came those after so many, ever.
+        self._marks: deque[tuple[float, int]] = deque()
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
         self._sent = 0  # items in the sends under way
@@ -103,6 +104,8 @@ class Coalescer(Generic[Item, Result]):
                 queue_max=self._queue_max,
             )
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._wait_s_max < math.inf:
+            self._mark(len(items))
         items.append(item)
         self._futures.append(future)
         if not self._starting and len(self._pumps) < self._concurrency:
@@ -201,13 +204,18 @@ class Coalescer(Generic[Item, Result]):
                 return [item for item, _ in kept], [future for _, future in kept]
         return items, futures
 
-    def _refuse_late(self) -> None:
-        """Refuse what has waited too long; by marks now and then, not by a time for each item."""
-        now_s, marks, come = self._clock(), self._marks, 0
-        while marks and now_s - marks[0][0] >= self._wait_s_max:
-            _, come = marks.popleft()
+    def _mark(self, waiting: int) -> None:
+        """Note when an item comes; not for each, but for all of some time together."""
+        now_s, marks = self._clock(), self._marks
         if not marks or now_s - marks[-1][0] >= self._wait_s_max / 8:
-            marks.append((now_s, self._left + len(self._items)))
+            marks.append((now_s, self._left + waiting))
+
+    def _refuse_late(self) -> None:
+        """Refuse what has waited too long."""
+        now_s, marks = self._clock(), self._marks
+        while marks and now_s - marks[0][0] >= self._wait_s_max:
+            marks.popleft()
+        come = marks[0][1] if marks else self._left + len(self._items)
         late = come - self._left
         if late <= 0:
             return

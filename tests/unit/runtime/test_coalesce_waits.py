@@ -65,6 +65,24 @@ async def test_what_waits_behind_batches_that_take_all_their_time_waits_twice_th
     await asyncio.gather(*came, return_exceptions=True)
 
 
+async def test_what_came_just_after_a_batch_had_left_waits_no_longer_than_others(
+    clock: Clock,
+) -> None:
+    sends = Sends()
+    coalescer = Coalescer(sends, batch_max=1, wait_s_max=10.0, clock=clock)
+    futures = [coalescer.submit_nowait(0)]
+    await turns()
+    clock.now_s += 0.1
+    futures += [coalescer.submit_nowait(n) for n in (1, 2)]
+    for gate in range(2):  # each send takes nearly all the time that there is
+        clock.now_s += 9.8
+        sends.gates[gate].set()
+        await turns()
+    assert sends.batches == [[0], [1]]
+    assert isinstance(futures[2].exception(), errors.Unavailable)
+    assert await asyncio.gather(*futures[:2]) == [0, 10]
+
+
 @given(seed=st.integers(0, 2**32))
 async def test_every_item_is_sent_or_refused_once_whatever_the_times(seed: int) -> None:
     rng, clock, sends = Random(seed), Clock(), Sends()
