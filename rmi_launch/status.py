@@ -79,8 +79,9 @@ def status(loaded: Loaded, as_json: bool) -> None:
     refused = any(row.state == REFUSED for row in rows)
     if not refused and not any(row.pid or row.state == "ready" for row in rows):
         raise NotRunning(
-            f"nothing answers: no name server at {' or '.join(system.ns)}, no gateway at "
-            f"{system.http}; {system.advice}"
+            "no service answers that the name server at "
+            f"{' or '.join(system.ns)} knows, if there is one, and no gateway at {system.http}; "
+            f"{system.advice}"
         )
     if refused:
         click.echo(

@@ -104,6 +104,18 @@ def test_the_gateway_by_hand_serves_http_without_any_service(stock_ns: str, tmp_
         assert (row["name"], row["state"], row["pid"]) == ("gateway", "ready", process.pid)
 
 
+def test_a_name_server_that_knows_no_service_is_not_said_to_be_absent(
+    stock_ns: str, tmp_path: Path
+) -> None:
+    where = ["--ns", stock_ns, "--http", "127.0.0.1:1", "--data-dir", str(tmp_path)]
+    done = subprocess.run(
+        [*RMI, "status", *where], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 3
+    assert f"no service answers that the name server at {stock_ns} knows" in done.stderr
+    assert "no gateway at 127.0.0.1:1" in done.stderr
+
+
 def test_a_service_without_a_name_server_says_what_it_waits_for(tmp_path: Path) -> None:
     command = [*RMI, "logger", "--id", "1", "--ns", "127.0.0.1:1", "--data-dir", str(tmp_path)]
     with started(command, "msg.logger.1 waits for a name server at ") as (process, rest):
