@@ -61,6 +61,7 @@ class PrivateLoop(asyncio.SelectorEventLoop):
         Raises:
             Exception: it has been interrupted, and is too torn for that.
         """
+        self.come_to_rest()
         other = _get_running_loop()  # the garbage collector may run there
         _set_running_loop(None)
         try:
