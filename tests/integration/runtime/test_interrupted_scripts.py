@@ -8,16 +8,15 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
 
 from rmi_runtime import SyncProxy, compat, errors, expose
+from tests.support import sync_eventually
 
 POINTS_MAX = 20_000
-WAIT_S = 10.0
 
 
 class Alarm(Exception):
@@ -143,12 +142,5 @@ def test_a_script_goes_on_wherever_it_was_interrupted(
         pytest.fail("it never came to an end")
     assert rounds > 10
     # Python's own socketpair() loses one where it is interrupted between two of its steps.
-    _wait_until(lambda: _descriptors() <= before + rounds // 20)
+    sync_eventually(lambda: _descriptors() <= before + rounds // 20)
     proxy._close()
-
-
-def _wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
