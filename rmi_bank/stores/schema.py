@@ -175,11 +175,12 @@ WITH RECURSIVE chain (line, before) AS (
     FROM chain JOIN journal AS j ON j.line = chain.before
     WHERE chain.before > :after
 )
-SELECT j.line, j.commit_no, at, debit, credit, amount, request_id
+SELECT j.line, j.commit_no, at, debit, credit, amount, request_id, before
 FROM chain JOIN journal AS j USING (line) LEFT JOIN outcomes AS o ON o.outcome = j.outcome
 ORDER BY line LIMIT :limit
 """
-"""The first lines of an account above :after, by walking its chain back from :last."""
+"""The first lines of an account above :after, by walking its chain back from :last; and with each
+the number of the one before it."""
 
 
 def set_up(connection: sqlite3.Connection) -> None:

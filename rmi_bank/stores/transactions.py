@@ -83,13 +83,13 @@ def statement(
                 "limit": left,
             },
         ).fetchall()
-        if not rows:
+        if not rows or rows[0][-1] > after:  # the walk did not come so far
             log.error("the journal of account %d is damaged above line %d", account, after)
             raise Unavailable(
                 f"the journal of account {account} is damaged above line {after}, and cannot be "
                 "read on from there: put a good copy of the books in place"
             )
-        lines.extend(Line(*row) for row in rows)
+        lines.extend(Line(*row) for *row, _ in rows)
         after = lines[-1].line
     return lines
 

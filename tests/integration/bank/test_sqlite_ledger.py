@@ -226,15 +226,18 @@ async def test_a_statement_pages_through_all_lines_of_an_account_once_in_order(
         assert await ledger.statement(account, expected[-1], 5) == []
 
 
+@pytest.mark.parametrize("lost", ["credit = 1", "amount = 2"])
 async def test_a_journal_that_lost_lines_is_unavailable_and_no_fault_of_the_caller(
-    ledger: SqliteLedger, path: Path
+    ledger: SqliteLedger, path: Path, lost: str
 ) -> None:
+    for amount in (1, 2, 3):
+        await ledger.commit(transfer(1, 2, amount))
     with sqlite3.connect(path) as other:
-        other.execute("DELETE FROM journal WHERE credit = 1")
+        other.execute(f"DELETE FROM journal WHERE {lost}")
     other.close()
     with pytest.raises(Unavailable, match=r"account 1 is damaged .*good copy"):
         await ledger.statement(1, 0, 10)
-    assert len(await ledger.statement(2, 0, 10)) == 1
+    assert len(await ledger.statement(3, 0, 10)) == 1
 
 
 async def test_an_account_without_lines_has_an_empty_statement(ledger: SqliteLedger) -> None:
