@@ -334,7 +334,7 @@ def check_reachable(settings: Settings) -> None:
 def _read_toml(path: Path | None) -> Mapping[str, object]:
     if path is None:
         path = Path(TOML_NAME)
-        if not path.exists():
+        if not os.path.lexists(path):  # a link to nowhere is a file that cannot be read
             return {}
     try:
         with path.open(encoding="utf-8-sig") as file:

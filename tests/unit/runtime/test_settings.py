@@ -169,6 +169,12 @@ def test_a_named_file_must_exist() -> None:
         load_settings(Path("absent.toml"), env={})
 
 
+def test_a_settings_file_that_is_a_link_to_nowhere_is_an_error() -> None:
+    Path("rmi.toml").symlink_to("moved.toml")
+    with pytest.raises(SettingsError, match=r"rmi\.toml cannot be read: No such file"):
+        load_settings(env={})
+
+
 @pytest.mark.parametrize("content", [b"business = ", b"\xff\xfe"])
 def test_a_file_that_is_not_toml_is_refused(content: bytes) -> None:
     Path("rmi.toml").write_bytes(content)
