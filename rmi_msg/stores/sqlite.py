@@ -22,6 +22,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 from rmi_msg.stores import sqlite_tables as tables
+from rmi_msg.stores.message_ids import MessageIds
 from rmi_runtime import Settings, SqliteThread, StoreFiles, StoreGone, errors, lengthen_log
 
 log = logging.getLogger(__name__)
@@ -229,6 +230,7 @@ class SqliteMessageStore:
     ) -> None:
         self._database = database
         self._wall_clock_ns = wall_clock_ns
+        self._ids = MessageIds()  # for the database's writing thread
 
     async def put_many(self, messages: Sequence[tuple[str, str]], logger: str) -> list[Word]:
         """Store what is new, in one transaction; see the protocol."""
@@ -240,7 +242,8 @@ class SqliteMessageStore:
         self, connection: sqlite3.Connection, messages: Sequence[tuple[str, str]], logger: str
     ) -> list[Word]:
         # The time is taken when it is our turn, so that it rises with the order of arrival.
-        return tables.put_many(connection, messages, logger, self._wall_clock_ns() // 1000)
+        at_us = self._wall_clock_ns() // 1000
+        return tables.put_many(connection, self._ids, messages, logger, at_us)
 
     async def page(self, after: str | None, limit: int) -> Page[Message]:
         """Read a page of messages; see the protocol."""

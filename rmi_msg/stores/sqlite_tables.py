@@ -6,7 +6,8 @@ The messages table is a log: ``seq`` is given out inside the one write transacti
 time, so the order of ``seq`` is the order of commits. Two things follow. A reader who has seen
 number n will never find a smaller one that was not there, so a page is a range of ``seq``, and its
 cursor the last number on it. And the queue needs no rows of its own: it is a ``head`` (everything
-above waits) and a few claims, each a range of ``seq``; storing a message *is* offering it.
+above waits) and a few claims, each a range of ``seq``; storing a message *is* offering it. Which
+ids there are is kept apart (:mod:`~rmi_msg.stores.message_ids`).
 
 A claim's end is a time of the machine's monotonic clock, which all processes share and nobody can
 set. It starts anew at a reboot, when no holder of a claim is alive: an end further away than any
@@ -22,7 +23,8 @@ from functools import lru_cache
 from typing import Final
 
 from rmi_msg.checks import bad_cursor
-from rmi_msg.stores import Claim, Consumed, Message, Page, Word
+from rmi_msg.stores import Claim, Consumed, Message, Page, Word, message_ids
+from rmi_msg.stores.message_ids import MessageIds, id_hash
 from rmi_runtime import errors
 
 TEXT_CHARS_MAX: Final = 4 * 1024 * 1024
@@ -31,16 +33,20 @@ TEXT_CHARS_MAX: Final = 4 * 1024 * 1024
 LEASE_S_MAX: Final = 300.0
 """Longest lease of a claim, in seconds."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+_MESSAGES: Final = """(
+    seq         INTEGER PRIMARY KEY, -- rising, as nothing is ever deleted
+    id          TEXT NOT NULL, -- no two are the same
+    hash        INTEGER NOT NULL, -- of the id
+    text        TEXT NOT NULL,
+    received_at INTEGER NOT NULL, -- microseconds since 1970, UTC
+    logger      TEXT NOT NULL
+)"""
 
 _SCHEMA: Final = (
-    """CREATE TABLE IF NOT EXISTS messages (
-        seq         INTEGER PRIMARY KEY, -- rising, as nothing is ever deleted
-        id          TEXT NOT NULL UNIQUE,
-        text        TEXT NOT NULL,
-        received_at INTEGER NOT NULL, -- microseconds since 1970, UTC
-        logger      TEXT NOT NULL
-    )""",
+    f"CREATE TABLE IF NOT EXISTS messages {_MESSAGES}",
+    *message_ids.SCHEMA,
     """CREATE TABLE IF NOT EXISTS consumed (
         seq         INTEGER PRIMARY KEY, -- rising, as nothing is ever deleted
         message     INTEGER NOT NULL UNIQUE REFERENCES messages (seq),
@@ -71,7 +77,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables that are missing.
+    """Make the tables that are missing, and bring those of an earlier format up to date.
+
+    Args:
+        connection: in a write transaction.
 
     Raises:
         Conflict: the file was made by a later version of this program.
@@ -82,12 +91,33 @@ def create(connection: sqlite3.Connection) -> None:
             f"the messages database has format {version}, and this program knows up to "
             f"{SCHEMA_VERSION}: run the program that made it, or another data directory"
         )
+    if version == 1:
+        _take_apart_format_1(connection)
     for statement in _SCHEMA:
         connection.execute(statement)
+    if version == 1:
+        connection.execute("INSERT INTO consumed SELECT * FROM consumed_1")
+        connection.execute("DROP TABLE consumed_1")
+        message_ids.index_all(connection)
+
+
+def _take_apart_format_1(connection: sqlite3.Connection) -> None:
+    """Put messages into a table without an index of its own on their ids, as format 1 had."""
+    connection.create_function("id_hash", 1, id_hash, deterministic=True)
+    connection.execute(f"CREATE TABLE messages_2 {_MESSAGES}")
+    connection.execute(
+        "INSERT INTO messages_2 SELECT seq, id, id_hash(id), text, received_at, logger"
+        " FROM messages ORDER BY seq"
+    )
+    connection.execute("CREATE TABLE consumed_1 AS SELECT * FROM consumed ORDER BY seq")
+    connection.execute("DROP TABLE consumed")  # it refers to the next one
+    connection.execute("DROP TABLE messages")
+    connection.execute("ALTER TABLE messages_2 RENAME TO messages")
 
 
 def put_many(
     connection: sqlite3.Connection,
+    ids: MessageIds,
     messages: Sequence[tuple[str, str]],
     logger: str,
     received_at_us: int,
@@ -96,6 +126,7 @@ def put_many(
 
     Args:
         connection: in a write transaction.
+        ids: what this process keeps of the ids.
         messages: (id, text) pairs.
         logger: Pyro name of the logger.
         received_at_us: microseconds since 1970.
@@ -103,32 +134,43 @@ def put_many(
     Returns:
         A word per message, in order.
     """
-    last = _last_seq(connection, "messages")
-    inserted = connection.executemany(
-        "INSERT INTO messages (id, text, received_at, logger) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (id) DO NOTHING",
-        [(id, text, received_at_us, logger) for id, text in messages],
-    ).rowcount
-    if inserted == len(messages):
-        return ["new"] * inserted
-    return _words(connection, messages, last)
+    hashes = {id: id_hash(id) for id, _ in messages}
+    known = ids.find(connection, hashes)
+    new: dict[str, str] = {}
+    for id, text in messages:
+        if id not in known:
+            new.setdefault(id, text)
+    if new:
+        connection.executemany(
+            "INSERT INTO messages (id, hash, text, received_at, logger) VALUES (?, ?, ?, ?, ?)",
+            [(id, hashes[id], text, received_at_us, logger) for id, text in new.items()],
+        )
+        ids.index(connection, len(new))
+    if len(new) == len(messages):
+        return ["new"] * len(messages)
+    return _words(connection, messages, new, known)
 
 
 def _words(
-    connection: sqlite3.Connection, messages: Sequence[tuple[str, str]], last: int
+    connection: sqlite3.Connection,
+    messages: Sequence[tuple[str, str]],
+    new: dict[str, str],
+    known: dict[str, int],
 ) -> list[Word]:
-    """Tell the new from the known, after the insertion; new ones have a seq above *last*."""
+    """Tell the new from the known: *new* are the texts by id, *known* the seqs."""
     words: list[Word] = []
-    new: set[str] = set()
+    told: set[str] = set()
     for id, text in messages:
-        seq, same = connection.execute(
-            "SELECT seq, text = ? FROM messages WHERE id = ?", (text, id)
-        ).fetchone()
-        if seq > last and id not in new:
-            new.add(id)
+        if id in new and id not in told:
+            told.add(id)
             words.append("new")
+            continue
+        if id in new:
+            same = text == new[id]
         else:
-            words.append("same" if same else "other")
+            sql = "SELECT text = ? FROM messages WHERE seq = ?"
+            (same,) = connection.execute(sql, (text, known[id])).fetchone()
+        words.append("same" if same else "other")
     return words
 
 

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from rmi_msg.stores import Claim
 from rmi_msg.stores import sqlite_tables as tables
+from rmi_msg.stores.message_ids import MessageIds
 
 LEASE_NS = 10_000_000_000
 SERVICES = st.sampled_from(["msg.messages.1", "msg.messages.2", "msg.messages.3"])
@@ -37,6 +38,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         tables.create(self.connection)
+        self.ids = MessageIds()
         self.now_ns = 0
         self.put_ids: dict[str, str] = {}
         self.times_consumed: Counter[str] = Counter()
@@ -50,7 +52,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.put_ids.setdefault(str(number), text)
             expected.append("new" if known is None else "same" if known == text else "other")
         pairs = [(str(number), text) for number, text in batch]
-        assert tables.put_many(self.connection, pairs, "msg.logger.1", 0) == expected
+        assert tables.put_many(self.connection, self.ids, pairs, "msg.logger.1", 0) == expected
 
     @rule(target=claimed, by=SERVICES, limit=st.integers(1, 5))
     def claim(self, by: str, limit: int) -> object:
