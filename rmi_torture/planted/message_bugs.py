@@ -37,6 +37,20 @@ def keys_ignored() -> None:
     routes.keyed_message_id = lambda key: routes.new_message_id()
 
 
+def others_ids_unknown() -> None:
+    """A logger knows only the ids that it has stored itself."""
+    ids = part("rmi_msg.stores.message_ids:MessageIds")
+    find = ids.find
+    own: set[str] = set()
+
+    def find_own(self: Any, connection: Any, hashes: Any) -> dict[str, int]:
+        known = {id: seq for id, seq in find(self, connection, hashes).items() if id in own}
+        own.update(hashes)
+        return known
+
+    ids.find = find_own
+
+
 def stale_page() -> None:
     """A logger reads pages from a cache that is half a second old."""
     store = part("rmi_msg.stores.sqlite:SqliteMessageStore")

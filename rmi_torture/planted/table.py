@@ -78,6 +78,7 @@ _ALL = (
     Bug(caller_bugs.retried_without_id, "bank", ("kill",), (_EFFECTS,), 10),
     Bug(message_bugs.acknowledged_before_stored, "messages", ("kill",), ("messages",)),
     Bug(message_bugs.keys_ignored, "messages", (), ("messages",), 4),
+    Bug(message_bugs.others_ids_unknown, "messages", (), ("messages",), 4),
     Bug(message_bugs.stale_page, "messages", (), ("messages",), 4),
     Bug(message_bugs.marked_before_consumed, "queue", ("kill",), ("queue",)),
     Bug(message_bugs.never_given_back, "queue", ("kill",), ("queue",)),
