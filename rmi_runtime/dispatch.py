@@ -108,7 +108,7 @@ class Dispatcher:
             object_id, name, args, kwargs = daemon.read_call(
                 serializer, message, connection.elements_max
             )
-            if message.patience:
+            if message.patience and not message.flags & wire.FLAG_ONEWAY:  # which nobody waits for
                 request.deadline = time.monotonic() + message.patience / wire.PATIENCE_PER_S
             if refuse or daemon.draining or len(self.running) >= self._limits.inflight_max:
                 self._turn_away(object_id)

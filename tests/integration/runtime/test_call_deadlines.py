@@ -128,6 +128,20 @@ async def test_oneway_work_goes_on_whoever_asked_for_it(daemon: Daemon, worker: 
     assert worker.cancelled == []
 
 
+async def test_oneway_work_has_no_deadline(daemon: Daemon, worker: Worker) -> None:
+    async with proxy_of(daemon) as proxy:
+        await proxy._call("leave_behind", ("ours",), timeout_s=0.01)
+        await eventually(lambda: worker.begun == ["ours"])
+        over = time.monotonic() + 0.02
+        await eventually(lambda: time.monotonic() > over)
+        daemon.dispatcher.sweep()
+        assert await proxy.echo(1) == 1
+        worker.gate.set()
+        await eventually(lambda: worker.finished == ["ours"])
+    assert worker.cancelled == []
+    assert worker.deadlines == [None]
+
+
 async def test_callbacks_at_the_end_of_a_connection(daemon: Daemon) -> None:
     ended: list[str] = []
 
