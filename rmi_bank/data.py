@@ -46,7 +46,7 @@ from rmi_runtime import (
     expose,
     run_service,
 )
-from rmi_runtime.errors import InvalidRequest, Unavailable
+from rmi_runtime.errors import DeadlinePassed, InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -261,19 +261,38 @@ class DataObject(AccountDesk, TokenDesk):
             ledger.commit_no,
         )
 
-    async def _granted_later(
+    def _granted_later(
         self, ticket: Ticket, turn: asyncio.Future[None], accounts: list[int], ids: list[str]
-    ) -> dict[str, Any]:
+    ) -> asyncio.Future[dict[str, Any]]:
+        """Answer when *turn* comes. No coroutine: one that is never begun gives nothing back."""
         ledger = self._ledger
         try:
             # Looked up while others hold the keys; when its turn comes, only what is new is left.
             seen = ledger.last_outcome
             none_up_to = 0 if ledger.known(ids) else seen
-            await turn
         except BaseException:
             self._desk.release(ticket)
             raise
-        return self._granted(ticket, accounts, ids, none_up_to)
+        answer = asyncio.get_running_loop().create_future()
+
+        def come(turn: asyncio.Future[None]) -> None:
+            try:
+                turn.result()
+                if _caller_waits_s() <= 0:
+                    raise DeadlinePassed("its turn came after the caller's deadline")
+                if not answer.done():
+                    answer.set_result(self._granted(ticket, accounts, ids, none_up_to))
+            except (Exception, asyncio.CancelledError) as error:
+                if not answer.done():
+                    answer.set_exception(error)
+
+        def answered(answer: asyncio.Future[dict[str, Any]]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                self._desk.release(ticket)
+
+        turn.add_done_callback(come)
+        answer.add_done_callback(answered)
+        return answer
 
     def _granted(
         self, ticket: Ticket, accounts: list[int], request_ids: list[str], none_up_to: int = 0
