@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -172,7 +173,8 @@ class BankGateway:
             )
         self._alone += 1
         try:
-            return (await self._send([request]))[0]
+            # Who asks may have no task, which connecting to a service needs.
+            return (await asyncio.create_task(self._send([request])))[0]
         finally:
             self._alone -= 1
 

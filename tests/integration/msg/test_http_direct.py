@@ -13,7 +13,7 @@ import pytest
 
 from rmi_bank import BankGateway
 from rmi_bank.errors import LockTimeout
-from rmi_bank.operations import Done, pack_outcomes, unpack_batch
+from rmi_bank.operations import Done, Refused, pack_outcomes, unpack_batch
 from rmi_msg import MessageGateway
 from rmi_msg.gateway_app import gateway_app
 from rmi_runtime import errors
@@ -192,6 +192,27 @@ async def test_what_direct_responders_await_has_tasks_of_its_own() -> None:
         for path, body in bodies.items():
             answer = await place.ask(post(path, body, TELLER, FORM if path == "/" else JSON))
             assert answer.status == (200 if path == "/" else 201), path
+    await bank.aclose()
+    await messages.aclose()
+
+
+class HeldUp(Hurried):
+    """The same, when somebody holds for long what operations need that do not come alone."""
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        answer = await super().call(method, *args, **options)
+        if method != "execute_packed" or not args[1]:
+            return answer
+        return pack_outcomes([Refused.from_error(LockTimeout("")) for _ in unpack_batch(args[0])])
+
+
+async def test_what_is_held_up_and_sent_alone_has_a_task_of_its_own() -> None:
+    held_up = HeldUp()
+    bank, messages = BankGateway(held_up), MessageGateway(held_up)  # type: ignore[arg-type]
+    app = gateway_app(bank, messages, Gateway().pages)
+    async with serving(Refuses(), app.direct) as place:
+        answer = await place.ask(post("/bank/transfers", MOVE, TELLER, JSON, KEY))
+    assert answer.status == 201, answer.body
     await bank.aclose()
     await messages.aclose()
 
