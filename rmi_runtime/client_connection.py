@@ -157,6 +157,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.closed = True
         if self._transport is not None:
+            self._paused = False  # it leaves as far as the server reads on in time
             self._flush()
             hang_up(self._transport, self.loop, self.ended.add_done_callback)
         self._fail_all(f"{why} before the reply came")
