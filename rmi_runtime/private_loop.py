@@ -5,12 +5,19 @@ from __future__ import annotations
 import _thread
 import asyncio
 import concurrent.futures
+import selectors
 import socket
 from asyncio.events import _get_running_loop, _set_running_loop
 from typing import Any, Final
 
+from rmi_runtime.errors import CallTimeout
+
 TURNS: Final = 4
 """How often a loop that is dropped goes on, for what was cancelled and aborted to close itself."""
+
+
+SEND_PAUSE_S: Final = 0.001
+"""Pause between two looks whether all has been sent, in seconds."""
 
 
 class PrivateLoop(asyncio.SelectorEventLoop):
@@ -19,6 +26,29 @@ class PrivateLoop(asyncio.SelectorEventLoop):
     A loop of uvloop that a signal's handler interrupts as it begins or ends to run believes that it
     runs for ever, and keeps its descriptors. It also takes longer to begin and end.
     """
+
+    def __init__(self) -> None:
+        self._watched = selectors.DefaultSelector()
+        super().__init__(self._watched)
+
+    @property
+    def unsent(self) -> bool:
+        """True while something waits here because the other end has not read on."""
+        return any(key.events & selectors.EVENT_WRITE for key in self._watched.get_map().values())
+
+    async def all_sent(self, timeout_s: float) -> None:
+        """Return when nothing waits here any more.
+
+        Raises:
+            CallTimeout: the other end has not read on in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.unsent:  # noqa: ASYNC110 - transports tell nobody
+                    await asyncio.sleep(SEND_PAUSE_S)
+        except TimeoutError:
+            words = f"the server has not read all of a oneway call in {timeout_s} s"
+            raise CallTimeout(words) from None
 
     def __del__(self) -> None:
         """Leave it to what it holds to close itself: it may be made, or closed, by half."""

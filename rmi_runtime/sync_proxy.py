@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from Pyro5.core import URI
 from Pyro5.serializers import SerializerBase
 
+from rmi_runtime import errors
 from rmi_runtime.forked import never_free
 from rmi_runtime.ownership import Ownership
 from rmi_runtime.private_loop import PrivateLoop
@@ -63,14 +64,23 @@ class SyncProxy:
         **options: Any,
     ) -> Any:
         """Call a method by name, and wait for its result. All as :meth:`Proxy._call`."""
-        result = self._run(lambda: self._proxy._call(method, args, kwargs, **options))
+        result = self._run(
+            lambda: self._proxy._call(method, args, kwargs, **options),
+            timeout_s=options.get("timeout_s"),
+        )
         return self._unasync(result)
 
     def _unasync(self, result: Any) -> Any:
         """Return a result, or, if it is a stream, its items for those who do not await."""
         return _SyncStream(self, result) if isinstance(result, RemoteStream) else result
 
-    def _run(self, begin: Callable[[], Awaitable[T]], *, last: bool = False) -> T:
+    def _run(
+        self,
+        begin: Callable[[], Awaitable[T]],
+        *,
+        timeout_s: float | None = None,
+        last: bool = False,
+    ) -> T:
         """Begin something, and wait until it is done.
 
         What a signal's handler raises may cut anything off in its midst. So loop and connection are
@@ -79,6 +89,7 @@ class SyncProxy:
 
         Args:
             begin: does nothing before this thread is known to be the owner, and idle.
+            timeout_s: how long it may take to send what nobody answers; None takes the proxy's.
             last: leave loop and connection afterwards.
 
         Raises:
@@ -96,6 +107,10 @@ class SyncProxy:
                 if self._proxy._connected:
                     self._notice_the_end()
                 result = self._wait_for(begin())
+                if self._loop.unsent and not last:  # a oneway call: the loop rests from now on
+                    self._wait_for(self._loop.all_sent(timeout_s or self._proxy._timeout_s))
+                    if self._proxy._connection.closed:
+                        raise errors.ConnectionLost("the connection broke before all was sent")
                 if self._breaking:
                     self._hear_why_it_breaks()
             except BaseException as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvloop
 
-from rmi_runtime import Daemon, Proxy, expose, oneway
-from tests.support import eventually
+from rmi_runtime import Daemon, Proxy, SyncProxy, errors, expose, oneway
+from tests.support import eventually, sync_eventually
 
 LARGE = "x" * 7_000_000  # two of them are more than the system keeps for two sockets
 
@@ -18,10 +21,15 @@ LARGE = "x" * 7_000_000  # two of them are more than the system keeps for two so
 class Notes:
     def __init__(self) -> None:
         self.noted: list[str] = []
+        self.reads_on = threading.Event()
 
     @oneway
     def note(self, name: str, text: str = "") -> None:
         self.noted.append(name)
+
+    @oneway
+    def stop_to_read(self) -> None:
+        self.reads_on.wait(20)
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -41,3 +49,58 @@ def test_what_waits_as_a_proxy_is_closed_is_sent_first(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(fill_and_close())
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, Notes]]:
+    """A URI, and what is called there, by a daemon in a thread of its own."""
+    notes, uris, over = Notes(), queue.SimpleQueue[str](), threading.Event()
+
+    async def serve() -> None:
+        async with Daemon() as daemon:
+            uris.put(str(daemon.register(notes)))
+            await eventually(over.is_set, timeout_s=60)
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(asyncio.run, serve())
+        try:
+            yield uris.get(timeout=10), notes
+        finally:
+            notes.reads_on.set()
+            over.set()
+            serving.result(20)
+
+
+def test_one_of_a_script_arrives_though_its_loop_rests(served: tuple[str, Notes]) -> None:
+    uri, notes = served
+    with SyncProxy(uri) as proxy:
+        proxy.note("call", LARGE)
+        sync_eventually(lambda: notes.noted == ["call"])
+        batch = proxy._batch()
+        batch.note("batch", LARGE)
+        batch(oneway=True)
+        sync_eventually(lambda: notes.noted == ["call", "batch"])
+
+
+def test_those_before_the_end_of_a_script_arrive(served: tuple[str, Notes]) -> None:
+    uri, notes = served
+    with SyncProxy(uri) as proxy:
+        for name in "abcd":
+            proxy.note(name, LARGE)
+    sync_eventually(lambda: notes.noted == list("abcd"))
+
+
+def test_a_script_is_told_of_one_that_is_not_read_in_time(served: tuple[str, Notes]) -> None:
+    uri, notes = served
+    with SyncProxy(uri) as proxy:
+
+        def fill() -> None:
+            for name in "abcd":
+                proxy._call("note", (name, LARGE), timeout_s=0.1)
+
+        proxy.stop_to_read()
+        with pytest.raises(errors.CallTimeout, match="not read all of a oneway call"):
+            fill()
+        notes.reads_on.set()
+        proxy.note("next")
+        sync_eventually(lambda: notes.noted[-1:] == ["next"])
