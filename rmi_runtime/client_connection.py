@@ -79,6 +79,7 @@ class ClientConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._paused = False
+        self._told = False  # a oneway call has been made
         self._closing: asyncio.Task[None] | None = None
         self.broken_by: Exception | None = None
 
@@ -130,6 +131,12 @@ class ClientConnection(asyncio.Protocol):
     def inherited(self) -> bool:
         """True if this process was forked by the one that made the connection."""
         return os.getpid() != self._pid
+
+    @property
+    def telling(self) -> bool:
+        """True if oneway calls may be among what the server has not read yet."""
+        told = self._told and not self.inherited
+        return told and bool(self._transport and self._transport.get_write_buffer_size())
 
     def abandon(self) -> None:
         """Leave an inherited connection to the parent process, which may go on using it."""
@@ -243,6 +250,7 @@ class ClientConnection(asyncio.Protocol):
         future = SentCall(loop=self.loop) if late is None else WantedCall(late, loop=self.loop)
         self._send(data, at_once=not (self._pending or flags & wire.FLAG_ONEWAY))
         if flags & wire.FLAG_ONEWAY:
+            self._told = True
             future.set_result(None)
             return future
         deadline = time.monotonic() + timeout_s

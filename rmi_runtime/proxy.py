@@ -283,7 +283,7 @@ class Proxy(ProxyState):
             return await proxy._call(method, args)
 
     async def _close(self) -> None:
-        """Close the connection. The next call makes a new one."""
+        """Close the connection when oneway calls have left. The next call makes a new one."""
         self._closings += 1
         connected, connection = self._connected, self._connection
         self._connection = None
@@ -291,7 +291,9 @@ class Proxy(ProxyState):
             connection.close()
         loop = asyncio.get_running_loop()
         ends = {end for end in self._ends if end.get_loop() is loop}
-        if self._ssl is None or (connection is not None and connection.inherited):
+        if connection is not None and connection.telling and connection.ended in ends:
+            await asyncio.wait({connection.ended})  # has a bound: see hang_up
+        elif self._ssl is None or (connection is not None and connection.inherited):
             await asyncio.sleep(0)
         elif ends:  # both sides say goodbye; a loop that ends before that leaves the socket open
             await asyncio.wait(ends, timeout=2 * SHUTDOWN_S)

@@ -16,6 +16,9 @@ from tests.support import eventually, sync_eventually
 
 LARGE = "x" * 7_000_000  # two of them are more than the system keeps for two sockets
 
+BOTH_LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
 
 @expose
 class Notes:
@@ -32,9 +35,9 @@ class Notes:
         self.reads_on.wait(20)
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@BOTH_LOOPS
 def test_what_waits_as_a_proxy_is_closed_is_sent_first(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    new_loop: NewLoop,
 ) -> None:
     async def fill_and_close() -> None:
         notes = Notes()
@@ -69,6 +72,22 @@ def served() -> Iterator[tuple[str, Notes]]:
             notes.reads_on.set()
             over.set()
             serving.result(20)
+
+
+@BOTH_LOOPS
+def test_those_before_the_end_of_a_loop_arrive(
+    served: tuple[str, Notes], new_loop: NewLoop
+) -> None:
+    uri, notes = served
+
+    async def tell() -> None:
+        async with Proxy(uri) as proxy:
+            for name in "abcd":
+                await proxy.note(name, LARGE)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(tell())
+    sync_eventually(lambda: notes.noted == list("abcd"))
 
 
 def test_one_of_a_script_arrives_though_its_loop_rests(served: tuple[str, Notes]) -> None:
