@@ -20,7 +20,7 @@ from rmi_runtime import context, serializers, wire
 from rmi_runtime.blob import read_blob_call
 from rmi_runtime.call_rate import CallRate
 from rmi_runtime.connection import ServerConnection
-from rmi_runtime.connections import Connections
+from rmi_runtime.connections import READING_S, Connections
 from rmi_runtime.context import ANONYMOUS, Identity
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.dispatch import Dispatcher
@@ -43,6 +43,7 @@ Authenticate = Callable[[object, object], Identity | Awaitable[Identity]]
 BACKLOG = 4096
 HOUSEKEEPING_S = 0.25
 GIVE_UP_S = 1.0
+READ_PAUSE_S = 0.01
 
 
 class Daemon(NotCopied):
@@ -154,6 +155,8 @@ class Daemon(NotCopied):
     async def drain(self, timeout_s: float = 10.0) -> bool:
         """Refuse new work with a definite ``Draining`` error, and wait for what is under way.
 
+        Replies are waited for as well, while their callers read them.
+
         Args:
             timeout_s: how long to wait at most.
 
@@ -166,7 +169,19 @@ class Daemon(NotCopied):
             if (remaining := deadline - time.monotonic()) <= 0:
                 return False
             await asyncio.wait(list(self.dispatcher.running), timeout=remaining)
+        await self._let_read(deadline)
         return True
+
+    async def _let_read(self, deadline: float) -> None:
+        """Wait for those who read their replies; not for who has read nothing for a second."""
+        unread: dict[ServerConnection, tuple[int, float]] = {}
+        while (now := time.monotonic()) < deadline:
+            left = {one: size for one in self.connections if (size := one.unread_bytes)}
+            before, unread = unread, {one: (size, now) for one, size in left.items()}
+            unread |= {one: seen for one, seen in before.items() if seen[0] == left.get(one)}
+            if all(now - since >= READING_S for _, since in unread.values()):
+                return
+            await asyncio.sleep(READ_PAUSE_S)
 
     async def close(self) -> None:
         """Stop: close the socket, give up what is under way, drop the connections."""

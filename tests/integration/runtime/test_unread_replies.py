@@ -93,3 +93,33 @@ async def test_a_reply_that_is_larger_than_what_may_be_unread_comes_to_a_client_
             raw.send(call("make", LARGE))
             assert await asyncio.to_thread(raw.outcome) == RESULT
         assert daemon.stats()["refusals"] == 0
+
+
+async def test_draining_waits_for_replies_that_are_read(
+    contexts: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
+) -> None:
+    served, calling = contexts
+    async with Daemon(ssl=served, authenticate=identify) as daemon:
+        daemon.register(Maker(), "target")
+        with await asyncio.to_thread(ask, address_of(daemon), 7, calling) as raw:
+            await eventually(lambda: unread_bytes(daemon))
+            reading = asyncio.ensure_future(asyncio.to_thread(raw.outcome))
+            assert await daemon.drain(20.0)
+            assert not unread_bytes(daemon)
+            assert await reading == RESULT
+
+
+async def test_draining_does_not_wait_for_replies_that_are_not_read(
+    contexts: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
+) -> None:
+    served, calling = contexts
+    async with Daemon(ssl=served, authenticate=identify) as daemon:
+        daemon.register(Maker(), "target")
+        with await asyncio.to_thread(ask, address_of(daemon), 7, calling):
+            await eventually(lambda: unread_bytes(daemon))
+            assert await asyncio.wait_for(daemon.drain(3600.0), 20.0)
+            assert unread_bytes(daemon)
+
+
+def unread_bytes(daemon: Daemon) -> int:
+    return sum(connection.unread_bytes for connection in daemon.connections)
