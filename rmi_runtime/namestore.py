@@ -113,7 +113,8 @@ class NameKeeper:
 
     def save_soon(self) -> None:
         """See to it that the changes made so far get written, without waiting for it."""
-        if self.table.changed or self._unwritten:
+        # A write that has not begun will have them too.
+        if (self.table.changed or self._unwritten) and not self._writes.waiting:
             self._writes.submit_nowait(None).add_done_callback(_forget_error)
 
     async def _write(self, askers: list[None]) -> list[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -157,6 +159,28 @@ async def test_a_disk_that_fails_does_not_stop_the_names_and_is_made_up_for_late
             assert server.list() == {"x": A, "y": B}
         await eventually(lambda: rows(path) == {"x": A, "y": B})
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_a_disk_that_hangs_for_long_does_not_stop_the_names(path: Path) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def hang(database: sqlite3.Connection) -> None:
+        begun.set()
+        over.wait(60)
+
+    async with NameKeeper(path) as keeper:
+        server = NameServer(keeper)
+        assert keeper._database is not None
+        hanging = asyncio.ensure_future(keeper._database.run(hang))
+        await eventually(begun.is_set)
+        server.announce("x", A, 60.0)
+        await asyncio.sleep(0)  # its write has begun, and waits behind the other
+        for _ in range(20_000):
+            server.announce("x", A, 60.0)
+        server.announce("x", B, 60.0)
+        over.set()
+        await hanging
+        await eventually(lambda: rows(path) == {"x": B})
 
 
 async def test_without_a_file_names_live_in_memory() -> None:
