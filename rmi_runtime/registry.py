@@ -354,7 +354,7 @@ class _Teller:
         except AttributeError:
             self._leases = False
             await self._call("register", name, uri, False, tags)
-        self._known = True
+        self._known = tags == announcer.tags  # they may be others since
 
     async def _registered_uri(self) -> str | None:
         try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from Pyro5.errors import NamingError
 
 from rmi_runtime import Daemon, expose
 from rmi_runtime.endpoints import Endpoints
+from rmi_runtime.nametable import DRAINING
 from rmi_runtime.registry import Announcer, NameServers
 from tests.integration.runtime.names import name_server
 from tests.support import eventually
@@ -104,3 +107,41 @@ async def test_the_next_one_is_asked_if_the_first_one_has_trouble_with_its_disk(
     async with name_server() as sound, NameServers([*names.locations, sound]) as both:
         assert await both.list("nobody.") == {}
         assert server.asked == 1
+
+
+@expose
+class Slow:
+    """A name server like stock's, without leases, that takes its time."""
+
+    def __init__(self) -> None:
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+        self.tags: set[str] = set()
+
+    def lookup(self, name: str) -> str:
+        if not self.tags:
+            raise NamingError("unknown name")
+        return A
+
+    async def register(self, name: str, uri: str, safe: bool, metadata: Any) -> None:
+        self.begun.set()
+        await self.gate.wait()
+        self.tags = set(metadata)
+
+    def remove(self, name: str) -> None:
+        """Do nothing."""
+
+
+async def test_a_service_that_stops_as_it_is_registered_is_shown_as_draining() -> None:
+    server = Slow()
+    async with Daemon() as daemon:
+        daemon.register(server, "Pyro.NameServer")
+        async with (
+            NameServers([daemon.location]) as names,
+            Announcer(names, "x", A, metadata=["rmi"]) as announcer,
+        ):
+            await server.begun.wait()
+            draining = asyncio.ensure_future(announcer.drain())
+            await asyncio.sleep(0)
+            server.gate.set()
+            await draining
+            assert server.tags == {"rmi", DRAINING}
