@@ -188,7 +188,7 @@ class Endpoints:
             What the method returns.
 
         Raises:
-            Unavailable: nobody took the call before the deadline; it had no effect.
+            Unavailable, DeadlinePassed: nobody took the call in time; it had no effect.
             Overloaded: too many calls wait for an endpoint.
             Indefinite: a service may have done it, and *repeatable* is false, or time is up.
             ValueError: the deadline is no number of seconds.
@@ -266,7 +266,8 @@ class Endpoints:
                 self._set_aside(endpoint, reachable=False)
         elif isinstance(error, errors.ConnectionLost):
             self._set_aside(endpoint, reachable=False)
-        return repeatable and isinstance(error, errors.Indefinite)
+        late = isinstance(error, errors.DeadlinePassed)  # of this try: it was too busy to begin
+        return late or (repeatable and isinstance(error, errors.Indefinite))
 
     def _set_aside(self, endpoint: Endpoint, *, reachable: bool) -> None:
         self._balancer.failed(endpoint, reachable=reachable)
@@ -277,7 +278,7 @@ class Endpoints:
         self._probe_now.set()
 
     def _given_up(self, last: BaseException | None) -> BaseException:
-        if isinstance(last, errors.Indefinite):
+        if isinstance(last, (errors.Indefinite, errors.DeadlinePassed)):
             return last
         known = len(self.view())
         absent = f"of {known} known, none answered when last asked" if known else "none is known"

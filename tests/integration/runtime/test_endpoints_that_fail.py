@@ -82,6 +82,18 @@ async def test_an_impatient_call_does_not_set_a_service_aside_that_answers_other
         assert endpoints.view()[0].set_aside
 
 
+async def test_what_a_service_is_too_busy_to_begin_in_its_share_of_the_time_goes_to_another(
+    services: Services,
+) -> None:
+    await services.start("x.1", "x.2")
+    services.echoes["x.1"].error = errors.DeadlinePassed("too late")
+    async with services.endpoints() as endpoints:
+        await eventually(lambda: len(names(endpoints)) == 2)
+        assert set(await asked(endpoints)) == {"x.2"}
+        assert services.echoes["x.1"].calls > 1
+        assert not any(view.set_aside for view in endpoints.view())
+
+
 async def test_what_may_have_happened_stays_so_whatever_comes_after(services: Services) -> None:
     await services.start("x.1")
     async with services.endpoints() as endpoints:
