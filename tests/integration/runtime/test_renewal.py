@@ -123,6 +123,18 @@ async def test_a_revoked_token_is_refused_on_the_open_connection(
         assert not await refused(eight)
 
 
+async def test_the_first_call_after_a_pause_is_refused_and_not_only_the_next(
+    uri: str, authority: Authority, till: Till
+) -> None:
+    async with client(uri) as seven:
+        await seven.add()
+        authority.revoke(TOKEN)
+        long_known = time.monotonic() + 2 * handshake.KNOWN_S
+        await eventually(lambda: time.monotonic() > long_known)
+        assert await refused(seven)
+    assert till.count == 1
+
+
 async def test_a_stock_client_is_refused_in_words_it_knows(uri: str, authority: Authority) -> None:
     def use() -> str:
         with Pyro5.api.Proxy(uri) as till:
