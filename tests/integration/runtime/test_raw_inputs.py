@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, DaemonLimits, Proxy, expose, wire
+from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, errors, expose, wire
 from tests.attacks import ATTACKS, Attack
 from tests.integration.runtime.worker import address_of
 from tests.processes import descriptors
-from tests.raw_client import CLOSED, RawClient, call, header, message
+from tests.raw_client import CLOSED, RESULT, SERPENT, RawClient, call, dumps, header, message
 from tests.support import eventually
 
 RSS_GROWTH_BYTES_MAX = 64 * 1024 * 1024
+CONNECT = message(wire.MSG_CONNECT, dumps(SERPENT, {"handshake": "hello", "object": "target"}))
 
 
 @expose
@@ -157,6 +158,38 @@ async def test_what_comes_before_the_bad_bytes_is_answered() -> None:
                 return [client.outcome() for _ in range(3)]
 
         assert await asyncio.to_thread(strike) == ["result", "result", "closed"]
+
+
+async def test_calls_sent_with_the_handshake_are_answered_after_it() -> None:
+    async def authenticate(handshake: object, peer: object) -> Identity:
+        await asyncio.sleep(0)
+        return Identity("client", 1, "teller")
+
+    async with Daemon(authenticate=authenticate) as daemon:
+        daemon.register(Target(), "target")
+
+        def strike() -> list[str]:
+            with RawClient(address_of(daemon), 0) as client:
+                client.send(CONNECT + call("echo", 1) + call("later", 2, seq=2))
+                return [client.outcome() for _ in range(3)]
+
+        assert await asyncio.to_thread(strike) == [RESULT] * 3
+
+
+async def test_who_is_refused_is_told_why_and_hung_up_on() -> None:
+    async def authenticate(handshake: object, peer: object) -> Identity:
+        raise errors.Forbidden("not you")
+
+    async with Daemon(authenticate=authenticate) as daemon:
+        daemon.register(Target(), "target")
+
+        def strike() -> list[int | None]:
+            with RawClient(address_of(daemon), 0) as client:
+                client.send(CONNECT)
+                answers = client.receive(), client.receive()
+                return [answer and answer.type for answer in answers]
+
+        assert await asyncio.to_thread(strike) == [wire.MSG_CONNECTFAIL, None]
 
 
 async def test_a_silent_or_half_handshake_is_closed_after_its_time() -> None:
