@@ -121,23 +121,23 @@ async def test_new_connections_of_the_same_address_wait_as_well(daemon: Daemon) 
 
 
 @pytest.mark.parametrize("half", ["of a message", "of the replies read"])
-async def test_a_connection_that_ends_half_way_is_a_fault(daemon: Daemon, half: str) -> None:
-    address = ("127.0.0.1", int(daemon.location.rpartition(":")[2]))
-
-    def strike() -> None:
-        with RawClient(address) as client:
+async def test_a_connection_that_ends_half_way_is_a_fault(half: str) -> None:
+    def strike(daemon: Daemon) -> None:
+        with RawClient(("127.0.0.1", int(daemon.location.rpartition(":")[2]))) as client:
             if half == "of a message":
                 client.send(call("echo", 1)[:-1])
             else:
                 for seq in range(100):
                     client.send(call("repeat", "x" * 1000, 1000, seq=seq))
 
-    async def strikes() -> None:
-        for _ in range(FAULTS):
-            await asyncio.to_thread(strike)
+    limits = DaemonLimits(faults_per_s=0.001, faults_burst=2)  # none is forgotten meanwhile
+    async with Daemon(limits=limits, authenticate=known) as daemon:
+        daemon.register(Target(), "target")
+        for strikes in range(3):
+            assert not daemon.faults.wait_s("127.0.0.1", time.monotonic()), strikes
+            await asyncio.to_thread(strike, daemon)
             await eventually(lambda: not daemon.connections)
-
-    assert await took_s(strikes) >= LEAST_S
+        assert daemon.faults.wait_s("127.0.0.1", time.monotonic()) > 0
 
 
 async def test_a_refused_handshake_is_a_fault(daemon: Daemon) -> None:
