@@ -43,6 +43,34 @@ def test_announced_names_die_with_their_lease(table: NameTable, clock: Clock) ->
     assert table.entries() == {}
 
 
+def test_each_name_dies_with_its_own_lease_whatever_the_others_have(
+    table: NameTable, clock: Clock
+) -> None:
+    for name, lease_s in ("x", 2.0), ("y", 3.0), ("z", 60.0):
+        table.announce(name, A, lease_s)
+    clock.now_s += 2.5
+    assert set(table.entries()) == {"y", "z"}
+    clock.now_s += 1.0
+    assert set(table.entries()) == {"z"}
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        len,
+        lambda table: table.entries(prefix="x"),
+        lambda table: table.entries(regex="x"),
+        lambda table: table.search(all_of=["t"]),
+        lambda table: table.search(any_of=["t"]),
+    ],
+)
+def test_no_look_up_tells_of_the_dead(table: NameTable, clock: Clock, look_up: Any) -> None:
+    table.announce("x", A, 2.0, ["t"])
+    assert look_up(table)
+    clock.now_s += 2.1
+    assert not look_up(table)
+
+
 def test_renewed_names_stay(table: NameTable, clock: Clock) -> None:
     for _ in range(10):
         table.announce("x", A, 2.0)
@@ -131,6 +159,8 @@ def test_uris_tags_and_the_number_of_names_are_bounded(clock: Clock) -> None:
     table = NameTable(clock, NameLimits(names_max=2, tags_max=3, tag_length_max=5))
     with pytest.raises(NamingError, match="URI"):
         table.register("x", "PYRO:a@" + "h" * 600 + ":1")
+    with pytest.raises(NamingError, match="URI"):
+        table.register("x", "PYRO:a\x1b[2J@127.0.0.1:1")
     with pytest.raises(PyroError, match="invalid uri"):
         table.register("x", "not a uri")
     for tags in (["1", "2", "3", "4"], ["123456"], ["a\n"]):
@@ -191,6 +221,8 @@ def test_changes_are_told_once_and_renewals_are_none(table: NameTable, clock: Cl
     }
     table.announce("y", B, 2.0, ["t"])
     assert table.take_changes() == {}
+    table.set_metadata("x", ["other"])
+    assert table.take_changes() == {"x": Registration(A, frozenset({"other"}))}
     clock.now_s += 3
     assert table.take_changes() == {"y": None}
     table.remove("x")

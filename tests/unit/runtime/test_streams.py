@@ -14,7 +14,7 @@ from Pyro5.errors import PyroError
 from rmi_runtime import errors
 from rmi_runtime.limits import DaemonLimits
 from rmi_runtime.streams import StreamTable
-from tests.support import Clock
+from tests.support import Clock, eventually
 
 
 class Items(Iterator[int]):
@@ -130,6 +130,25 @@ async def test_asynchronous_items_and_their_end(clock: Clock) -> None:
     with pytest.raises(StopAsyncIteration):
         await table.next(stream, "owner")
     assert len(table) == 0
+
+
+async def test_asynchronous_items_that_fail_or_are_closed_leave_nothing_behind(
+    clock: Clock,
+) -> None:
+    class Failing(AsyncIterator[int]):
+        async def __anext__(self) -> int:
+            raise KeyError("no more")
+
+        async def aclose(self) -> None:
+            """End."""
+
+    table = _table(clock)
+    with pytest.raises(KeyError):
+        await table.next(table.open("owner", Failing()), "owner")
+    assert len(table) == 0
+    for _ in range(3):
+        table.close(table.open("owner", Failing()))
+    await eventually(lambda: not table._closing)
 
 
 async def test_asking_twice_at_once_does_not_lose_the_stream(clock: Clock) -> None:
