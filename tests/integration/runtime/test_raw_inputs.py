@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, errors, expose, wire
+from rmi_runtime.turns import BURST_BYTES
 from tests.attacks import ATTACKS, Attack
-from tests.integration.runtime.worker import address_of
+from tests.integration.runtime.worker import Worker, address_of
 from tests.processes import descriptors
 from tests.raw_client import CLOSED, RESULT, SERPENT, RawClient, call, dumps, header, message
 from tests.support import eventually
@@ -160,6 +161,18 @@ async def test_what_comes_before_the_bad_bytes_is_answered() -> None:
         assert await asyncio.to_thread(strike) == ["result", "result", "closed"]
 
 
+async def test_what_comes_before_the_bad_bytes_is_answered_in_however_many_turns(
+    daemon: Daemon,
+) -> None:
+    def strike() -> list[str]:
+        with RawClient(address_of(daemon)) as client:
+            calls = [call("repeat", "x", BURST_BYTES, seq=seq) for seq in range(9)]  # a turn each
+            client.send(b"".join(calls) + b"GET / HTTP/1.1\r\n\r\n")
+            return [client.outcome() for _ in range(10)]
+
+    assert await asyncio.to_thread(strike) == [RESULT] * 9 + [CLOSED]
+
+
 async def test_calls_sent_with_the_handshake_are_answered_after_it() -> None:
     async def authenticate(handshake: object, peer: object) -> Identity:
         await asyncio.sleep(0)
@@ -224,6 +237,19 @@ async def test_a_payload_that_drips_in_is_closed_after_its_time() -> None:
 
         assert await asyncio.to_thread(drip) < 10_000
         assert daemon.stats()["refusals"] == 1
+
+
+async def test_half_a_message_behind_a_call_that_waited_is_closed_after_its_time() -> None:
+    async with Daemon(limits=DaemonLimits(message_s=0.3)) as daemon:
+        worker = Worker()
+        daemon.register(worker, "target")
+        with await asyncio.to_thread(RawClient, address_of(daemon)) as client:
+            client.send(call("work", 1) + call("echo", 2, seq=2) + call("echo", 3, seq=3)[:-1])
+            await eventually(lambda: worker.begun)
+            assert not daemon.connections.partial  # it is not listened to meanwhile
+            worker.gate.set()
+            outcomes = [await asyncio.to_thread(client.outcome) for _ in range(3)]
+            assert outcomes == [RESULT, RESULT, CLOSED]
 
 
 async def test_a_busy_connection_that_always_ends_in_half_a_message_is_not_closed() -> None:

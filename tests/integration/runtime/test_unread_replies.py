@@ -14,7 +14,9 @@ from rmi_runtime import (
     Daemon,
     DaemonLimits,
     Identity,
+    Proxy,
     client_context,
+    errors,
     expose,
     server_context,
     wire,
@@ -31,6 +33,15 @@ LARGE = 16 * 1024 * 1024
 @expose
 class Maker:
     """Makes results that are as large as one likes."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.waiting = 0
+
+    async def wait(self) -> None:
+        """Return when the gate is open."""
+        self.waiting += 1
+        await self.gate.wait()
 
     def make(self, size: int) -> str:
         """Return so many characters."""
@@ -123,3 +134,26 @@ async def test_draining_does_not_wait_for_replies_that_are_not_read(
 
 def unread_bytes(daemon: Daemon) -> int:
     return sum(connection.unread_bytes for connection in daemon.connections)
+
+
+async def test_results_of_batches_that_go_on_count_as_unread_replies() -> None:
+    limits = DaemonLimits(all_unread_bytes_max=LARGE * 5 // 2)
+    async with (
+        Daemon(authenticate=identify, limits=limits) as daemon,
+        contextlib.AsyncExitStack() as open_,
+    ):
+        maker = Maker()
+        uri = daemon.register(maker, "target")
+        batches = []
+        for who in (7, 8, 8, 8, 8):
+            proxy = await open_.enter_async_context(Proxy(uri, handshake=who))
+            batch = proxy._batch()
+            batch.make(LARGE)
+            batch.wait()
+            batches.append(asyncio.ensure_future(batch()))
+            await eventually(lambda: maker.waiting == len(batches))
+        with pytest.raises(errors.ConnectionLost):
+            await batches[1]
+        maker.gate.set()
+        assert len(list(await batches[0])) == 2
+        await asyncio.gather(*batches, return_exceptions=True)
