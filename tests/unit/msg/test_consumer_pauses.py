@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rmi_msg.lines import LineLog
-from rmi_msg.messages import RUSH_MESSAGES, Consumer
+from rmi_msg.messages import RUSH_MESSAGES, TROUBLE_S_MAX, Consumer
 from rmi_msg.stores import Claim
+from rmi_runtime import errors
 
 NEVER_S = 3600.0
 LIMIT = 2 * RUSH_MESSAGES
@@ -48,6 +50,10 @@ class Shelf:
         return 0
 
 
+def make(shelf: Shelf, log: LineLog, **options: Any) -> Consumer:
+    return Consumer("msg.messages.1", shelf, shelf, log, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("size", "poll_s", "rush_poll_s"),
     [
@@ -64,18 +70,51 @@ async def test_a_rush_gathers_for_longer_and_a_full_claim_not_at_all(
 ) -> None:
     shelf = Shelf(size)
     with LineLog(tmp_path / "log") as log:
-        consumer = Consumer(
-            "msg.messages.1",
-            shelf,  # type: ignore[arg-type]
-            shelf,  # type: ignore[arg-type]
-            log,
-            poll_s=poll_s,
-            rush_poll_s=rush_poll_s,
-            limit=LIMIT,
-        )
+        consumer = make(shelf, log, poll_s=poll_s, rush_poll_s=rush_poll_s, limit=LIMIT)
         running = asyncio.create_task(consumer.run())
         async with asyncio.timeout(10):
             await shelf.looked_again.wait()
             consumer.stop()
             await running
     assert len((tmp_path / "log").read_text().splitlines()) == size
+
+
+async def test_who_found_nothing_looks_again_only_after_its_pause(tmp_path: Path) -> None:
+    shelf = Shelf(0)
+    shelf.looks = 1  # what it had is taken
+    with LineLog(tmp_path / "log") as log:
+        consumer = make(shelf, log, poll_s=NEVER_S, rush_poll_s=NEVER_S)
+        running = asyncio.create_task(consumer.run())
+        async with asyncio.timeout(10):
+            await shelf.looked_again.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert shelf.looks == 2
+            consumer.stop()  # does not wait for the pause to end
+            await running
+
+
+async def test_a_store_that_fails_is_asked_ever_less_often_and_at_once_as_ever_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Shelf):
+        async def claim(self, by: str, limit: int, lease_s: float) -> Claim | None:
+            self.looks += 1
+            if self.looks <= 12:
+                raise errors.Unavailable("down")
+            return None
+
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 13:
+            consumer.stop()
+
+    with LineLog(tmp_path / "log") as log:
+        consumer = make(Failing(0), log, poll_s=0.25, rush_poll_s=0.5)
+        monkeypatch.setattr(consumer, "_pause", pause)
+        async with asyncio.timeout(10):
+            await consumer.run()
+    assert pauses[:4] == [0.25, 0.5, 1.0, min(2.0, TROUBLE_S_MAX)]
+    assert pauses[11:] == [TROUBLE_S_MAX, 0.25]

@@ -143,12 +143,11 @@ async def test_what_some_loggers_took_failed_indefinitely(make: Make) -> None:
         await make(loggers).post_many(MANY)
 
 
-async def test_one_doubt_makes_the_whole_request_doubtful(make: Make) -> None:
+@pytest.mark.parametrize("sure", ["a", "b"])
+async def test_one_doubt_makes_the_whole_request_doubtful(make: Make, sure: str) -> None:
     loggers = Loggers("a", "b")
-    loggers.answers = {
-        "a": refuse(errors.Unavailable("down")),
-        "b": refuse(errors.CallTimeout("no reply")),
-    }
+    loggers.answers = {name: refuse(errors.CallTimeout("no reply")) for name in "ab"}
+    loggers.answers[sure] = refuse(errors.Unavailable("down"))
     with call_as(SERVICE), pytest.raises(errors.CallTimeout):
         await make(loggers).post_many(MANY)
 
