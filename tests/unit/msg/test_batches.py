@@ -52,6 +52,12 @@ def test_packed_groups_stay_whole_in_order_and_within_bounds(sizes: list[list[in
         assert not fits([pair for g in [*run, following[0]] for pair in g])  # no needless cut
 
 
+def test_large_groups_travel_together_as_far_as_one_call_takes_their_characters() -> None:
+    half = BATCH_CHARS_MAX // 2 // TEXT_SIZE_BYTES_MAX
+    groups: list[Group] = [group([TEXT_SIZE_BYTES_MAX] * half, str(n)) for n in range(5)]
+    assert [len(run) for run in packed(groups)] == [2, 2, 1]
+
+
 async def test_words_go_back_to_their_groups() -> None:
     async def put(messages: list[Pair]) -> list[Word]:
         return ["new" if id.startswith("a") else "same" for id, _ in messages]

@@ -243,6 +243,14 @@ async def test_a_message_that_may_have_been_kept_is_503_and_names_its_id() -> No
         assert "same Idempotency-Key" in document["detail"]
 
 
+async def test_a_message_that_was_not_kept_is_503_and_leaves_no_doubt() -> None:
+    async with gateway() as g:
+        g.messages.error = errors.Unavailable("no logger is there")
+        document = assert_problem(await g.post("/messages", {"text": "a"}), 503, "unavailable")
+        assert document["definite"] is True
+        assert "not known" not in document["detail"]
+
+
 async def test_without_a_key_nobody_is_told_to_ask_again_with_the_same_one() -> None:
     async with gateway() as g:
         g.messages.error = errors.ConnectionLost("gone")
