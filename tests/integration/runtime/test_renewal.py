@@ -56,6 +56,7 @@ class Authority:
             hash_token(OTHER): Identity("client", 8, "teller"),
         }
         self.asked: list[str] = []
+        self.pondering = 0
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -63,7 +64,11 @@ class Authority:
     async def identify(self, token_hash: str) -> Identity | None:
         """Answer when the gate is open."""
         self.asked.append(token_hash)
-        await self.gate.wait()
+        self.pondering += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.pondering -= 1
         if self.error is not None:
             raise self.error
         return self.known.get(token_hash)
@@ -304,3 +309,14 @@ async def test_a_client_who_hangs_up_while_it_is_asked_leaves_nothing(
     authority.gate.set()
     async with client(uri) as again:
         await again.add()
+
+
+async def test_nobody_goes_on_asking_about_who_hung_up_during_the_handshake(
+    uri: str, authority: Authority
+) -> None:
+    authority.gate.clear()
+    calling = asyncio.ensure_future(client(uri)._call("add"))
+    await eventually(lambda: authority.pondering)
+    calling.cancel()
+    await asyncio.wait([calling])
+    await eventually(lambda: not authority.pondering)
