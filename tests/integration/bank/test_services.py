@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from rmi_bank import BankClient, SqliteLedger, demo, run_business, run_data, run_nameserver
+from rmi_bank.rules import ROLES
 from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key
-from rmi_runtime.errors import Conflict, NotFound, Unavailable
+from rmi_runtime.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
 from tests.ports import free_ports
 from tests.support import eventually
 
@@ -110,6 +111,73 @@ async def test_a_second_data_object_with_other_books_is_refused_while_the_first_
     await asyncio.gather(*running)
 
 
+async def uri_of_data(names: NameServers) -> str:
+    """Return where the data object is, once it is announced."""
+
+    async def found() -> str:
+        with contextlib.suppress(NotFound, Unavailable):
+            return await names.lookup("bank.data")
+        return ""
+
+    return await eventually(found)
+
+
+async def test_the_data_object_lets_admins_make_tokens_and_other_clients_do_nothing(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data_dir=tmp_path, ns=(f"127.0.0.1:{free_ports()}",))
+    stop = asyncio.Event()
+    services = [
+        asyncio.ensure_future(run_nameserver(settings, stop=stop)),
+        asyncio.ensure_future(run_data(settings, stop=stop)),
+    ]
+    await eventually((tmp_path / "cluster.key").exists)
+    key = {"cluster_key": load_or_create_cluster_key(tmp_path)}
+    async with NameServers(settings.ns, handshake=key) as names:
+        uri = await uri_of_data(names)
+    async with Proxy(uri, handshake=key) as service:
+        tokens = {role: (await service.token_create(7, role))["token"] for role in ROLES}
+        methods = set(service._methods)
+    assert {"lock", "commit", "open_account", "identify"} < methods
+    for role, token in tokens.items():
+        refused = set()
+        async with Proxy(uri, handshake={"token": token}) as client:
+            for method in methods:
+                try:
+                    await client._call(method)
+                except Forbidden:
+                    refused.add(method)
+                except (TypeError, InvalidRequest):
+                    pass  # it was let in, and gave no arguments
+        about_tokens = {"token_create", "token_list", "token_revoke"}
+        assert methods - refused == (about_tokens if role == "admin" else set())
+    stop.set()
+    await asyncio.gather(*services)
+
+
+async def test_a_lease_lives_as_long_as_the_settings_say(tmp_path: Path) -> None:
+    ns = (f"127.0.0.1:{free_ports()}",)
+    settings = Settings(data_dir=tmp_path, ns=ns, lock_lease_s=0.1)
+    stop = asyncio.Event()
+    services = [
+        asyncio.ensure_future(run_nameserver(settings, stop=stop)),
+        asyncio.ensure_future(run_data(settings, stop=stop)),
+    ]
+    await eventually((tmp_path / "cluster.key").exists)
+    key = {"cluster_key": load_or_create_cluster_key(tmp_path)}
+    async with NameServers(settings.ns, handshake=key) as names:
+        uri = await uri_of_data(names)
+    async with Proxy(uri, handshake=key) as one:
+        await one.lock(1, [1])
+
+        async def expired() -> bool:
+            return bool((await one.figures())["leases_expired"] == 1)
+
+        await eventually(expired, timeout_s=5.0)
+    stop.set()
+    await asyncio.gather(*services)
+
+
 async def test_who_waits_for_a_lock_does_not_hold_up_a_data_object_that_leaves(
     tmp_path: Path,
 ) -> None:
@@ -122,13 +190,7 @@ async def test_who_waits_for_a_lock_does_not_hold_up_a_data_object_that_leaves(
     await eventually((tmp_path / "demo-tokens.json").exists)
     key = {"cluster_key": load_or_create_cluster_key(tmp_path)}
     async with NameServers(settings.ns, handshake=key) as name_servers:
-
-        async def found() -> str:
-            with contextlib.suppress(NotFound, Unavailable):
-                return await name_servers.lookup("bank.data")
-            return ""
-
-        uri = await eventually(found)
+        uri = await uri_of_data(name_servers)
         async with Proxy(uri, handshake=key) as one, Proxy(uri, handshake=key) as two:
             await one.lock(1, [1])
             waits = asyncio.ensure_future(two.lock(2, [1], [], 50.0))

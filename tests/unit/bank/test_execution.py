@@ -11,7 +11,7 @@ import pytest
 
 from rmi_bank import execution
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
-from rmi_bank.execution import Execution
+from rmi_bank.execution import LEASE_S, PATIENCE_S, PAUSE_S_MAX, PAUSE_S_MIN, Execution
 from rmi_bank.operations import BalanceQuery, Deposit, Done, Principal, Refused, Request
 from rmi_runtime import StoreGone
 from rmi_runtime.errors import (
@@ -27,6 +27,7 @@ from rmi_runtime.errors import (
     RmiError,
     Unavailable,
 )
+from tests.support import eventually
 
 TELLER = Principal(1, "teller")
 DEPOSIT: list[Request] = [(TELLER, Deposit(1, 5, "r"))]
@@ -58,6 +59,7 @@ class Data:
         late: Callable[[Any], None] | None = None,
     ) -> Any:
         assert timeout_s is None or timeout_s > 0
+        assert repeatable is (method == "balances"), "a lock or a commit may have happened"
         self.calls.append(method)
         self.now_s += 0.01
         wrong = self.script[method].pop(0) if self.script.get(method) else None
@@ -79,7 +81,7 @@ class Data:
     ) -> Any:
         assert wait_s >= 0
         assert patience_s > 0
-        assert lease_s > 0
+        assert 0 < lease_s <= LEASE_S
         lease = len(self.calls)
         self.leases = {lease}  # whoever locks again has lost the lease before
         return {
@@ -165,11 +167,13 @@ async def test_a_commit_that_was_lost_on_the_way_is_made_again() -> None:
     [
         ({"lock": [Unavailable("away")] * 2000}, Unavailable),
         ({"lock": [LockTimeout("busy")] * 2000}, LockTimeout),
+        ({"lock": [Overloaded("full")] * 2000}, Overloaded),
         ({"lock": [ConnectionLost("?")] * 2000}, Unavailable),
         ({"commit": [StaleLease("stale")] * 2000}, Unavailable),
         ({"commit": [StoreFull("full")] * 2000}, StoreFull),
         ({"commit": [ConnectionLost("?")], "lock": ["ok", *[LockTimeout("busy")] * 2000]}, None),
         ({"commit": ["lost"], "lock": ["ok", *[Unavailable("away")] * 2000]}, None),
+        ({"commit": ["lost"], "lock": ["ok", *[LockTimeout("held", accounts=[1])] * 2000]}, None),
         ({"commit": [ConnectionLost("?"), *[StoreFull("full")] * 2000]}, StoreFull),
     ],
 )
@@ -183,6 +187,39 @@ async def test_at_the_deadline_the_error_says_truly_whether_nothing_happened(
     assert data.now_s < 10.1
     if expected is not None:
         assert data.balance == 100, "a definite error is a promise"
+
+
+async def test_pauses_between_tries_grow_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Data(lock=[Unavailable("away")] * 2000)
+    pauses: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        data.now_s += pause_s
+
+    monkeypatch.setattr(execution, "PAUSE_S_MIN", PAUSE_S_MIN)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(Unavailable):
+        await data.execution().change(DEPOSIT, 10.0)
+    assert pauses[:3] == [PAUSE_S_MIN, 2 * PAUSE_S_MIN, 4 * PAUSE_S_MIN]
+    assert pauses[-1] == max(pauses) == PAUSE_S_MAX
+    assert data.now_s < 10.1
+
+
+@pytest.mark.parametrize(("left_s", "expected_s"), [(60.0, 5.0), (3.0, 2.5), (0.4, 0.2)])
+async def test_a_lock_waits_no_longer_than_leaves_time_for_its_answer(
+    left_s: float, expected_s: float
+) -> None:
+    data = Data()
+    lock, waits = data.lock, []
+
+    def noted(*args: Any) -> Any:
+        waits.append(args[3])
+        return lock(*args)
+
+    data.lock = noted  # type: ignore[method-assign]
+    await data.execution().change(DEPOSIT, left_s)
+    assert waits == [pytest.approx(expected_s)]
 
 
 @pytest.mark.parametrize("refusal", [StoreGone("deleted"), Conflict("another version")])
@@ -202,6 +239,31 @@ async def test_a_mistake_of_ours_is_not_tried_for_ever_and_frees_the_accounts() 
     with pytest.raises(InvalidRequest):
         await data.execution().change(DEPOSIT, 10.0)
     assert data.calls == ["lock", "commit", "unlock"]
+
+
+async def test_a_state_that_makes_no_sense_is_not_committed_on_and_the_accounts_are_free() -> None:
+    data = Data()
+    lock = data.lock
+    data.lock = lambda *args: {**lock(*args), "balances": []}  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="zip"):
+        await data.execution().change(DEPOSIT, 10.0)
+    assert data.calls == ["lock", "unlock"]
+
+
+async def test_a_probe_locks_accounts_and_request_ids_and_frees_them() -> None:
+    data = Data()
+    call, asked = data.call, []
+
+    async def noted(method: str, *args: Any, timeout_s: float, **options: Any) -> Any:
+        asked.append((method, args, timeout_s))
+        return await call(method, *args, timeout_s=timeout_s, **options)
+
+    data.call = noted  # type: ignore[method-assign]
+    await data.execution().probe([5, "1:r", 6], 2.0)
+    (method, args, timeout_s), (last, *_) = asked
+    assert (method, last) == ("lock", "unlock")
+    assert args == (1, [5, 6], ["1:r"], 2.0, LEASE_S, PATIENCE_S)
+    assert timeout_s > 2.0, "else it is not heard that they are held, and by whom"
 
 
 async def test_what_changes_nothing_is_not_committed() -> None:
@@ -267,18 +329,23 @@ class SlowData(Data):
 
 async def test_a_lease_that_comes_after_the_deadline_is_given_back() -> None:
     data = SlowData()
+    execution = Execution(data, 1)
     with pytest.raises(Unavailable):
-        await Execution(data, 1).change(DEPOSIT, time.monotonic() + 0.02)
+        await execution.change(DEPOSIT, time.monotonic() + 0.02)
     data.let.set()
     async with asyncio.timeout(5):
         await data.unlocked.wait()
     assert data.leases == set()
     assert data.balance == 100
+    await eventually(lambda: not execution._giving_back)
 
 
-async def test_a_lease_that_comes_to_a_cancelled_round_is_given_back() -> None:
+@pytest.mark.parametrize("probes", [False, True])
+async def test_a_lease_that_comes_to_a_cancelled_round_is_given_back(probes: bool) -> None:
     data = SlowData()
-    task = asyncio.ensure_future(data.execution().change(DEPOSIT, 10.0))
+    one = data.execution()
+    task: asyncio.Future[object]
+    task = asyncio.ensure_future(one.probe([1], 2.0) if probes else one.change(DEPOSIT, 10.0))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()

@@ -84,6 +84,26 @@ async def test_the_operation_log_has_a_line_per_account_and_step(
     ]
 
 
+async def test_a_commit_that_is_not_written_is_not_logged(
+    bank: BankCluster, one: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "insert", full)
+        got = await one.lock(5, [1, 2])
+        with pytest.raises(StoreFull):
+            await one.commit(got["lease"], [[1, 2, 30]])
+    got = await one.lock(5, [1, 2])
+    await one.commit(got["lease"], [[1, 2, 7]])
+    lines = (bank.path / "bank.data.log").read_text().splitlines()
+    told = [line.split(" - ")[-1] for line in lines if "ID: 5 - OperationType: commit" in line]
+    assert told == ["Value: 993", "Value: 1007"]
+
+
 async def test_tokens_are_made_listed_and_revoked(one: Proxy) -> None:
     made = await one.token_create(4, "customer", 3600)
     assert made["expires_at"] > made["created_at"]
