@@ -322,6 +322,8 @@ async def test_the_business_log_is_in_the_seeds_format(bank: BankCluster, one: P
     await one.transfer(3, 4, 5, "c")
     with pytest.raises(InsufficientFunds):
         await one.withdraw(2, 10**9, "d")
+    with pytest.raises(UnknownAccount):
+        await one.balance(99)
     lines = (bank.path / "bank.business.1.log").read_text().splitlines()
     stamp = r"Timestamp:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} - "
     assert all(re.match(stamp, line) for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from rmi_bank import (
     new_request_id,
 )
 from rmi_bank.errors import AnotherAccount, InsufficientFunds, UnknownAccount
+from rmi_bank.gateway_bank import SENDS_UNDER_WAY
+from rmi_bank.operations import Done, pack_outcomes, unpack_batch
 from rmi_runtime import ANONYMOUS, SERVICE, Endpoints, Identity
-from rmi_runtime.errors import Forbidden, InvalidRequest, Unavailable
+from rmi_runtime.errors import Draining, Forbidden, InvalidRequest, Unavailable
 from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
+from tests.support import eventually, turns
 
 TELLER = Identity("client", 1, "teller")
 CUSTOMER = Identity("client", 7, "customer")
@@ -36,6 +40,7 @@ class Counting:
         self.calls: dict[str, int] = {}
 
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        assert options == {"repeatable": True}, "request ids make all of them so"
         self.calls[method] = self.calls.get(method, 0) + 1
         return await self.endpoints.call(method, *args, **options)
 
@@ -172,6 +177,54 @@ async def test_tokens_are_identified_and_asked_for_once_in_a_while(
         assert await gateway.identify(token) == CUSTOMER
         assert await gateway.identify("fake") is None
     assert calls.calls["identify"] == 2
+
+
+class Frozen:
+    """Business objects that answer when they are let."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.let = asyncio.Event()
+
+    async def call(self, method: str, packed: bytes, *args: Any, **options: Any) -> bytes:
+        self.asked += 1
+        await self.let.wait()
+        return pack_outcomes([Done(5, 1) for _ in unpack_batch(packed)])
+
+
+@pytest.mark.parametrize("operation", [BalanceQuery(1), Deposit(1, 5, "a")])
+async def test_closing_finishes_what_is_under_way(operation: Operation) -> None:
+    frozen = Frozen()
+    gateway = BankGateway(frozen)
+    asked = asyncio.ensure_future(gateway.execute(TELLER, operation))
+    await eventually(lambda: frozen.asked)
+    closing = asyncio.ensure_future(gateway.aclose())
+    await turns()
+    assert not closing.done()
+    frozen.let.set()
+    assert (await asked)["balance"] == 5
+    await closing
+    with pytest.raises(Draining):
+        await gateway.execute(TELLER, operation)
+
+
+async def test_what_cannot_be_sent_in_time_is_refused() -> None:
+    frozen = Frozen()
+    gateway = BankGateway(frozen, batch_max=1, wait_s_max=0.5)
+    under_way = []
+    for number in range(SENDS_UNDER_WAY):
+        operation = Deposit(1, 5, f"{number}")
+        under_way.append(asyncio.ensure_future(gateway.execute(TELLER, operation)))
+        await eventually(lambda: frozen.asked == len(under_way))
+    late = asyncio.ensure_future(gateway.execute(TELLER, Deposit(1, 5, "late")))
+    await turns()
+    too_late_s = time.monotonic() + 0.6
+    await eventually(lambda: time.monotonic() > too_late_s)
+    frozen.let.set()
+    with pytest.raises(Unavailable):
+        await late
+    assert len(await asyncio.gather(*under_way)) == frozen.asked
+    await gateway.aclose()
 
 
 async def test_without_any_business_object_the_error_is_definite(

@@ -91,6 +91,18 @@ async def test_over_http_only_operations_on_the_account_wait(
     bank.check_books()
 
 
+async def test_balances_are_told_while_the_account_is_held(
+    bank: BankCluster, holder: Proxy, gateway: BankGateway, one: Proxy
+) -> None:
+    held = await holder.lock(99, [HELD])
+    waiting = asyncio.ensure_future(gateway.execute(TELLER, Deposit(HELD, 1, "held")))
+    found = await done_in_time([gateway.balance(TELLER, HELD), one.balance(HELD)])
+    assert [answer["balance"] for answer in found] == [1000, 1000]
+    assert not waiting.done()
+    await holder.unlock(held["lease"])
+    await waiting
+
+
 async def test_over_pyro_only_operations_on_the_account_wait(
     bank: BankCluster, holder: Proxy, client: BankClient, one: Proxy
 ) -> None:
@@ -227,6 +239,23 @@ def _code_for_stock_proxy(uri: str) -> str:
         with pytest.raises(TimeoutError) as raised:
             stock.lock(7, [4, HELD], [], 5.0, patience_s=0.1)
         return str(raised.value.code)  # type: ignore[attr-defined]
+
+
+async def test_a_lock_is_waited_for_as_long_as_a_business_object_was_told(tmp_path: Path) -> None:
+    async with BankCluster(tmp_path, 1, business_options={"lock_wait_s": 1.5}) as bank:
+        await bank.open_accounts(1)
+        data = bank.objects["bank.business.1"]._data
+        call, waits = data.call, []
+
+        async def noted(method: str, *args: Any, **options: Any) -> Any:
+            if method == "lock":
+                waits.append(args[3])
+            return await call(method, *args, **options)
+
+        data.call = noted
+        async with bank.proxy("bank.business.1") as service:
+            await service.deposit(1, 5, "r")
+    assert waits == [1.5]
 
 
 async def test_those_that_wait_by_themselves_are_bounded(

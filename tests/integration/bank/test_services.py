@@ -8,10 +8,19 @@ import json
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rmi_bank import BankClient, SqliteLedger, demo, run_business, run_data, run_nameserver
+from rmi_bank import (
+    BankClient,
+    SqliteLedger,
+    business,
+    demo,
+    run_business,
+    run_data,
+    run_nameserver,
+)
 from rmi_bank.rules import ROLES
 from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key
 from rmi_runtime.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
@@ -49,6 +58,30 @@ async def test_the_bank_runs_with_the_demonstrations_tokens_and_finds_its_data_a
     ]
     assert "ClientID: 3" in business_log[0]
     assert "getlock" in (tmp_path / "log" / "bank.data.log").read_text()
+
+
+async def test_a_business_object_is_as_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path,
+        ns=(f"127.0.0.1:{free_ports()}",),
+        call_timeout_s=7.0,
+        lock_wait_s=3.0,
+        batch_max=17,
+        queue_max=170,
+    )
+    made: list[dict[str, Any]] = []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        made.append(options)
+        raise ConnectionAbortedError("that is enough")
+
+    monkeypatch.setattr(business, "open_business", noted)
+    with pytest.raises(ConnectionAbortedError):
+        await run_business(settings, 1)
+    expected = {"call_timeout_s": 7.0, "lock_wait_s": 3.0, "round_max": 17, "queue_max": 170}
+    assert made == [expected]
 
 
 async def test_seeding_that_broke_off_is_done_over(
