@@ -164,6 +164,7 @@ async def test_a_lost_connection_frees_what_it_had_and_what_it_waited_for(
     with pytest.raises(Indefinite):
         await doomed
     await one.unlock(mine["lease"])
+    assert len(bank.data._connections) == 2, "nothing is kept of the lost one"
 
 
 async def test_a_stock_client_that_hangs_up_does_not_wait_for_ever(
@@ -346,6 +347,7 @@ async def test_statements_and_lists_come_in_pages(bank: BankCluster, one: Proxy)
     assert [entry["balance"] for entry in listed["accounts"]] == [989, 1011]
     rest = await one.account_list(listed["next"], 2)
     assert [entry["account"] for entry in rest["accounts"]] == [3]
+    assert rest["next"] is None
 
 
 @pytest.mark.parametrize("handshake", ["hello", {"token": "fake"}])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rmi_bank.errors import StaleLease, StoreFull
+from rmi_bank.errors import AccountExists, RequestIdReused, StaleLease, StoreFull
 from rmi_bank.stores import sqlite as sqlite_store
 from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
@@ -68,7 +68,7 @@ async def test_the_operation_log_has_a_line_per_account_and_step(
 ) -> None:
     got = await one.lock(5, [1, 2])
     await one.commit(got["lease"], [[1, 2, 30]])
-    got = await one.lock(5, [3])
+    got = await one.lock(5, [3], ["7:a"])
     await one.unlock(got["lease"])
     await one.balances([2, 99], 6)
     lines = (bank.path / "bank.data.log").read_text().splitlines()
@@ -224,6 +224,17 @@ async def test_a_commit_that_fails_as_the_store_is_closed_does_not_open_it_again
     await stopping
     assert not data._store.reopening
     assert data._ledger.broken
+
+
+async def test_an_account_that_cannot_be_opened_is_free_at_once(one: Proxy) -> None:
+    with pytest.raises(AccountExists):
+        await one.open_account(1, 5, None, "r")
+    got = await one.lock(1, [1], ["0:r"], 0.0)
+    assert got["outcomes"]["0:r"][0] == "open 1 5 None"
+    await one.unlock(got["lease"])
+    with pytest.raises(RequestIdReused):
+        await one.open_account(2, 6, None, "r")
+    await one.lock(1, [1, 2], ["0:r"], 0.0)
 
 
 async def test_an_account_that_is_being_opened_is_listed_with_its_balance_or_not_at_all(

@@ -1,0 +1,25 @@
+"""The lock table with its timer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from rmi_bank.lock_desk import LockDesk
+from rmi_bank.locks import State
+
+
+async def test_a_lease_that_was_waited_for_ends_at_its_time_and_lets_the_next_one_in() -> None:
+    desk = LockDesk(lease_s=10.0, tickets_max=9, clock=time.monotonic)
+    desk.open(1)
+    first, _ = desk.acquire("first", [1], wait_s=0.0)
+    second, turn = desk.acquire("second", [1], wait_s=60.0, lease_s=0.02)
+    assert turn is not None
+    desk.release(first)
+    await turn
+    third, turn = desk.acquire("third", [1], wait_s=60.0)
+    assert turn is not None
+    async with asyncio.timeout(5):  # all others end later than that
+        await turn
+    assert (second.state, third.state) == (State.OVER, State.HELD)
+    assert desk.expired == 1
