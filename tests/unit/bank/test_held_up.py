@@ -375,7 +375,8 @@ async def test_what_is_learnt_while_closing_is_answered_too(bank: Bank) -> None:
     assert all(one.done() for one in waiting)
     assert rounds._count == 0
     assert not rounds._held_up
-    await asyncio.gather(*waiting, return_exceptions=True)
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert not any(getattr(end, "fields", None) for end in ended), "what others hold is theirs"
 
 
 async def test_what_was_learnt_in_the_turn_of_closing_is_answered_too(

@@ -100,6 +100,21 @@ def test_what_depends_on_the_state_is_refused_and_stored(operation: op.Change, c
     assert decision.done == []
 
 
+def test_an_account_that_exists_and_one_that_is_full_are_refused_and_stored_too() -> None:
+    shown, decision = do(books({1: 0}), OpenAccount(1, "a"), principal=ADMIN)
+    assert (shown, len(decision.outcomes)) == (["account_exists"], 1)
+    shown, decision = do(books({1: BALANCE_END - 1}), Deposit(1, 1, "b"))
+    assert (shown, len(decision.outcomes)) == (["balance_limit"], 1)
+
+
+def test_each_posting_names_the_outcome_of_the_request_that_caused_it() -> None:
+    _, decision = do(
+        books({1: 10, 2: 0}), Deposit(1, 5, "a"), Withdrawal(2, 50, "b"), Transfer(1, 2, 3, "c")
+    )
+    causes = [decision.outcomes[posting.cause].request_id for posting in decision.postings]
+    assert causes == ["1:a", "1:c"]
+
+
 def test_a_stored_refusal_is_given_again_although_the_state_would_allow_it_now() -> None:
     _, first = do(books({1: 10}), Withdrawal(1, 11, "r"))
     known = Known(first.outcomes[0].fingerprint, first.outcomes[0].result, 12)

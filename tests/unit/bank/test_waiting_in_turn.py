@@ -35,7 +35,7 @@ class Crowd:
 
     async def run(self, requests: list[Request], deadline_s: float) -> list[Outcome]:
         accounts = [operation.account for _, operation in requests]  # type: ignore[union-attr]
-        if held := [account for account in accounts if account in HELD]:
+        if held := sorted({account for account in accounts if account in HELD}):
             raise LockTimeout("another was faster", accounts=held)
         return [Done(account, 0) for account in accounts]
 
@@ -80,10 +80,12 @@ async def test_a_turn_ends_with_the_first_of_its_callers_and_the_others_have_ano
     crowd.turn.set()
     ends_s, patient = crowd.submit(5, 60)
     hurried_ends_s, hurried = crowd.submit(6, 30)
+    _, last = crowd.submit(6, 90)
     with pytest.raises(type(error)):
         await hurried
     assert await patient == [Done(5, 0)]
-    assert crowd.in_turn == [([5, 6], hurried_ends_s), ([5], ends_s)]
+    assert await last == [Done(6, 0)]
+    assert crowd.in_turn == [([5, 6, 6], hurried_ends_s), ([5, 6], ends_s)]
     assert crowd.rounds._count == 0
 
 

@@ -154,7 +154,7 @@ async def test_an_admin_opens_accounts_and_others_do_not() -> None:
         response = await g.post("/bank/accounts", body, headers=ADMIN)
         assert (response.status_code, response.json()) == (201, {"account": 9, "balance": 5})
         again = await g.post("/bank/accounts", body, headers=ADMIN)
-        assert_problem(again, 409, "account_exists")
+        assert assert_problem(again, 409, "account_exists")["request_id"]
 
 
 @pytest.mark.parametrize("body", [{"account": 9, "balance": -1}, {"account": 9, "owner": "x"}, {}])

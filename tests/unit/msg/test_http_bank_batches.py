@@ -87,6 +87,11 @@ async def test_a_batch_sent_again_under_its_key_is_done_once() -> None:
             422,
             "operations[1].request_id",
         ),
+        (
+            {"type": "deposit", "account": 1, "amount": 1, "request_id": "mañana"},
+            422,
+            "operations[1].request_id",
+        ),
         ({"type": "deposit", "account": 1, "amount": 1, "request_id": None}, 422, None),
         ({"type": "transfer", "source": 1, "target": 1, "amount": 1}, 422, "operations[1].target"),
         ("deposit", 422, "operations[1]"),
