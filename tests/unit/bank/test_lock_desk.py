@@ -23,3 +23,12 @@ async def test_a_lease_that_was_waited_for_ends_at_its_time_and_lets_the_next_on
         await turn
     assert (second.state, third.state) == (State.OVER, State.HELD)
     assert desk.expired == 1
+
+
+async def test_nothing_is_kept_of_who_stops_waiting() -> None:
+    desk = LockDesk(lease_s=10.0, tickets_max=9, clock=time.monotonic)
+    desk.open(1)
+    desk.acquire("first", [1], wait_s=0.0)
+    second, _ = desk.acquire("second", [1], wait_s=60.0)
+    desk.release(second)
+    assert (len(desk), len(desk._waiting)) == (1, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rmi_bank.errors import AccountExists, RequestIdReused, StaleLease, StoreFull
+from rmi_bank.errors import AccountExists, LockTimeout, RequestIdReused, StaleLease, StoreFull
 from rmi_bank.stores import sqlite as sqlite_store
 from rmi_bank.stores import transactions
 from rmi_runtime import Proxy
@@ -235,6 +235,45 @@ async def test_an_account_that_cannot_be_opened_is_free_at_once(one: Proxy) -> N
     with pytest.raises(RequestIdReused):
         await one.open_account(2, 6, None, "r")
     await one.lock(1, [1, 2], ["0:r"], 0.0)
+
+
+async def test_an_opening_goes_on_when_its_caller_gives_up_and_keeps_the_account_till_then(
+    bank: BankCluster, one: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    insert = sqlite_store._write
+
+    def slow(*args: Any) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        insert(*args)
+
+    monkeypatch.setattr(sqlite_store, "_write", slow)
+    opening = asyncio.ensure_future(bank.data.open_account(4, 70))
+    assert await asyncio.to_thread(begun.wait, 10)
+    opening.cancel()
+    await asyncio.wait([opening])
+    with pytest.raises(LockTimeout):
+        await one.lock(1, [4], [], 0.0)
+    go_on.set()
+    assert (await one.lock(1, [4]))["balances"] == [70]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_lock_that_cannot_tell_the_state_locks_nothing(
+    bank: BankCluster, one: Proxy, two: Proxy, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    held = await one.lock(1, [2 if waits else 3])
+
+    def unreadable(*args: Any) -> None:
+        raise Unavailable("the store cannot be read now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank.ledger, "known", unreadable)
+        with pytest.raises(Unavailable):
+            await two.lock(2, [1, 2], ["7:a"])
+    await one.unlock(held["lease"])
+    assert (await one.lock(1, [1, 2], ["7:a"], 0.0))["balances"] == [1000, 1000]
 
 
 async def test_an_account_that_is_being_opened_is_listed_with_its_balance_or_not_at_all(
