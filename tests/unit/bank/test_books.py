@@ -127,6 +127,8 @@ def test_a_start_at_any_moment_of_the_folding_finds_the_same_books(
                 line = books.accounts.last_line(account)
                 assert again.accounts.last_line(account) == line
             assert sum(balance or 0 for balance in held(books).values()) == 0
+            if at_us % 3 == 2:
+                books = again  # what was not folded before a start is folded after it
         assert disk.state[1] <= books.line
 
 
