@@ -164,6 +164,13 @@ def test_each_line_names_the_one_before_it_on_both_accounts() -> None:
     assert plan.commits == [2, 3]
 
 
+def test_an_account_is_its_owners_as_soon_as_it_is_opened() -> None:
+    books = new_books({CASH: 0})
+    books.apply(planned(books, [Record([Posting(CASH, 1, 5)], opened=[(1, 7), (2, None)])], 1))
+    assert books.accounts.owners([1, 2]) == [7, None]
+    assert len(books.accounts) == 3
+
+
 def test_a_plan_changes_nothing_until_it_is_applied() -> None:
     books = fresh(1, 2)
     before = (held(books), books.line, books.commit_no, books.accounts.last_line(1))
@@ -174,9 +181,9 @@ def test_a_plan_changes_nothing_until_it_is_applied() -> None:
 def test_a_posting_names_the_request_that_caused_it() -> None:
     books = fresh(1, 2)
     outcomes = [NewOutcome("1:a", "x", "1"), NewOutcome("1:b", "y", "2")]
-    record = Record([Posting(1, 2, 5, 1), Posting(1, 2, 5)], outcomes)
+    record = Record([Posting(1, 2, 5, 1), Posting(1, 2, 5), Posting(1, 2, 5, 0)], outcomes)
     plan = planned(books, [record], 9)
-    assert [row[6] for row in plan.journal] == [2, None]
+    assert [row[6] for row in plan.journal] == [2, None, 1]
     assert plan.outcomes == [(1, "1:a", 2, "x", "1"), (2, "1:b", 2, "y", "2")]
 
 
