@@ -11,7 +11,8 @@ from typing import Final
 import httptools
 
 from rmi_runtime.errors import InternalError
-from rmi_runtime.http.heads import target_too_long
+from rmi_runtime.http.heads import body_too_large, target_too_long
+from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.problems import HttpProblem, malformed, problem_of
 
 _log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE: Final = re.compile(rb"^(%b) [!-~]+ HTTP/1\.[01]\r\n" % _TOKEN, re.MULTILINE)
 _BEGUN: Final = re.compile(rb"%b( [!-~]*( [HTP/1.0]{0,8}\r?)?)?" % _TOKEN)
 _LINES_MAX: Final = 256
+_NOT_COUNTED: Final = "Content-Length overflow"  # how llhttp says that it counts no further
 _NOT_THE_METHOD: Final = "Invalid method for"  # how llhttp says that it is one of RTSP or ICAP
 
 
@@ -42,12 +44,13 @@ def method_not_allowed(allowed: Iterable[str]) -> HttpProblem:
     )
 
 
-def unparsed(error: Exception, methods: Iterable[str]) -> HttpProblem:
+def unparsed(error: Exception, methods: Iterable[str], limits: HttpLimits) -> HttpProblem:
     """Return what to tell of what the parser, or who took its place, has raised.
 
     Args:
         error: it.
         methods: those that some path takes.
+        limits: those of the server.
     """
     if isinstance(error, HttpProblem):
         return error
@@ -56,6 +59,8 @@ def unparsed(error: Exception, methods: Iterable[str]) -> HttpProblem:
         return problem_of(InternalError(), method="GET")  # it came to nobody who could do it
     if str(error).startswith(_NOT_THE_METHOD):
         return method_not_allowed(methods)
+    if str(error) == _NOT_COUNTED:
+        return body_too_large(limits)
     return malformed(f"this is not HTTP/1.1: {error}")
 
 

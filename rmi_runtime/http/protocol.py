@@ -328,7 +328,7 @@ class HttpProtocol(FlowProtocol):
             self._feed = UnknownMethod(error, self.server.methods, line_max).feed_data
             return [data]
         if not self._deaf:
-            self.refuse(self._refusal or unparsed(error, self.server.methods))
+            self.refuse(self._refusal or unparsed(error, self.server.methods, self._limits))
         return []
 
     def _expect_body(self, headers: heads.HeadersByName) -> HttpProblem | None:

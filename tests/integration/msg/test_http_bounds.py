@@ -23,6 +23,13 @@ async def test_an_announced_body_over_the_bound_is_413_before_it_is_sent() -> No
         assert place.app.seen == []
 
 
+async def test_an_announced_length_too_large_to_be_counted_is_413_like_others() -> None:
+    async with serving() as place:
+        answer = await place.ask(head("POST", "/", f"Content-Length: {10**20}"))
+        assert (answer.status, answer.problem["code"]) == (413, "body_too_large")
+        assert place.app.seen == []
+
+
 async def test_a_client_that_sends_all_of_a_large_body_first_still_reads_the_413() -> None:
     def send_all_and_read(address: tuple[str, int]) -> bytes:
         with socket.socket() as sock:
