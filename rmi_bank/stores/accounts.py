@@ -58,20 +58,27 @@ class Accounts:
         numbers: Sequence[int],
         balances: Sequence[int],
         last_lines: Sequence[int],
-        owners: Sequence[int | None],
+        owners: Mapping[int, int],
     ) -> Accounts:
-        """Make it of columns in the same order, the numbers rising, each once."""
+        """Make it of columns in the same order, the numbers rising, each once.
+
+        Args:
+            numbers: of the accounts.
+            balances: minor units.
+            last_lines: their last journal lines, 0 for none.
+            owners: account -> client, of those that have one.
+        """
         accounts = cls()
         if numbers and numbers[-1] == len(numbers) - 1:  # without a gap
             accounts._count = len(numbers)
             accounts.dense = array("q", balances)
             accounts.dense_lines = array("q", last_lines)
-            accounts._dense_owners = array("q", [NOBODY if o is None else o for o in owners])
+            accounts._dense_owners = array("q", [NOBODY]) * len(numbers)
+            for number, owner in owners.items():
+                accounts._dense_owners[number] = owner
             return accounts
-        for number, balance, last_line, owner in zip(
-            numbers, balances, last_lines, owners, strict=True
-        ):
-            accounts.open(number, owner)
+        for number, balance, last_line in zip(numbers, balances, last_lines, strict=True):
+            accounts.open(number, owners.get(number))
             if number < len(accounts.dense):
                 accounts.dense[number] = balance
                 accounts.dense_lines[number] = last_line
@@ -172,7 +179,8 @@ class Accounts:
 
     def total(self) -> int:
         """Return what all accounts together hold."""
-        return sum(balance for balance in self.dense if balance != NONE) + sum(self.sparse.values())
+        opened = sum(self.dense) - NONE * self.dense.count(NONE)
+        return opened + sum(self.sparse.values())
 
 
 def _found(

@@ -26,12 +26,9 @@ def load(connection: sqlite3.Connection) -> tuple[int, Books]:
         "SELECT epoch, commit_no, folded_line, indexed_outcome FROM state"
     ).fetchone()
     epoch, commit_no, folded_line, indexed_outcome = state
-    # Columns as JSON arrays: half the time of a million rows.
-    numbers, balances, last_lines, owners = map(
-        _decode, connection.execute(schema.ACCOUNTS).fetchone()
-    )
+    accounts = _accounts(connection)
     books = Books(
-        Accounts.of(numbers, balances, last_lines, owners),
+        accounts,
         commit_no=commit_no,
         folded_line=folded_line,
         index=RequestIndex(connection.execute(schema.RECENT, (indexed_outcome,)), indexed_outcome),
@@ -39,6 +36,16 @@ def load(connection: sqlite3.Connection) -> tuple[int, Books]:
     sql = "SELECT line, debit, credit, amount FROM journal WHERE line > ? ORDER BY line"
     books.replay(connection.execute(sql, (folded_line,)))
     return epoch, books
+
+
+def _accounts(connection: sqlite3.Connection) -> Accounts:
+    # Columns as JSON arrays: a third of the time of a million rows.
+    count, last, *columns = connection.execute(schema.ACCOUNTS).fetchone()
+    balances, last_lines, owned, owners = map(_decode, columns)
+    numbers: Sequence[int] = range(count)
+    if last != count - 1:
+        numbers = _decode(*connection.execute(schema.NUMBERS).fetchone())
+    return Accounts.of(numbers, balances, last_lines, dict(zip(owned, owners, strict=True)))
 
 
 def insert(connection: sqlite3.Connection, plan: Plan) -> None:

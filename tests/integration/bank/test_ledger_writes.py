@@ -78,3 +78,15 @@ async def test_the_log_goes_into_the_file_now_and_then_and_does_not_grow_for_eve
         await ledger.commit(record(f"{number}"))
     assert (tmp_path / "bank.sqlite-wal").stat().st_size < 64 * 4200
     await ledger.close()
+
+
+@pytest.mark.parametrize("accounts", [(1, 2, 3), (1, 3, 4), (2, 1023, 4096, 10**15 + 1)])
+async def test_accounts_with_and_without_gaps_between_their_numbers_are_there_after_a_restart(
+    ledger: SqliteLedger, accounts: tuple[int, ...]
+) -> None:
+    opened = [(account, 7 if account % 2 else None) for account in accounts]
+    await ledger.commit(Record([Posting(0, account, account) for account in accounts], [], opened))
+    await ledger.reopen()
+    assert ledger.balances([*accounts, 5]) == [*accounts, None]
+    assert ledger.owners([*accounts, 5]) == [*[owner for _, owner in opened], None]
+    assert ledger.figures()["accounts"] == len(accounts)

@@ -62,8 +62,9 @@ class AgainstADictionary(RuleBasedStateMachine):
     def load(self) -> None:
         numbers = sorted(self.model)
         rows = [self.model[number] for number in numbers]
+        owners = {number: row[2] for number, row in self.model.items() if row[2] is not None}
         self.accounts = Accounts.of(
-            numbers, [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+            numbers, [row[0] for row in rows], [row[1] for row in rows], owners
         )
 
 
@@ -86,7 +87,7 @@ def test_numbers_far_apart_take_no_room_of_those_between(numbers: list[int]) -> 
 
 def test_numbers_one_after_the_other_lie_in_arrays_alone() -> None:
     count = 10_000
-    loaded = Accounts.of(range(count), [5] * count, [7] * count, [None] * count)
+    loaded = Accounts.of(range(count), [5] * count, [7] * count, {})
     grown = Accounts()
     for number in range(count):
         grown.open(number)

@@ -43,7 +43,7 @@ class Disk:
                 [account for account, _ in rows],
                 [row[0] for _, row in rows],
                 [row[2] for _, row in rows],
-                [row[1] for _, row in rows],
+                {account: row[1] for account, row in rows if row[1] is not None},
             ),
             commit_no=self.state[0],
             folded_line=self.state[1],
@@ -56,7 +56,7 @@ class Disk:
 
 def new_books(balances: dict[int, int]) -> Books:
     count = len(balances)
-    return Books(Accounts.of([*balances], [*balances.values()], [0] * count, [None] * count))
+    return Books(Accounts.of([*balances], [*balances.values()], [0] * count, {}))
 
 
 def held(books: Books) -> dict[int, int | None]:
