@@ -197,6 +197,7 @@ def test_no_id_is_lost_doubled_or_slipped_in_before_a_reader(
         rng = random.Random(seed)
         blocks = LossyMap(rng, loss)
         told: list[str] = []
+        stored: dict[str, int] = {}  # id -> the block that its entry names, whoever made that
         followed: list[str] = []
         done = asyncio.Event()
 
@@ -206,7 +207,9 @@ def test_no_id_is_lost_doubled_or_slipped_in_before_a_reader(
             for n, size in enumerate(batches):
                 # Half of the ids are everybody's, as when a request is sent to two loggers.
                 ids = [f"{n}-{i}" if i % 2 else f"{n}-{i}-{writer}" for i in range(size)]
-                await log.add(ids, since if rng.random() < 0.5 else 0)
+                if rng.random() < 0.5:
+                    since = await log.last()
+                await log.add(ids, min([stored.setdefault(id, since) for id in ids]))
                 told.extend(ids)
 
         async def follow() -> None:
