@@ -16,7 +16,8 @@ RmiError
     ├── StaleLease                stale_lease         RuntimeError     not, or no longer, the right
     │                                                                  to commit
     ├── LockTimeout               lock_timeout        TimeoutError     accounts stayed locked
-    └── StoreFull                 store_full          OSError          nothing can be written
+    └── StoreFull                 store_full          OSError          the runtime's: the disk is
+                                                                       full
 
 All of them are definite: whoever gets one knows that no money moved. What may have happened is told
 by the runtime's indefinite errors (``ConnectionLost``, ``CallTimeout``, ``Interrupted``).
@@ -24,7 +25,27 @@ by the runtime's indefinite errors (``ConnectionLost``, ``CallTimeout``, ``Inter
 
 from __future__ import annotations
 
-from rmi_runtime.errors import Conflict, Definite, Forbidden, InvalidRequest, NotFound
+from rmi_runtime.errors import (
+    Conflict,
+    Definite,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    StoreFull,
+)
+
+__all__ = [
+    "AccountExists",
+    "AnotherAccount",
+    "BalanceLimit",
+    "InsufficientFunds",
+    "LockTimeout",
+    "RequestIdReused",
+    "SameAccount",
+    "StaleLease",
+    "StoreFull",
+    "UnknownAccount",
+]
 
 
 class SameAccount(InvalidRequest):
@@ -87,11 +108,3 @@ class LockTimeout(Definite):
     code = "lock_timeout"
     http_status = 503
     builtin = TimeoutError
-
-
-class StoreFull(Definite):
-    """The disk is full: nothing was written. Free some space and try again."""
-
-    code = "store_full"
-    http_status = 503
-    builtin = OSError

@@ -115,6 +115,7 @@ class FacadeObject:
         Raises:
             InvalidRequest: text or id is wrong.
             MessageIdReused: the id is that of a message with another text.
+            StoreFull: the store has no room; nothing was done.
             Unavailable: no logger could store it; nothing was done.
             Indefinite: it may have been stored; repeat it with the same id.
         """
@@ -141,6 +142,7 @@ class FacadeObject:
 
         Raises:
             InvalidRequest: a message breaks a rule; none was stored.
+            StoreFull: the store has no room; nothing was done.
             Unavailable: no logger could store them; nothing was done.
             Indefinite: some may have been stored; repeat all of them with the same ids.
         """

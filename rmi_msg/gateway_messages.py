@@ -61,6 +61,7 @@ class MessageGateway:
         Raises:
             InvalidRequest: text or id is wrong; ``fields['field']`` says which.
             Overloaded: too many posts are waiting.
+            StoreFull: the store has no room; nothing was done.
             Unavailable: nobody could store it; nothing was done.
             Indefinite: it may have been stored; repeat it with the same id.
         """

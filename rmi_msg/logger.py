@@ -53,6 +53,7 @@ class LoggerObject:
 
         Raises:
             InvalidRequest: a message breaks a rule; none was stored.
+            StoreFull: the store has no room; none was stored.
             Unavailable: the store cannot be written now; none was stored.
             Interrupted: nobody can say whether they were stored, or some were and some were not.
         """

@@ -12,6 +12,7 @@ RmiError
 │   ├── Draining                 draining           ConnectionError    the service is leaving
 │   ├── Unavailable              unavailable        ConnectionError    nobody could be reached
 │   ├── DeadlinePassed           deadline_passed    TimeoutError       dropped before it was begun
+│   ├── StoreFull                store_full         OSError            nothing more can be kept
 │   └── Misused                  misused            RuntimeError       a client in the wrong place
 └── Indefinite                   the operation may have happened
     ├── ConnectionLost           connection_lost    ConnectionError    the reply will not come
@@ -166,6 +167,17 @@ class DeadlinePassed(Definite):
     code = "deadline_passed"
     http_status = 503
     builtin = TimeoutError
+
+
+class StoreFull(Definite):
+    """The store has no room: nothing was written. Free some space and try again.
+
+    No other service of the system can help, so that a caller is told at once.
+    """
+
+    code = "store_full"
+    http_status = 503
+    builtin = OSError
 
 
 class Misused(Definite, PyroError, RuntimeError):  # type: ignore[misc]

@@ -151,6 +151,7 @@ class SqliteDatabase:
         """Run *function* in one transaction, and return its result when that is on disk.
 
         Raises:
+            StoreFull: the disk is full; nothing was written.
             Unavailable: the file cannot be written now; nothing was.
             StoreGone: it is not there any more; nothing was written.
             Interrupted: the commit failed in a way that leaves open whether it holds.
@@ -170,6 +171,8 @@ class SqliteDatabase:
                 result = statements()
             except BaseException as error:
                 _roll_back(connection)
+                if _is_full(error):
+                    raise self._full(error) from error
                 if _of_the_file(error):
                     raise self._unavailable("written", error) from error
                 raise
@@ -177,6 +180,8 @@ class SqliteDatabase:
                 connection.execute("COMMIT")
             except sqlite3.DatabaseError as error:
                 _roll_back(connection)
+                if _is_full(error):  # SQLite stops before the end of the transaction is written
+                    raise self._full(error) from error
                 raise errors.Interrupted(
                     f"{self._name} did not take a commit: {error}. Send the same ids again"
                 ) from error
@@ -195,6 +200,11 @@ class SqliteDatabase:
             lengthen_log(connection, self._log_pages)
         self._files.stamp(connection)
 
+    def _full(self, error: BaseException) -> errors.StoreFull:
+        return errors.StoreFull(
+            f"{self._name} cannot take more: {error}; nothing was written. Free some space"
+        )
+
     def _unavailable(self, what: str, error: BaseException) -> errors.Unavailable:
         advice = "Look at the disk's space and rights"
         if not isinstance(error, sqlite3.OperationalError):
@@ -205,6 +215,10 @@ class SqliteDatabase:
 def _of_the_file(error: BaseException) -> bool:
     """Whether the file cannot be used (no room, no rights, damaged), rather than a statement."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _is_full(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -32,6 +32,7 @@ _INSIDE: Final[Mapping[str, str]] = {
     "overloaded": "the system has more work than it can queue; try again later",
     "draining": "the service is stopping; try again, and another one will answer",
     "unavailable": "no service could be reached in time; nothing was done; try again",
+    "store_full": "there is no room to keep more; nothing was done; try again when there is",
     "deadline_passed": "the system was too busy to begin in time; nothing was done; try again",
 }
 _MAY_HAVE_HAPPENED: Final = (

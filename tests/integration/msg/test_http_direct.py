@@ -129,7 +129,8 @@ async def test_both_doors_answer_alike(request_parts: tuple[Any, ...]) -> None:
 FAILURES = {
     "insides": RuntimeError("secret words"),
     "unavailable": errors.Unavailable("10.0.0.1 does not answer"),
-    "overloaded": errors.Overloaded("full"),
+    "overloaded": errors.Overloaded("busy"),
+    "full": errors.StoreFull("no room"),
     "lost": errors.ConnectionLost("cut"),
     "locked": LockTimeout("slow"),
     "a problem": HttpProblem(418, "teapot", "short and stout", headers={"Retry-After": "9"}),

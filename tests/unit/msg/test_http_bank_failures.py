@@ -17,6 +17,7 @@ from tests.unit.msg.http_fakes import assert_problem, gateway
         (errors.Overloaded("queue of 16384 is full"), "overloaded"),
         (errors.Draining("leaving"), "draining"),
         (errors.DeadlinePassed("late"), "deadline_passed"),
+        (errors.StoreFull("no room"), "store_full"),
         (LockTimeout("locked"), "lock_timeout"),
     ],
 )

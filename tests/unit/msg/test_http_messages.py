@@ -243,10 +243,15 @@ async def test_a_message_that_may_have_been_kept_is_503_and_names_its_id() -> No
         assert "same Idempotency-Key" in document["detail"]
 
 
-async def test_a_message_that_was_not_kept_is_503_and_leaves_no_doubt() -> None:
+@pytest.mark.parametrize(
+    "error", [errors.Unavailable("no logger is there"), errors.StoreFull("no room")]
+)
+async def test_a_message_that_was_not_kept_is_503_and_leaves_no_doubt(
+    error: errors.RmiError,
+) -> None:
     async with gateway() as g:
-        g.messages.error = errors.Unavailable("no logger is there")
-        document = assert_problem(await g.post("/messages", {"text": "a"}), 503, "unavailable")
+        g.messages.error = error
+        document = assert_problem(await g.post("/messages", {"text": "a"}), 503, error.code)
         assert document["definite"] is True
         assert "not known" not in document["detail"]
 

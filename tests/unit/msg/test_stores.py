@@ -272,7 +272,7 @@ async def test_a_store_that_cannot_be_written_says_so_definitely_and_changes_not
 
     await database._writer.run(fill_the_disk)
     large = [(str(n), "x" * 10_000) for n in range(20)]
-    with pytest.raises(errors.Unavailable, match="full"):
+    with pytest.raises(errors.StoreFull, match=r"messages\.sqlite .* full; nothing was written"):
         await store.put_many(large, "msg.logger.1")
     assert (await store.page(None, 10)).rows == []
     await database._writer.run(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
