@@ -93,10 +93,10 @@ class Cluster:
         """Refuse what would have to be kept, if the members have no room for it.
 
         Raises:
-            Overloaded: the members' heaps are nearly full of entries.
+            StoreFull: the members' heaps are nearly full of entries.
         """
         if (fill := self._fill()) > FILL_MAX:
-            raise errors.Overloaded(
+            raise errors.StoreFull(
                 f"entries occupy {fill:.0%} of a Hazelcast member's heap; past {FILL_MAX:.0%} "
                 "nothing new is taken, since nothing is ever thrown out; give the members more "
                 "with --hazelcast-heap-mib",

@@ -160,7 +160,7 @@ def test_the_fullest_member_tells_how_full_the_cluster_is() -> None:
 
 async def test_past_its_bound_nothing_new_is_taken() -> None:
     cluster = Cluster(Link([], "rmi"), 1.0, lambda: FILL_MAX + 0.01)
-    with pytest.raises(errors.Overloaded, match="hazelcast-heap-mib"):
+    with pytest.raises(errors.StoreFull, match="hazelcast-heap-mib"):
         await HazelcastMessageStore(cluster).put_many([("a", "x")], "L")
 
 
