@@ -11,6 +11,7 @@ table              single steps on one map, repeated until their outcome is know
 blocks, order      the order of arrival, as a log on a map
 records            put-once entries in that order
 turns              who may consume what, as plain decisions
+room               how much more may be put
 cluster            the maps, and the bounds of every operation
 stores             the three interfaces of :mod:`rmi_msg.stores`
 watch              an eye on the cluster, for people

@@ -20,6 +20,7 @@ import msgspec
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.order import Order
 from rmi_msg.hazelcast.records import Records
+from rmi_msg.hazelcast.room import Room
 from rmi_msg.hazelcast.table import HazelcastTable, Table
 from rmi_runtime import errors
 
@@ -27,9 +28,6 @@ MESSAGES: Final = "messages"
 CONSUMED: Final = "consumed"
 QUEUE: Final = "queue"
 ORDER_SUFFIX: Final = ".order"
-
-FILL_MAX: Final = 0.7
-"""Share of a member's heap that entries may occupy. Beyond, it would soon run out, and end."""
 
 
 class MessageEntry(msgspec.Struct, frozen=True):
@@ -47,7 +45,7 @@ class Cluster:
     Args:
         link: the way to the cluster.
         persist_s: how long one operation goes on trying, in seconds.
-        fill: tells how full the fullest member was found, from 0 to 1.
+        room: how much more may be put; None: what there is of a default member.
         open_table: makes a table by its map's name; None: on *link*.
     """
 
@@ -55,12 +53,12 @@ class Cluster:
         self,
         link: Link,
         persist_s: float,
-        fill: Callable[[], float] = lambda: 0.0,
+        room: Room | None = None,
         open_table: Callable[[str], Any] | None = None,
     ) -> None:
         self._link = link
         self._persist_s = persist_s
-        self._fill = fill
+        self.room = room or Room()
 
         def on_link(name: str) -> Any:
             return HazelcastTable(link, name)
@@ -88,20 +86,6 @@ class Cluster:
                 f"the Hazelcast cluster did not confirm within {self._persist_s:g} s; "
                 "it may have been written: send the same ids again"
             ) from error
-
-    def refuse_if_full(self) -> None:
-        """Refuse what would have to be kept, if the members have no room for it.
-
-        Raises:
-            StoreFull: the members' heaps are nearly full of entries.
-        """
-        if (fill := self._fill()) > FILL_MAX:
-            raise errors.StoreFull(
-                f"entries occupy {fill:.0%} of a Hazelcast member's heap; past {FILL_MAX:.0%} "
-                "nothing new is taken, since nothing is ever thrown out; give the members more "
-                "with --hazelcast-heap-mib",
-                fill=round(fill, 4),
-            )
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:

@@ -122,12 +122,14 @@ class MapStatistics:
         rows: a row per member, by address.
         safety: of the cluster as a whole, all maps together.
         fill: share (0 to 1) of its heap that the entries of all maps occupy, in the fullest member.
+        heap_bytes: of the smallest heap; 0: not all members told of theirs.
     """
 
     name: str
     rows: tuple[MapRow, ...]
     safety: Safety
     fill: float
+    heap_bytes: int
 
     @property
     def total(self) -> MapRow:
@@ -146,6 +148,7 @@ def map_statistics(name: str, members: Mapping[str, Iterable[Metric]]) -> MapSta
     rows = []
     entries = backups = queued = 0
     fill = 0.0
+    heaps_bytes: list[int] = []
     for member, metrics in sorted(members.items()):
         found: dict[str, int] = {}
         cost_bytes = heap_bytes = 0
@@ -165,13 +168,14 @@ def map_statistics(name: str, members: Mapping[str, Iterable[Metric]]) -> MapSta
             elif metric.prefix == "runtime" and metric.name == "maxMemory":
                 heap_bytes = value
         fill = max(fill, cost_bytes / heap_bytes if heap_bytes else 0.0)
+        heaps_bytes.append(heap_bytes)
         fields = {field: found.get(metric, 0) for field, metric in _METRICS.items()}
         rows.append(MapRow(member, **fields))
     losses = min(BACKUPS, max(len(rows) - 1, 0))
     missing = max(losses * entries - backups, 0)
     settled = not missing and not queued
     safety = Safety(len(rows), losses if settled else 0, queued > 0, missing)
-    return MapStatistics(name, tuple(rows), safety, fill)
+    return MapStatistics(name, tuple(rows), safety, fill, min(heaps_bytes, default=0))
 
 
 async def gather_map_statistics(

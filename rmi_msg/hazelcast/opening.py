@@ -13,6 +13,7 @@ from rmi_msg.hazelcast.install import hazelcast_dir
 from rmi_msg.hazelcast.leaving import Leaving
 from rmi_msg.hazelcast.link import Link, Listener
 from rmi_msg.hazelcast.member import Member, running_members, until
+from rmi_msg.hazelcast.room import Room
 from rmi_msg.hazelcast.stores import stores_on
 from rmi_msg.hazelcast.watch import ClusterWatch
 from rmi_msg.stores import Stores, at_once
@@ -56,7 +57,8 @@ async def open_stores(settings: Settings, number: int | None = None) -> AsyncIte
         MemberFailed: the member did not start.
         Unavailable: no member could be reached.
     """
-    watch = ClusterWatch(member_addresses(settings, number or 1))
+    room = Room(max(settings.loggers, number or 1), settings.hazelcast_heap_mib)
+    watch = ClusterWatch(member_addresses(settings, number or 1), room=room)
     async with AsyncExitStack() as stack:
         if number is not None and not settings.hazelcast_members:
             member = open_member(settings, number, watch=watch)
@@ -67,7 +69,7 @@ async def open_stores(settings: Settings, number: int | None = None) -> AsyncIte
             await link.client(settings.start_wait_s * START_SHARE)
             may_stop = at_once
         persist_s = settings.call_timeout_s * PERSIST_SHARE
-        yield stores_on(Cluster(link, persist_s, lambda: watch.fill), watch.state, may_stop)
+        yield stores_on(Cluster(link, persist_s, room), watch.state, may_stop)
 
 
 @asynccontextmanager

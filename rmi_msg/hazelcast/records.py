@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from rmi_msg.hazelcast.order import Order
+from rmi_msg.hazelcast.room import ENTRY_BYTES
 from rmi_msg.hazelcast.table import Table
 
 PUTS_IN_FLIGHT: Final = 128
@@ -40,20 +41,27 @@ class Records(Generic[Entry]):
         self._order = order
         self._decoder = msgspec.json.Decoder(kind)
 
-    async def put_all(self, make: Callable[[int], dict[str, Entry]]) -> dict[str, Entry]:
+    async def put_all(
+        self,
+        make: Callable[[int], dict[str, Entry]],
+        admit: Callable[[int], None] = lambda size_bytes: None,
+    ) -> dict[str, Entry]:
         """Put entries, each unless its id has one.
 
         When this returns, every id has an entry, which is in the order; both have their backups.
 
         Args:
             make: makes the entries by id, each with the given ``block``.
+            admit: called with what they will occupy, in bytes, before any is put; may raise.
 
         Returns:
             The entries that were there before, by id, in place of those that were not put.
         """
         block = await self._order.since()
         entries = make(block)
-        packed = {id: msgspec.json.encode(entry).decode() for id, entry in entries.items()}
+        encoded = {id: msgspec.json.encode(entry) for id, entry in entries.items()}
+        admit(sum(ENTRY_BYTES + 2 * len(id) + len(value) for id, value in encoded.items()))
+        packed = {id: value.decode() for id, value in encoded.items()}
         known: dict[str, Entry] = {}
         add: list[str] = []
         ids, since = list(packed), block

@@ -17,6 +17,7 @@ from rmi_msg.cluster_state import ClusterState, judge
 from rmi_msg.hazelcast.cluster import MESSAGES
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import MapStatistics, gather_map_statistics
+from rmi_msg.hazelcast.room import Room
 from rmi_runtime import errors
 
 log = logging.getLogger(__name__)
@@ -35,15 +36,16 @@ class ClusterWatch:
     Args:
         expected: ``host:port`` of all members that should be there.
         clock: returns seconds, monotonic.
-
-    Attributes:
-        fill: how full the fullest member was found last, from 0 to 1.
+        room: is told how full the members are.
     """
 
     def __init__(
-        self, expected: Sequence[str], clock: Callable[[], float] = time.monotonic
+        self,
+        expected: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        room: Room | None = None,
     ) -> None:
-        self.fill = 0.0
+        self._room = room or Room()
         self._expected = tuple(expected)
         self._clock = clock
         self._members: tuple[str, ...] = ()
@@ -86,7 +88,7 @@ class ClusterWatch:
             found: the figures.
             asked_s: when they were asked for, by the clock.
         """
-        self.fill = found.fill
+        self._room.on_figures(found.fill, found.heap_bytes, len(found.rows))
         self._silent = False
         if len(found.rows) != len(self._members) or asked_s - self._changed_s < SETTLE_S:
             return  # of other members, or from before they changed

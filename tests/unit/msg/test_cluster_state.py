@@ -10,7 +10,9 @@ import pytest
 
 from rmi_msg.cluster_state import common_state, judge
 from rmi_msg.hazelcast.map_stats import MapRow, MapStatistics, Safety
+from rmi_msg.hazelcast.room import Room
 from rmi_msg.hazelcast.watch import SETTLE_S, ClusterWatch
+from rmi_runtime.errors import StoreFull
 
 THREE = ("h:1", "h:2", "h:3")
 
@@ -85,7 +87,7 @@ def test_services_without_a_cluster_tell_of_none() -> None:
 
 def figures(members: int, losses: int, missing: int = 0) -> MapStatistics:
     rows = tuple(MapRow(f"h:{n}") for n in range(1, members + 1))
-    return MapStatistics("messages", rows, Safety(members, losses, False, missing), 0.25)
+    return MapStatistics("messages", rows, Safety(members, losses, False, missing), 0.25, 1000)
 
 
 class Seen:
@@ -93,7 +95,8 @@ class Seen:
 
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.watch = ClusterWatch(THREE, lambda: self.now_s)
+        self.room = Room()
+        self.watch = ClusterWatch(THREE, lambda: self.now_s, self.room)
 
     @property
     def state(self) -> tuple[str, int, int | None]:
@@ -117,7 +120,8 @@ def test_the_watch_follows_the_cluster_from_joining_to_a_loss_and_back() -> None
     assert seen.state == ("migrating", 3, None)
     seen.look(figures(3, 2))
     assert seen.state == ("safe", 3, 2)
-    assert seen.watch.fill == 0.25
+    with pytest.raises(StoreFull, match="25% of a Hazelcast member's heap"):
+        seen.room.take(1000)
     seen.watch.on_members(THREE[:2])
     assert seen.state == ("migrating", 2, None)
     seen.look(figures(2, 1))

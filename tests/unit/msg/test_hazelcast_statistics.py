@@ -10,7 +10,7 @@ from hazelcast.errors import HazelcastError
 from hazelcast.metrics import MetricDescriptor, MetricsCompressor, ProbeUnit
 
 from rmi_msg.hazelcast import map_stats
-from rmi_msg.hazelcast.cluster import FILL_MAX, Cluster
+from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import (
     MapStatistics,
@@ -18,6 +18,7 @@ from rmi_msg.hazelcast.map_stats import (
     human_bytes,
     map_statistics,
 )
+from rmi_msg.hazelcast.room import FILL_MAX, Room
 from rmi_msg.hazelcast.statistics import Metric, decode_metrics
 from rmi_msg.hazelcast.stores import HazelcastMessageStore
 from rmi_runtime import errors
@@ -147,19 +148,24 @@ def test_sizes_are_said_as_the_management_center_does(size_bytes: int, said: str
 
 
 def test_the_fullest_member_tells_how_full_the_cluster_is() -> None:
-    def heap(cost: int) -> list[Metric]:
+    def heap(cost: int, size: int = 1000) -> list[Metric]:
         return [
             Metric("map", "heapCost", "messages", cost),
             Metric("map", "heapCost", "consumed", cost),
-            Metric("runtime", "maxMemory", "", 1000),
+            Metric("runtime", "maxMemory", "", size),
         ]
 
-    assert statistics(heap(10), heap(300), heap(20)).fill == 0.6
-    assert statistics([]).fill == 0.0
+    found = statistics(heap(10), heap(300), heap(20, 900))
+    assert (found.fill, found.heap_bytes) == (0.6, 900)
+    one_silent = statistics(heap(10), [])
+    assert (one_silent.fill, one_silent.heap_bytes) == (0.02, 0)
+    assert (statistics([]).fill, map_statistics("messages", {}).heap_bytes) == (0.0, 0)
 
 
 async def test_past_its_bound_nothing_new_is_taken() -> None:
-    cluster = Cluster(Link([], "rmi"), 1.0, lambda: FILL_MAX + 0.01)
+    room = Room()
+    room.on_figures(FILL_MAX + 0.01, 1000, 3)
+    cluster = Cluster(Link([], "rmi"), 1.0, room)
     with pytest.raises(errors.StoreFull, match="hazelcast-heap-mib"):
         await HazelcastMessageStore(cluster).put_many([("a", "x")], "L")
 
