@@ -242,7 +242,10 @@ class Member:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RESTART_S_MAX)
             started_s = clock()
-            self._start()
+            try:
+                self._start()
+            except (OSError, errors.RmiError) as error:  # for want of disk, memory or Java: for now
+                log.warning("member %s cannot be started, trying on: %s", self.address, error)
 
     async def _stop(self) -> None:
         """Let the member hand over its data and leave; its keeper sees to it that it ends."""

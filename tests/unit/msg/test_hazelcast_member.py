@@ -193,6 +193,24 @@ async def test_what_a_running_member_says_is_kept_within_its_bound(
     assert LOG_SIZE_BYTES_MAX - 6 <= len(before) <= LOG_SIZE_BYTES_MAX
 
 
+async def test_a_member_that_cannot_be_started_again_is_tried_until_it_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "java", "exec sleep 600")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setattr("rmi_msg.hazelcast.member.is_installed", lambda data_dir: True)
+    async with Member(Settings(data_dir=tmp_path), 1) as member:
+        await eventually(lambda: member.pid)
+        config = tmp_path / "hazelcast" / "member-1.yaml"
+        config.unlink()
+        config.mkdir()  # it cannot be written now, as on a full disk
+        os.kill(member.pid, signal.SIGKILL)
+        await eventually(lambda: "cannot be started, trying on" in caplog.text)
+        config.rmdir()
+        await eventually(lambda: member.pid, timeout_s=20)
+
+
 def script(path: Path, body: str) -> Path:
     path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     path.chmod(0o755)
