@@ -59,7 +59,12 @@ def main() -> int:
         preexec_fn=_end_with_parent,  # noqa: PLW1509
     ) as jvm:
         note = json.loads(options.note) | {"keeper": os.getpid(), "member": jvm.pid}
-        _write_over(member_fd, json.dumps(note).encode())
+        try:
+            _write_over(member_fd, json.dumps(note).encode())
+        except OSError as error:  # a member that nobody could find could not be stopped either
+            jvm.kill()
+            print(f"{options.member_file} cannot be written: {error}", file=sys.stderr, flush=True)
+            return 1
         stopper = _Stopper(jvm)
         signal.signal(signal.SIGTERM, stopper.on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)

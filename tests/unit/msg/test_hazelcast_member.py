@@ -319,6 +319,20 @@ async def test_a_killed_keeper_leaves_no_member_behind(kept: Kept) -> None:
     await eventually(lambda: not exists(pid))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here is always full")
+async def test_a_member_whose_file_finds_no_room_on_the_disk_ends_and_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "member-1.lock").symlink_to("/dev/full")
+    kept = Kept(tmp_path, LIVES_ON)
+    try:
+        assert await kept.ended() == 1
+    finally:
+        kept.process.kill()  # its program ends with it
+        os.close(kept.owner_fd)
+    assert "member-1.lock cannot be written: " in kept.output.read_text(encoding="utf-8")
+
+
 async def test_running_members_are_found_by_their_files(kept: Kept, tmp_path: Path) -> None:
     await kept.up()
     data_dir = tmp_path / "data"
