@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shlex
 import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,9 @@ from rmi_launch.failures import forget_stdout
 from rmi_launch.supervisor import Service, State
 from rmi_launch.tables import new_table, plain, show
 from rmi_runtime import Settings
+
+ROOM_WAIT_S = 0.5
+"""How long a slow terminal or pipe may take before what is to be printed is left out."""
 
 
 class UpView(Protocol):
@@ -141,10 +145,11 @@ def pid_of(service: Service) -> str:
 
 
 class UnheardView:
-    """Passes all on to *view*, and goes on in silence once nothing can be printed any more.
+    """Passes all on to *view*, and goes on in silence while nothing can be printed.
 
-    Whoever read has gone (``rmi up | head``), the terminal was closed, the disk under the output is
-    full: no service may go unwatched, and no stop be cut short, because of that.
+    Whoever read has gone (``rmi up | head``), or reads no more (Ctrl-S, a script that has seen
+    enough), the terminal was closed, the disk under the output is full: no service may go
+    unwatched, and no stop be held up or cut short, because of that.
 
     Args:
         view: prints.
@@ -152,39 +157,43 @@ class UnheardView:
 
     def __init__(self, view: UpView) -> None:
         self._view = view
+        self._heard = True
 
     def starting(self, count: int, settings: Settings) -> None:
         """*count* services are being started."""
-        with _unheard():
-            self._view.starting(count, settings)
+        self._tell(lambda: self._view.starting(count, settings))
 
     def changed(self, service: Service) -> None:
         """*service* has a new state."""
-        with _unheard():
-            self._view.changed(service)
+        self._tell(lambda: self._view.changed(service))
 
     def ready(self, settings: Settings, services: Sequence[Service]) -> None:
         """Everything is ready, at the addresses in *settings*."""
-        with _unheard():
-            self._view.ready(settings, services)
+        self._tell(lambda: self._view.ready(settings, services))
 
     def stopping(self) -> None:
         """Everything is being stopped."""
-        with _unheard():
-            self._view.stopping()
+        self._tell(self._view.stopping)
 
     def stopped(self) -> None:
         """Nothing runs any more."""
-        with _unheard():
-            self._view.stopped()
+        self._tell(self._view.stopped)
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            # Who does not read is waited for once, not with every line.
+            self._heard = _is_room(ROOM_WAIT_S if self._heard else 0.0)
+            if self._heard:
+                tell()
+        except OSError:
+            forget_stdout()
 
 
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        forget_stdout()
+def _is_room(wait_s: float) -> bool:
+    """Wait until stdout takes some lines at once; False if it does not within *wait_s*."""
+    room = select.poll()
+    room.register(sys.stdout.fileno(), select.POLLOUT)
+    return bool(room.poll(1000 * wait_s))
 
 
 class PlainView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -180,6 +181,33 @@ def test_services_are_started_again_when_nothing_can_be_printed_any_more(tmp_pat
     finally:
         process.kill()
         process.wait()
+
+
+def fill(pipe_fd: int) -> None:
+    """Write into a pipe that nobody reads until it takes no more."""
+    room = select.poll()
+    room.register(pipe_fd, select.POLLOUT)
+    while room.poll(0):
+        os.write(pipe_fd, bytes(4096))
+
+
+def test_services_are_started_again_and_stopped_while_nobody_reads_what_is_printed(
+    tmp_path: Path,
+) -> None:
+    unread_fd, printed_fd = os.pipe()
+    process = subprocess.Popen([*UP, "--data-dir", str(tmp_path)], stdout=printed_fd)
+    try:
+        sync_eventually((tmp_path / "running.json").exists)
+        fill(printed_fd)
+        assert started_again(Up(process, tmp_path))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert not (tmp_path / "running.json").exists()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(unread_fd)
+        os.close(printed_fd)
 
 
 def test_under_nohup_it_outlives_the_terminal(tmp_path: Path) -> None:
