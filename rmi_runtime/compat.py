@@ -193,7 +193,7 @@ class Daemon(NotCopied):
         return self.uriFor(objects.add(obj_or_class, objectId, self, force=force, weak=weak))
 
     def unregister(self, objectOrId: Any) -> None:
-        """Forget an object."""
+        """Forget an object. All as :meth:`rmi_runtime.Daemon.unregister`."""
         if objectOrId is None:
             raise ValueError("object or objectid argument expected")
         self._serving.objects.discard(objectOrId)

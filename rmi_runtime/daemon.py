@@ -315,7 +315,11 @@ class Daemon(NotCopied):
         return self.uri_for(self.objects.add(obj_or_class, name, self, force=force, weak=weak))
 
     def unregister(self, obj_or_name: Any) -> None:
-        """Forget an object. An unknown id is no error; the daemon's own object stays."""
+        """Forget an object. One that is unknown here is no error; the daemon's own object stays.
+
+        Raises:
+            DaemonError: the object has never been registered.
+        """
         self.objects.discard(obj_or_name)
 
     def uri_for(self, obj_or_name: Any) -> URI:

@@ -105,15 +105,26 @@ class ObjectTable:
             del self._objects[name]
 
     def discard(self, obj_or_name: Any) -> None:
-        """Forget an object. An unknown id is no error; the daemon's own object stays."""
-        name = self.id_of(obj_or_name)
+        """Forget an object. One that is unknown here is no error; the daemon's own object stays.
+
+        As with stock, an object that is forgotten by its id keeps that id and its daemon: programs
+        go on with ``obj._pyroId``, say to remove it at a name server.
+
+        Raises:
+            DaemonError: the object has never been registered.
+        """
+        is_name = isinstance(obj_or_name, str)
+        name = obj_or_name if is_name else getattr(obj_or_name, "_pyroId", None)
+        if not isinstance(name, str):
+            raise DaemonError("object isn't registered in this daemon")
         if name == DAEMON_NAME or name not in self._objects:
             return
         known = self._resolve(name)
         del self._objects[name]
-        if known is not None and getattr(known, "_pyroId", None) == name:
-            del known._pyroId
-            del known._pyroDaemon
+        if is_name or known is None or getattr(known, "_pyroId", None) != name:
+            return
+        del known._pyroId
+        del known._pyroDaemon
 
     def id_of(self, obj_or_name: Any) -> str:
         """Return an object's id; a string is returned as it is.

@@ -293,6 +293,30 @@ def unregistered(world: World) -> None:
         client.get("owner")
 
 
+@row("proxies", "unregistered by its id: the object knows that still", clients="stock")
+def unregistered_by_id(world: World) -> None:
+    account: Any = Account("Ada")
+    world.server.register(account, "known")
+    world.server.unregister(account._pyroId)
+    assert account._pyroId == "known"
+    assert account._pyroDaemon is not None
+    world.server.unregister(account)  # once more: no error
+    assert world.server.register(account, "anew").startswith("PYRO:anew@")
+    world.server.unregister(account)
+    assert not hasattr(account, "_pyroId")
+
+
+@row("proxies", "unregistered where it is not registered: no error", clients="stock")
+def unregistered_elsewhere(world: World) -> None:
+    account: Any = Account("Ada")
+    uri = world.serve(account)
+    name = account._pyroId
+    elsewhere = world.start_server()
+    elsewhere.unregister(account)
+    assert account._pyroId == name
+    assert world.connect(uri).get("owner") == "Ada"
+
+
 @row("proxies", "an id is given once, unless forced", clients="stock")
 def registered_twice(world: World) -> None:
     one, two = Account("one"), Account("two")
