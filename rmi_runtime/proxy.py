@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from Pyro5.core import DAEMON_NAME
 from Pyro5.serializers import SerializerBase
 
-from rmi_runtime import errors, serializers, wire
+from rmi_runtime import errors, serializers, stock_names, wire
 from rmi_runtime.client_call import Late
 from rmi_runtime.client_connection import ClientConnection
 from rmi_runtime.listening import PORT_MAX
@@ -53,9 +53,7 @@ class Proxy(ProxyState):
 
     def __getattr__(self, name: str) -> Member:
         if name.startswith("_"):
-            raise AttributeError(
-                f"{name!r} is private; for an exposed special method use proxy._call({name!r})"
-            )
+            raise AttributeError(stock_names.refusal(name))
         member = Member(self, name)
         self.__dict__[name] = member  # found without __getattr__ from now on
         return member
@@ -65,6 +63,8 @@ class Proxy(ProxyState):
             raise AttributeError(
                 f"a remote attribute is set with: await proxy._set({name!r}, value)"
             )
+        if name in stock_names.INSTEAD:  # to keep it would look as if it were heeded
+            raise AttributeError(stock_names.refusal(name))
         object.__setattr__(self, name, value)
 
     async def __aiter__(self) -> AsyncIterator[Any]:

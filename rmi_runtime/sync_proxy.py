@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from Pyro5.core import URI
 from Pyro5.serializers import SerializerBase
 
-from rmi_runtime import errors
+from rmi_runtime import errors, stock_names
 from rmi_runtime.forked import never_free
 from rmi_runtime.ownership import Ownership
 from rmi_runtime.private_loop import PrivateLoop
@@ -219,9 +219,7 @@ class SyncProxy:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
-            raise AttributeError(
-                f"{name!r} is private; for an exposed special method use proxy._call({name!r})"
-            )
+            raise AttributeError(stock_names.refusal(name))
         self._learn()
         if name in self._proxy._attrs:
             return self._call("__getattr__", (name,))
@@ -237,7 +235,7 @@ class SyncProxy:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
-            raise AttributeError(f"{name!r} is private")
+            raise AttributeError(stock_names.refusal(name))
         self._learn()
         if name not in self._proxy._attrs:
             raise AttributeError(
