@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def map_statistics(name: str, members: Mapping[str, Iterable[Metric]]) -> MapSta
         found: dict[str, int] = {}
         cost_bytes = heap_bytes = 0
         for metric in metrics:
-            value = int(metric.value)
+            # Others may be no numbers to count with, such as a load that the system does not tell.
+            value = int(metric.value) if math.isfinite(metric.value) else 0
             if metric.prefix == "map":
                 if metric.subject == name:
                     found[metric.name] = value

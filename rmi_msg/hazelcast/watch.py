@@ -122,6 +122,9 @@ class ClusterWatch:
             except errors.RmiError as error:
                 log.debug("no statistics: %s", error)
                 self.on_silence()
+            except Exception:  # whatever it is: a watch that has silently ended says what was
+                log.exception("the members' statistics cannot be read, trying on")
+                self.on_silence()
             else:
                 self.on_statistics(found, asked_s)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from rmi_msg.cluster_state import common_state, judge
+from rmi_msg.hazelcast import watch as watch_module
+from rmi_msg.hazelcast.link import Link
 from rmi_msg.hazelcast.map_stats import MapRow, MapStatistics, Safety
 from rmi_msg.hazelcast.room import Room
 from rmi_msg.hazelcast.watch import SETTLE_S, ClusterWatch
@@ -130,6 +134,35 @@ def test_the_watch_follows_the_cluster_from_joining_to_a_loss_and_back() -> None
     assert seen.state == ("silent", 2, None)
     seen.watch.on_members(())
     assert seen.state == ("unreachable", 0, None)
+
+
+async def test_the_watch_goes_on_after_figures_that_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen()
+    seen.watch.on_members(THREE)
+    looks = [figures(3, 2), ValueError("odd figures")]
+    looked = asyncio.Event()
+
+    async def gather(client: object, name: str, *, fresh_s: float) -> MapStatistics:
+        seen.now_s += SETTLE_S
+        if not looks:
+            await asyncio.Event().wait()  # that is all there is to see
+        if isinstance(found := looks.pop(), Exception):
+            raise found
+        looked.set()
+        return found
+
+    async def client() -> object:
+        return None
+
+    monkeypatch.setattr(watch_module, "gather_map_statistics", gather)
+    monkeypatch.setattr(watch_module, "LOOK_S", 0.0)
+    async with seen.watch.watching(cast(Link, SimpleNamespace(client=client))):
+        async with asyncio.timeout(10):
+            await looked.wait()
+    assert seen.state == ("safe", 3, 2)
+    assert "odd figures" in caplog.text
 
 
 def test_figures_from_before_a_loss_do_not_make_it_safe() -> None:

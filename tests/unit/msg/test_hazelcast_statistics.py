@@ -162,6 +162,13 @@ def test_the_fullest_member_tells_how_full_the_cluster_is() -> None:
     assert (statistics([]).fill, map_statistics("messages", {}).heap_bytes) == (0.0, 0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_a_member_measures_and_cannot_tell_spoils_nothing(value: float) -> None:
+    load = Metric("os", "systemCpuLoad", "", value)
+    found = statistics([load, Metric("map", "ownedEntryCount", "messages", 7)])
+    assert found.total.entries == 7
+
+
 async def test_past_its_bound_nothing_new_is_taken() -> None:
     room = Room()
     room.on_figures(FILL_MAX + 0.01, 1000, 3)
