@@ -18,7 +18,11 @@ from rmi_msg.hazelcast.missing import Missing
 log = logging.getLogger(__name__)
 
 _READ_FIRST: Final = 64
-_READ_MAX: Final = 512
+READ_MAX: Final = 128
+"""Most entries that are fetched at once, of which each may have the longest text there can be."""
+
+READS_MAX: Final = 4
+"""Most fetches under way: many may read pages at the same time."""
 
 
 class _HasId(Protocol):
@@ -35,6 +39,7 @@ class Fetching:
 
     def __init__(self) -> None:
         self._missing: Missing[str] = Missing()
+        self._turns = asyncio.Semaphore(READS_MAX)
 
     async def fetched(
         self, listed: Sequence[One], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
@@ -52,12 +57,13 @@ class Fetching:
             for one in some:
                 if one.id in found:
                     yield one, found[one.id]
-            count = min(2 * count, _READ_MAX)
+            count = min(2 * count, READ_MAX)
 
     async def _all(
         self, ids: list[str], fetch: Callable[[list[str]], Awaitable[dict[str, Found]]]
     ) -> dict[str, Found]:
-        found = await fetch(ids)
+        async with self._turns:
+            found = await fetch(ids)
         self._missing.found(found)
         if len(found) == len(ids):
             return found
@@ -72,7 +78,8 @@ class Fetching:
                 )
                 continue
             await asyncio.sleep(missing.PAUSE_S)
-            again = await fetch(absent)
+            async with self._turns:
+                again = await fetch(absent)
             self._missing.found(again)  # at once: this call may be cut short before its end
             found |= again
         return found

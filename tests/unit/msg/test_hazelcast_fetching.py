@@ -124,3 +124,23 @@ async def test_a_page_with_many_lost_entries_waits_for_the_first_of_them_only(
     there = [one.id async for one, _ in Fetching().fetched(listed, fetch)]
     assert there == [id for id in ids if id not in lost]
     assert waited_for == {"id0", "id10", "id20", "id30", "id40", "id50", "id60"}
+
+
+async def test_many_who_read_long_pages_fetch_little_at_the_same_time() -> None:
+    listed = [Listed(f"id{n}", Place(0, n)) for n in range(1, 1001)]
+    fetching = Fetching()
+    now = most = 0
+
+    async def fetch(ids: list[str]) -> dict[str, str]:
+        nonlocal now, most
+        now += len(ids)
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= len(ids)
+        return dict.fromkeys(ids, "text")
+
+    async def read_all() -> int:
+        return len([one async for one, _ in fetching.fetched(listed, fetch)])
+
+    assert await asyncio.gather(*(read_all() for _ in range(20))) == [1000] * 20
+    assert most <= 512, "each may have 256 KiB"
