@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import resource
 import signal
@@ -10,12 +9,11 @@ import sys
 from types import FrameType
 
 from rmi_launch.shortage import shortage
+from rmi_launch.stdout import own_stdout
 
 FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
-_CHOOSY = ("strict", "surrogateescape")
-"""How Python writes in most locales, and in the C locale: neither has what the encoding lacks."""
 
 
 def main() -> None:
@@ -65,9 +63,7 @@ def open_streams() -> None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in _CHOOSY:
-        # A path or an address need not be writable in the terminal's encoding.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    own_stdout()
     if not os.environ.get("COLUMNS", "1").strip("0"):
         del os.environ["COLUMNS"]  # no width is known: taken at its word, nothing would be shown
 

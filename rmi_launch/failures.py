@@ -5,6 +5,7 @@
 2    the command line, the environment or rmi.toml is wrong
 3    the system is not running, or cannot be reached
 130  interrupted
+141  nobody reads its output any more (rmi status | head): a shell says the same of other commands
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 import click
 
 from rmi_launch.shortage import shortage
+from rmi_launch.stdout import StdoutFailed, forget, forgiving
 from rmi_runtime import SettingsError
 from rmi_runtime.errors import CallTimeout, ConnectionLost, RmiError, Unavailable
 
@@ -26,6 +28,7 @@ FAILED = 1
 WRONG_USE = 2
 NOT_RUNNING = 3
 INTERRUPTED = 130
+UNREAD = 141
 
 _WITHOUT_NAME = (
     errno.ENOSPC,
@@ -56,30 +59,32 @@ def run(command: Callable[[], object]) -> int:
     """
     try:
         command()
+        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        with forgiving(sys.stderr):
+            error.show()
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has had enough (rmi status | head): no reason to complain.
-        forget_stdout()
+    except StdoutFailed as error:
+        forget(sys.stdout)
+        if error.unread:
+            return UNREAD
+        _complain(str(error))
         return FAILED
     except (RmiError, *UNUSABLE, click.Abort, KeyboardInterrupt) as error:
         exit_code, message = _judge(error)
-        print(f"rmi: {message}", file=sys.stderr)
+        _complain(message)
         return exit_code
     except Exception as error:
         if not (short := shortage(error)):
             raise
-        print(f"rmi: {short}", file=sys.stderr)
+        _complain(short)
         return FAILED
     return 0
 
 
-def forget_stdout() -> None:
-    """Let everything more on stdout go nowhere, because nobody reads it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _complain(message: str) -> None:
+    with forgiving(sys.stderr):  # the exit code tells as well
+        print(f"rmi: {message}", file=sys.stderr, flush=True)
 
 
 def _judge(error: BaseException) -> tuple[int, str]:

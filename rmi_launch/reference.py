@@ -37,6 +37,7 @@ _EXIT_CODES = """\
 | 2 | the command line, the environment or `rmi.toml` is wrong |
 | 3 | the system is not running, or cannot be reached |
 | 130 | interrupted |
+| 141 | nobody reads its output any more (`rmi status \\| head`) |
 """
 
 

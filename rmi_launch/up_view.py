@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from rmi_launch.failures import forget_stdout
+from rmi_launch.stdout import forgiving
 from rmi_launch.supervisor import Service, State
 from rmi_launch.tables import new_table, plain, show
 from rmi_runtime import Settings
@@ -180,13 +180,11 @@ class UnheardView:
         self._tell(self._view.stopped)
 
     def _tell(self, tell: Callable[[], None]) -> None:
-        try:
+        with forgiving(sys.stdout):
             # Who does not read is waited for once, not with every line.
             self._heard = _is_room(ROOM_WAIT_S if self._heard else 0.0)
             if self._heard:
                 tell()
-        except OSError:
-            forget_stdout()
 
 
 def _is_room(wait_s: float) -> bool:

@@ -156,6 +156,43 @@ def test_it_runs_without_stdin_stdout_and_stderr(tmp_path: Path) -> None:
         process.wait()
 
 
+def ended_with(out_fd: int, error_fd: int, *arguments: str) -> tuple[int, str]:
+    """Return how a command ends whose output and errors go there, and its errors if to a pipe."""
+    done = subprocess.run(
+        [*RMI, *arguments], stdout=out_fd, stderr=error_fd, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["--help"]])
+def test_an_output_whose_disk_is_full_is_told_to_be_that(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        code, said = ended_with(full.fileno(), subprocess.PIPE, *arguments)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("rmi: stdout cannot be written: No space left on device; make room")
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["--help"]])
+def test_a_command_whose_reader_has_gone_ends_as_others_do_and_in_silence(
+    arguments: list[str],
+) -> None:
+    unread_fd, printed_fd = os.pipe()
+    os.close(unread_fd)
+    try:
+        assert ended_with(printed_fd, subprocess.PIPE, *arguments) == (128 + signal.SIGPIPE, "")
+    finally:
+        os.close(printed_fd)
+
+
+def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        nowhere = str(tmp_path / "nowhere")
+        code, _ = ended_with(
+            subprocess.DEVNULL, full.fileno(), "account", "list", "--data-dir", nowhere
+        )
+    assert code == 3
+
+
 def started_again(system: Up) -> bool:
     """Kill a service; say whether it comes back."""
     killed = system.service("bank.business.1")["pid"]
