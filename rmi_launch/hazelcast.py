@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rmi_launch import data_dir
 from rmi_launch.options import with_settings
+from rmi_launch.stdout import say
 from rmi_launch.zygote import log_to_stderr
 from rmi_msg.hazelcast.install import (
     VERSION,
@@ -130,5 +131,5 @@ async def _run_member(settings: Settings, number: int, address: str) -> None:
 
     stopping = stop_on_signals()
     async with open_member(settings, number, address):
-        print(f"member {address} ready", flush=True)
+        say(f"member {address} ready")
         await stopping.wait()

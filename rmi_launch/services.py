@@ -17,6 +17,7 @@ from rmi_launch import data_dir
 from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, with_settings
 from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
+from rmi_launch.stdout import say
 from rmi_launch.supervisor import StartFailed
 from rmi_launch.zygote import log_to_stderr
 from rmi_runtime import Loaded, Settings
@@ -158,7 +159,7 @@ async def _serve(
         loop.remove_reader(fd)
         delay.cancel()
         said = json.loads(os.read(fd, READY_SIZE_BYTES_MAX) or "{}")
-        click.echo(f"{name} ready at {said.get('location', '')}")
+        say(f"{name} ready at {said.get('location', '')}")
 
     loop.add_reader(ready_fd, on_ready, ready_fd)
     try:

@@ -124,6 +124,33 @@ def test_a_service_without_a_name_server_says_what_it_waits_for(tmp_path: Path) 
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("out", ["/dev/full", "a pipe that nobody reads"])
+def test_a_service_that_cannot_say_that_it_is_ready_serves_without_a_traceback(
+    out: str, tmp_path: Path
+) -> None:
+    if out.startswith("/"):
+        out_fd = os.open(out, os.O_WRONLY)
+    else:
+        unread_fd, out_fd = os.pipe()
+        os.close(unread_fd)
+    command = [*RMI, "nameserver", "--ns", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=out_fd, stderr=subprocess.PIPE, text=True) as process:
+        os.close(out_fd)
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            address = said.rpartition(" is ready at ")[2].strip()
+            host, port = split_address(address)
+            with Pyro5.api.locate_ns(host, port) as names:
+                assert "Pyro.NameServer" in names.list()
+            process.terminate()
+            said += process.stderr.read()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "Traceback" not in said
+
+
 def test_a_taken_port_is_one_line_and_not_a_traceback(stock_ns: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*RMI, "nameserver", "--ns", stock_ns, "--data-dir", str(tmp_path), "--log-level", "ERROR"],
