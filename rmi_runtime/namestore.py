@@ -26,6 +26,9 @@ _LEASE = (float, type(None))
 SWEEP_S = 0.5
 """Pause between two searches for leases that have run out."""
 
+END_WAIT_S = 5.0
+"""How long a disk may take over the last changes before the end no longer waits for it."""
+
 
 class NameKeeper:
     """Keeps a name table on disk and drops what has expired; an async context manager.
@@ -87,10 +90,14 @@ class NameKeeper:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
-        with contextlib.suppress(sqlite3.Error):
-            await self._writes.submit(None)
-        await self._writes.aclose()
-        await self._close()
+        self.save_soon()
+        try:
+            async with asyncio.timeout(END_WAIT_S):
+                await self._writes.aclose()
+                await self._close()
+        except TimeoutError:
+            # The lock stays: what the disk has begun it may still do.
+            log.warning("%s does not answer; its last changes may be lost", self._path)
 
     def _read(self, database: sqlite3.Connection) -> None:
         _create_table(database)

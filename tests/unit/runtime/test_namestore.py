@@ -45,6 +45,22 @@ async def test_names_survive_a_restart(path: Path) -> None:
         }
 
 
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = threading.Event()
+    monkeypatch.setattr(namestore, "_store", lambda database, changes: again.wait())
+    monkeypatch.setattr(namestore, "END_WAIT_S", 0.05, raising=False)
+    try:
+        async with asyncio.timeout(5):
+            async with NameKeeper(path) as keeper:
+                keeper.table.register("x", A)
+                keeper.save_soon()
+    finally:
+        again.set()
+    assert "names.sqlite does not answer" in caplog.text
+
+
 async def test_a_second_keeper_of_the_same_file_is_refused(path: Path) -> None:
     async with NameKeeper(path) as keeper:
         keeper.table.register("x", A)
