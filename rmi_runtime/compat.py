@@ -53,12 +53,13 @@ from Pyro5.api import (
 from Pyro5.errors import PyroError
 
 from rmi_runtime import compat_config
+from rmi_runtime.compat_missing import WithoutSome
 from rmi_runtime.compat_serving import Serving, on_interrupt, run_until_complete
 from rmi_runtime.context import ANONYMOUS, current
 from rmi_runtime.daemon import BACKLOG
 from rmi_runtime.daemon_object import DaemonObject
 from rmi_runtime.limits import DaemonLimits
-from rmi_runtime.objects import NotCopied, ObjectTable
+from rmi_runtime.objects import ObjectTable
 
 __all__ = [
     "URI",
@@ -92,7 +93,7 @@ SHUTDOWN_S: Final = 5.0
 DRAIN_S: Final = 1.0
 
 
-class Daemon(NotCopied):
+class Daemon(WithoutSome):
     """Pyro5's daemon, as far as programs see it. Override its methods as with Pyro5.
 
     Args:
@@ -362,10 +363,6 @@ class Daemon(NotCopied):
             f"<{type(self).__module__}.{type(self).__name__} at {self.locationStr}; "
             f"{len(self._serving.objects)} objects>"
         )
-
-    def combine(self, daemon: Any) -> None:
-        """Refuse: run each daemon's request loop in a thread of its own."""
-        raise TypeError("daemons are not combined here: run each request loop in its own thread")
 
 
 def serve(

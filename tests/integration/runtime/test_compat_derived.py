@@ -167,3 +167,21 @@ def test_serve_tells_the_names_that_the_name_server_knows(
     printed = capsys.readouterr().out
     assert "uri = PYRO:counter@" in printed
     assert "name = " not in printed
+
+
+def test_what_the_drop_in_does_not_offer_is_refused_with_what_to_do_instead() -> None:
+    with compat.Daemon() as daemon:
+        wanted: Any = daemon
+        with pytest.raises(AttributeError, match="put a decorator on the methods"):
+            wanted.methodcall_error_handler = print  # kept, it would never be called
+        for name in ("events", "selector", "transportServer"):
+            with pytest.raises(AttributeError, match=rf"no '{name}': .*rmi_runtime\.Daemon"):
+                getattr(wanted, name)
+        with pytest.raises(AttributeError, match=r"use rmi_runtime\.compat\.serve"):
+            wanted.serveSimple({})
+        with pytest.raises(AttributeError, match="'Daemon' object has no attribute 'request_loop'"):
+            wanted.request_loop()
+        with pytest.raises(TypeError, match="in its own thread"):
+            wanted.combine(daemon)
+        wanted.own = 1
+        assert wanted.own == 1
