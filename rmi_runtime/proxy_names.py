@@ -50,24 +50,40 @@ async def direct_uri(
         A ``PYRO:`` URI. If several objects have the wanted tags, one of them picked at random.
 
     Raises:
-        NotFound: the name server knows no such object.
+        NotFound: the name server knows no such object, or no place of it.
         Unavailable: it cannot be reached.
     """
     if uri.protocol == "PYRO":
         return uri
     if resolve is not None:
-        return URI(await resolve(str(uri)))
+        return _place(await resolve(str(uri)), uri)
     name_server = f"PYRO:{NAMESERVER_NAME}@{uri.location or _configured_location()}"
     if uri.protocol == "PYRONAME":
         try:
             found = await ask(name_server, "lookup", (uri.object,), timeout_s)
         except NamingError as error:
             raise errors.NotFound(f"the name server does not know {uri.object}: {error}") from error
-        return URI(found)
+        return _place(found, uri)
     tagged = await ask(name_server, "yplookup", (sorted(uri.object), None, False), timeout_s)
     if not isinstance(tagged, Mapping) or not tagged:
         raise errors.NotFound(f"no object is registered with the tags {sorted(uri.object)}")
-    return URI(random.choice(sorted(tagged.values())))  # noqa: S311  (to spread, not to hide)
+    places = sorted(map(str, tagged.values()))
+    return _place(random.choice(places), uri)  # noqa: S311  (to spread, not to hide)
+
+
+def _place(found: Any, uri: URI) -> URI:
+    """Return what was found for *uri*; what else a name server may hold leads nowhere."""
+    try:
+        place = URI(found)
+    except (PyroError, TypeError, ValueError):
+        place = None
+    if place is None or place.protocol != "PYRO":
+        shown = errors.shown(found if place is None else str(place))
+        raise errors.NotFound(
+            f"{uri} leads to {shown}, which is no place to connect to: expected a PYRO: URI; "
+            "register it anew"
+        )
+    return place
 
 
 def _configured_location() -> str:

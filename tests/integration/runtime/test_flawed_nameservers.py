@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from Pyro5.errors import NamingError
 
-from rmi_runtime import Daemon, expose
+from rmi_runtime import Daemon, Proxy, errors, expose
 from rmi_runtime.endpoints import Endpoints
 from rmi_runtime.nametable import DRAINING
 from rmi_runtime.registry import Announcer, NameServers
@@ -41,6 +41,12 @@ class Flawed:
         if self.error is not None:
             raise self.error
         self.told += 1
+
+    def lookup(self, name: str) -> Any:
+        return self.answer
+
+    def yplookup(self, meta_all: Any, meta_any: Any, return_metadata: bool) -> Any:
+        return {"thing": self.answer}
 
     def leave(self, name: str, uri: str) -> None:
         self.left += 1
@@ -145,3 +151,15 @@ async def test_a_service_that_stops_as_it_is_registered_is_shown_as_draining() -
             server.gate.set()
             await draining
             assert server.tags == {"rmi", DRAINING}
+
+
+@pytest.mark.parametrize("kind", ["PYRONAME", "PYROMETA"])
+@pytest.mark.parametrize("answer", ["PYRONAME:other", "PYROMETA:other", "no uri", 5, None, []])
+async def test_a_name_that_leads_to_no_place_is_not_found_and_says_where_it_leads(
+    flawed: tuple[Flawed, NameServers], kind: str, answer: Any
+) -> None:
+    server, names = flawed
+    server.answer = answer
+    proxy = Proxy(f"{kind}:thing@{names.locations[0]}")
+    with pytest.raises(errors.NotFound, match=f"{kind}:thing.* leads to .*expected a PYRO: URI"):
+        await proxy.ping()
