@@ -70,8 +70,15 @@ NOT_OFFERED = {
     "names of any form; look-around and back-references in `list(regex=…)`": (
         "at `rmi nameserver` 1 to 200 printable characters, and RE2"
     ),
-    "broadcast look-up of the name server": (
-        "`NS_HOST` and `NS_PORT`, or several name servers by address"
+    "look-up of the name server by broadcast, by our proxies of `PYRONAME:` and `PYROMETA:`": (
+        "`NS_HOST` and `NS_PORT`, or several name servers by address; `locate_ns()` broadcasts, "
+        "and `rmi nameserver` answers"
+    ),
+    "the correlation id of a call in the header of its reply (`_pyroRawWireResponse`)": (
+        "a proxy knows the id that it sent"
+    ),
+    "`pyroInstances`, `objectId`, `keep_open`, `timeout` of a connection": (
+        "`sock`, `tracked_resources`, `getpeercert()`, `family()`, `fileno()` are there"
     ),
 }
 
