@@ -87,6 +87,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104  (what "" stands for; it is refused unless wanted)
 HOUSEKEEPING_S: Final = 2.0  # about as often as stock
 CONDITION_S: Final = 0.1  # how often the condition of a request loop is asked
 SHUTDOWN_S: Final = 5.0
@@ -97,8 +98,9 @@ class Daemon(WithoutSome):
     """Pyro5's daemon, as far as programs see it. Override its methods as with Pyro5.
 
     Args:
-        host: name or address to bind; None: as configured. Anything but loopback needs TLS with
-            client certificates or an overridden ``validateHandshake``, or *insecure*.
+        host: name or address to bind; None: as configured; "": all addresses. Anything but
+            loopback needs TLS with client certificates or an overridden ``validateHandshake``, or
+            *insecure*.
         port: port to bind; 0 picks a free one.
         unixsocket: path of a Unix domain socket to bind instead.
         nathost: host to put into URIs instead of the bound one.
@@ -135,7 +137,7 @@ class Daemon(WithoutSome):
         checks = self.overrides("validateHandshake") or config.SSL_REQUIRECLIENTCERT
         serving = Serving(
             self,
-            str(host or config.HOST).strip("[]"),
+            str(config.HOST if host is None else host).strip("[]") or ANY_ADDRESS,
             port,
             unixsocket=unixsocket,
             ssl=compat_config.configured_ssl(),

@@ -108,3 +108,12 @@ def test_a_message_of_the_configured_size_is_no_ground_to_hang_up_or_refuse(
         limits = daemon._serving.limits
         assert limits.message_size_bytes_max == limits.reply_size_bytes_max == size
         assert getattr(limits, bound) > size
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_no_host_means_all_addresses_which_is_refused_unless_wanted(
+    configured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "HOST", "" if configured else "127.0.0.1")
+    with pytest.raises(ValueError, match=r"binding 0\.0\.0\.0 lets other machines in"):
+        compat.Daemon(None if configured else "")
