@@ -22,7 +22,7 @@ def nat_address(
     """Return the address to put into URIs instead of the bound one, or None.
 
     Args:
-        nathost: its host; None: as configured.
+        nathost: its host, an IPv6 address with or without brackets; None: as configured; "": none.
         natport: its port, 0 for the bound one; None: as configured.
         unixsocket: what is bound, if it is a Unix domain socket.
 
@@ -36,9 +36,12 @@ def nat_address(
         if natport is not None:
             raise ValueError("a natport needs its nathost")
         return None
+    host = str(host).strip("[]")
+    if not host:
+        return None
     if unixsocket:
         raise ValueError("a Unix domain socket has no NAT address")
-    return str(host), natport or 0
+    return host, natport or 0
 
 
 def configured_limits() -> DaemonLimits:

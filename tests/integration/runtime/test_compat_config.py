@@ -117,3 +117,21 @@ def test_no_host_means_all_addresses_which_is_refused_unless_wanted(
     monkeypatch.setattr(config, "HOST", "" if configured else "127.0.0.1")
     with pytest.raises(ValueError, match=r"binding 0\.0\.0\.0 lets other machines in"):
         compat.Daemon(None if configured else "")
+
+
+@BOTH
+@pytest.mark.parametrize("configured", [True, False])
+def test_an_empty_nat_host_is_none(
+    kind: Any, configured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "NATHOST", "" if configured else "elsewhere")
+    with kind("127.0.0.1", nathost=None if configured else "") as daemon:
+        assert daemon.natLocationStr is None
+        assert daemon.uriFor("thing").location == daemon.locationStr
+
+
+@BOTH
+def test_the_nat_host_may_be_an_ipv6_address_in_brackets(kind: Any) -> None:
+    with kind("127.0.0.1", nathost="[2001:db8::1]", natport=5000) as daemon:
+        assert daemon.natLocationStr == "[2001:db8::1]:5000"
+        assert daemon.uriFor("thing") == Pyro5.api.URI("PYRO:thing@[2001:db8::1]:5000")
