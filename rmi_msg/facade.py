@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-from rmi_msg.batches import Group, Pair, parts, put_groups
+from rmi_msg.batches import USUAL, CallLimits, Group, Pair, parts, put_groups
 from rmi_msg.checks import (
     PAGE_LIMIT_DEFAULT,
     check_after,
@@ -76,6 +76,7 @@ class FacadeObject:
         log: gets a line per request.
         timeout_s: patience of callers that set no deadline, in seconds.
         queue_max: most groups of messages that wait for one logger.
+        limits: of one call to a logger.
         rng: picks the loggers.
         now: clock of the log.
     """
@@ -88,6 +89,7 @@ class FacadeObject:
         *,
         timeout_s: float = 10.0,
         queue_max: int = 16384,
+        limits: CallLimits = USUAL,
         rng: Random | None = None,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
@@ -96,6 +98,7 @@ class FacadeObject:
         self._log = log
         self._timeout_s = timeout_s
         self._queue_max = queue_max
+        self._limits = limits
         # Spreading messages needs no secrets: the default source is fast and seeded by the system.
         self._rng = rng or Random()  # noqa: S311
         self._now = now
@@ -208,7 +211,7 @@ class FacadeObject:
         orders: list[Sequence[int]] = []
         for logger, order in places.items():
             at = 0
-            for part in parts([messages[place] for place in order]):
+            for part in parts([messages[place] for place in order], self._limits):
                 waits.append(self._submit(logger, part))
                 orders.append(order[at : at + len(part)])
                 at += len(part)
@@ -262,7 +265,7 @@ class FacadeObject:
             )
             return words
 
-        return await put_groups(put, groups)
+        return await put_groups(put, groups, self._limits)
 
     def _note(self, method: str, what: str) -> None:
         self._log.write([f"{self._now()} {method}: {what}"])
@@ -356,6 +359,7 @@ async def run_facade(
                     log,
                     timeout_s=settings.call_timeout_s,
                     queue_max=settings.queue_max,
+                    limits=CallLimits.within(settings.message_size_bytes_max),
                 )
 
     await run_service(f"msg.facade.{facade_id}", build, settings, stop=stop)

@@ -6,9 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rmi_msg.batches import Pair, parts
+from rmi_msg.batches import USUAL, CallLimits, Pair, parts
 from rmi_msg.checks import (
-    BATCH_MESSAGES_MAX,
     PAGE_LIMIT_DEFAULT,
     check_after,
     check_id,
@@ -27,6 +26,7 @@ class MessageGateway:
         queue_max: most posts that wait for a facade at once.
         concurrency: most calls with posts under way at once.
         timeout_s: how long posts that go together may take, and how long they may wait before that.
+        limits: of one call to a facade.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class MessageGateway:
         queue_max: int = 16384,
         concurrency: int = 2,
         timeout_s: float = 10.0,
+        limits: CallLimits = USUAL,
     ) -> None:
         self._endpoints = endpoints
         self._timeout_s = timeout_s
+        self._limits = limits
         self._posts: Coalescer[Pair, Word] = Coalescer(
             self._send,
-            batch_max=BATCH_MESSAGES_MAX,
+            batch_max=limits.messages,
             queue_max=queue_max,
             concurrency=concurrency,
             wait_s_max=timeout_s,
@@ -92,7 +94,7 @@ class MessageGateway:
     async def _send(self, messages: list[Pair]) -> Sequence[Word | BaseException]:
         results: list[Word | BaseException] = []
         end_s = time.monotonic() + self._timeout_s
-        for part in parts(messages):
+        for part in parts(messages, self._limits):
             try:
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:

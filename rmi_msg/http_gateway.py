@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from ssl import SSLContext
 
 from rmi_bank import BankGateway
+from rmi_msg.batches import CallLimits
 from rmi_msg.gateway_app import gateway_app
 from rmi_msg.gateway_messages import MessageGateway
 from rmi_msg.gateway_metrics import GatewayMetrics
@@ -108,7 +109,10 @@ async def _gateway(
         )
         stack.push_async_callback(bank.aclose)
         messages = MessageGateway(
-            facades, queue_max=settings.queue_max, timeout_s=settings.call_timeout_s
+            facades,
+            queue_max=settings.queue_max,
+            timeout_s=settings.call_timeout_s,
+            limits=CallLimits.within(settings.message_size_bytes_max),
         )
         stack.push_async_callback(messages.aclose)
         metrics = GatewayMetrics()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmi_msg.batches import BATCH_CHARS_MAX, Group, Pair, packed, parts, put_groups
+from rmi_msg.batches import (
+    BATCH_CHARS_MAX,
+    USUAL,
+    CallLimits,
+    Group,
+    Pair,
+    packed,
+    parts,
+    put_groups,
+)
 from rmi_msg.checks import BATCH_MESSAGES_MAX, TEXT_SIZE_BYTES_MAX
 from rmi_msg.stores import Word
-from rmi_runtime import errors
+from rmi_runtime import Settings, errors
 
 SIZES = st.lists(st.integers(1, TEXT_SIZE_BYTES_MAX), max_size=60)
 
@@ -56,6 +66,25 @@ def test_large_groups_travel_together_as_far_as_one_call_takes_their_characters(
     half = BATCH_CHARS_MAX // 2 // TEXT_SIZE_BYTES_MAX
     groups: list[Group] = [group([TEXT_SIZE_BYTES_MAX] * half, str(n)) for n in range(5)]
     assert [len(run) for run in packed(groups)] == [2, 2, 1]
+
+
+@given(
+    st.integers(64 * 1024, 64 * 1024 * 1024),
+    st.lists(st.integers(1, TEXT_SIZE_BYTES_MAX // 4), min_size=2, max_size=40),
+)
+def test_calls_fit_a_message_of_whatever_size_is_taken(size_bytes: int, sizes: list[int]) -> None:
+    limits = CallLimits.within(size_bytes)
+    messages = [(f"{place:😀>200}", "😀" * size) for place, size in enumerate(sizes)]
+    found = list(parts(messages, limits))
+    assert [pair for part in found for pair in part] == messages
+    calls = [list(chain(*run)) for run in packed(found, limits)]
+    assert all(len(call) == 1 or len(msgpack.packb(call)) < size_bytes for call in calls)
+    assert limits != USUAL or size_bytes > 32 * 1024 * 1024
+
+
+def test_the_usual_calls_fit_a_message_of_the_usual_size() -> None:
+    assert CallLimits.within(Settings().message_size_bytes_max) == USUAL
+    assert CallLimits.within(64 * 1024).messages > 30
 
 
 async def test_words_go_back_to_their_groups() -> None:
