@@ -6,9 +6,11 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -21,7 +23,9 @@ VERSION: Final = "5.7.0"
 """Of the member's jar, pinned in ``pom.xml``; the Python client is pinned in ``setup.cfg``."""
 
 JAVA_VERSION_MIN: Final = 17
-MAVEN_S_MAX: Final = 600
+MAVEN_S_MAX: Final = 600.0
+"""How long Maven may take before it is killed, in seconds."""
+
 _TAIL_LINES: Final = 15
 
 Tell = Callable[[str], None]
@@ -197,19 +201,35 @@ def _fetch(maven: str, into: Path, tell: Tell) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,  # so that all of it can be ended
         ) as process:
             assert process.stdout is not None
             said: list[str] = []
-            for line in process.stdout:
-                said = [*said, line.rstrip()][-_TAIL_LINES:]
-                tell(line.rstrip())
-            status = process.wait(MAVEN_S_MAX)
+            late = threading.Timer(MAVEN_S_MAX, _end, [process])
+            late.start()
+            try:
+                for line in process.stdout:
+                    said = [*said, line.rstrip()][-_TAIL_LINES:]
+                    tell(line.rstrip())
+                status = process.wait()
+            finally:
+                late.cancel()
+                _end(process)  # on Ctrl-C too
+    if status == -signal.SIGKILL:
+        said.append(f"it was killed; {MAVEN_S_MAX:g} s are the longest that it may take")
     if status or not (into / f"hazelcast-{VERSION}.jar").is_file():
         last = "\n".join(said)
         raise FetchFailed(
             f"Maven could not fetch Hazelcast {VERSION} (status {status}); is there a way to a "
             f"Maven repository? It said last:\n{last}"
         )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill a process that has not ended, and what it has started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):  # it did just now
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

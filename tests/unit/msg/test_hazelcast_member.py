@@ -169,6 +169,19 @@ def test_a_failed_fetch_says_what_maven_said_and_leaves_nothing_half(
     assert not install_module.is_installed(tmp_path / "data")
 
 
+@pytest.mark.timeout(60)
+def test_a_fetch_that_hangs_is_ended_in_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script(tmp_path / "java", "echo 'java version \"17\"' >&2")
+    script(tmp_path / "mvn", "echo 'fetching the first of many'; sleep 600")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(install_module, "MAVEN_S_MAX", 0.2)
+    with pytest.raises(install_module.FetchFailed, match=r"many\nit was killed; 0\.2 s are"):
+        install_hazelcast(tmp_path / "data")
+
+
 async def test_a_member_without_its_jar_says_how_to_fetch_it(tmp_path: Path) -> None:
     with pytest.raises(MemberFailed, match="rmi hazelcast install"):
         async with Member(Settings(data_dir=tmp_path), 1):
