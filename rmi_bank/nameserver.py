@@ -17,6 +17,7 @@ from rmi_runtime import (
     ServiceAuthenticator,
     Settings,
     answering_broadcasts,
+    cancelled_by,
     is_loopback,
     load_or_create_cluster_key,
     load_tls,
@@ -58,9 +59,11 @@ async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = Non
     )
     try:
         async with (
+            cancelled_by(stopping) as built,
             contextlib.AsyncExitStack() as stack,
             NameKeeper(Path(settings.data_dir) / FILE_NAME) as keeper,
         ):
+            built()
             uri = str(daemon.register(NameServer(keeper), NAMESERVER_NAME))
             keeper.table.pin(uri, OWN_TAGS)
             await daemon.start()

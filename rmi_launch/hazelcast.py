@@ -20,7 +20,14 @@ from rmi_msg.hazelcast.install import (
     install_hazelcast,
     is_installed,
 )
-from rmi_runtime import Loaded, Settings, SettingsError, split_address, stop_on_signals
+from rmi_runtime import (
+    Loaded,
+    Settings,
+    SettingsError,
+    cancelled_by,
+    split_address,
+    stop_on_signals,
+)
 from rmi_runtime.setting_rules import is_loopback, normal_address
 
 HAZELCAST_SETTINGS = (
@@ -130,6 +137,7 @@ async def _run_member(settings: Settings, number: int, address: str) -> None:
     from rmi_msg.hazelcast.opening import open_member  # noqa: PLC0415 - see check_client
 
     stopping = stop_on_signals()
-    async with open_member(settings, number, address):
+    async with cancelled_by(stopping) as built, open_member(settings, number, address):
+        built()
         say(f"member {address} ready")
         await stopping.wait()

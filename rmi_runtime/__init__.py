@@ -43,6 +43,7 @@ from rmi_runtime.proxy_results import RemoteStream
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.service import (
     ServiceContext,
+    cancelled_by,
     collect_rarely,
     run_service,
     signal_ready,
@@ -100,6 +101,7 @@ __all__ = [
     "behavior",
     "call_as",
     "callback",
+    "cancelled_by",
     "client_context",
     "collect_rarely",
     "current_call",

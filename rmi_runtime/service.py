@@ -163,10 +163,11 @@ async def run_service(
     """
     stopping = stop if stop is not None else stop_on_signals()
     context = ServiceContext(name, settings, load_or_create_cluster_key(settings.data_dir))
-    async with contextlib.AsyncExitStack() as stack:
+    async with cancelled_by(stopping) as built, contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.name_servers.aclose)
         stack.push_async_callback(context.daemon.close)
         served = await stack.enter_async_context(build(context))
+        built()
         uri = str(context.daemon.register(served, name))
         await stack.enter_async_context(_serving(context, uri, tags, stopping))
         await stopping.wait()
@@ -230,6 +231,40 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     return stopping
+
+
+@contextlib.asynccontextmanager
+async def cancelled_by(stopping: asyncio.Event) -> AsyncIterator[Callable[[], object]]:
+    """Cancel the block, without an error, if *stopping* is set before it says that all is built.
+
+    What a service needs may be long in coming (a disk, a cluster), and who stops it meanwhile need
+    not wait for that.
+
+    Args:
+        stopping: set when the service is told to stop.
+
+    Yields:
+        A function to call once all is built: from then on the block minds *stopping* itself.
+    """
+    block = asyncio.current_task()
+    assert block is not None
+    told = False
+
+    async def watch() -> None:
+        nonlocal told
+        await stopping.wait()
+        told = True
+        block.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield watcher.cancel
+    except asyncio.CancelledError:
+        if not told or block.uncancel():
+            raise
+        log.info("told to stop before all was built")
+    finally:
+        watcher.cancel()
 
 
 def collect_rarely() -> None:

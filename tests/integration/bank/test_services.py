@@ -7,6 +7,8 @@ import contextlib
 import json
 import shutil
 import stat
+import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from rmi_bank import (
     run_nameserver,
 )
 from rmi_bank.rules import ROLES
-from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key
+from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key, sqlite
 from rmi_runtime.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
 from tests.ports import free_ports
 from tests.support import eventually
@@ -239,3 +241,27 @@ async def test_who_waits_for_a_lock_does_not_hold_up_a_data_object_that_leaves(
                 await data
     stop.set()
     await names
+
+
+@pytest.mark.parametrize("run", [run_nameserver, run_data])
+async def test_who_is_told_to_stop_while_its_disk_hangs_at_the_start_stops(
+    run: Callable[..., Coroutine[Any, Any, None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, again, stop = asyncio.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(*args: object, **options: object) -> None:
+        loop.call_soon_threadsafe(opening.set)
+        again.wait()
+        raise OSError("the test is over")
+
+    monkeypatch.setattr(sqlite, "connect", hang)
+    settings = Settings(data_dir=tmp_path, ns=("127.0.0.1:0",))
+    try:
+        async with asyncio.timeout(10):
+            service = asyncio.ensure_future(run(settings, stop=stop))
+            await opening.wait()
+            stop.set()
+            await service
+    finally:
+        again.set()

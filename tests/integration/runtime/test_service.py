@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from rmi_runtime import NameServers, Proxy, ServiceContext, Settings, expose, run_service
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 from tests.support import eventually
@@ -57,6 +59,46 @@ async def test_until_it_may_leave_a_service_goes_on_as_before(tmp_path: Path) ->
         async with asyncio.timeout(10):
             await service
         assert not await listed()
+
+
+async def test_a_service_that_is_told_to_stop_while_it_is_built_does_not_go_on_with_that(
+    tmp_path: Path,
+) -> None:
+    building, cleaned_up, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def build(context: ServiceContext) -> AsyncIterator[Thing]:
+        building.set()
+        try:
+            await asyncio.Event().wait()
+            yield Thing()
+        finally:
+            cleaned_up.set()
+
+    settings = Settings(data_dir=tmp_path, ns=("127.0.0.1:1",))
+    async with asyncio.timeout(5):
+        service = asyncio.create_task(run_service("a.thing", build, settings, stop=stop))
+        await building.wait()
+        stop.set()
+        await service
+    assert cleaned_up.is_set()
+
+
+async def test_who_cancels_a_service_that_is_being_built_hears_of_it(tmp_path: Path) -> None:
+    building, stop = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def build(context: ServiceContext) -> AsyncIterator[Thing]:
+        building.set()
+        await asyncio.Event().wait()
+        yield Thing()
+
+    settings = Settings(data_dir=tmp_path, ns=("127.0.0.1:1",))
+    service = asyncio.create_task(run_service("a.thing", build, settings, stop=stop))
+    await building.wait()
+    service.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await service
 
 
 def test_a_service_keeps_messages_of_the_size_that_is_set(tmp_path: Path) -> None:
