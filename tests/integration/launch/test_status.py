@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.server
 from typing import Any
 
 import msgspec
@@ -84,6 +86,36 @@ async def test_what_answers_but_is_no_service_is_unreachable() -> None:
     async with Daemon(authenticate=lambda handshake, peer: 1 / 0) as daemon:  # type: ignore[arg-type,return-value]
         rows = await named(system(("bank.data", daemon.location, "ready")))
     assert rows["bank.data"].state == "unreachable"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"status": "UP"}',
+        b'{"uptime_s": "3 days"}',
+        b'{"pid": 1, "uptime_s": 1e400, "calls": 1, "errors": 1, "calls_per_s": 1}',
+        b'{"pid": NaN}',
+        b'{"x": ' + 60_000 * b"[",
+    ],
+)
+async def test_another_program_where_the_gateway_should_be_is_not_taken_for_one(
+    answer: bytes,
+) -> None:
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        serving = asyncio.create_task(asyncio.to_thread(server.handle_request))
+        where = System((NOWHERE,), f"127.0.0.1:{server.server_port}", {"cluster_key": "00"})
+        rows = await named(where)
+        await serving
+    assert rows["gateway"].state == "unreachable"
 
 
 async def test_a_line_tells_what_the_messages_cluster_does_if_there_is_one() -> None:
