@@ -20,7 +20,7 @@ from rmi_launch.hazelcast import HAZELCAST_SETTINGS, prepare_store
 from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, tls_paths, with_settings
 from rmi_launch.outputs import output_tail
 from rmi_launch.plan import PRELOAD, check_gateways, plan_services
-from rmi_launch.processes import ZYGOTE, ZygoteProcess
+from rmi_launch.processes import END_WAIT_S, ZYGOTE, ZygoteProcess
 from rmi_launch.supervisor import Service, StartFailed, State, Supervisor
 from rmi_launch.up_view import UpView, make_view
 from rmi_runtime import Loaded, Settings, load_tls, split_address
@@ -68,10 +68,11 @@ def up(loaded: Loaded) -> None:
     settings = _absolute(settings)
     load_tls(settings)  # what is wrong with it is better said now than by every service
     log_dir = data_dir.prepare(settings.data_dir)
-    with data_dir.locked(settings.data_dir, settings.stop_wait_s) as lock_fd:
+    grace_s = settings.stop_wait_s + ZYGOTE_EXTRA_S
+    # By then the zygote of one that was killed has killed what did not end by itself.
+    with data_dir.locked(settings.data_dir, grace_s + END_WAIT_S) as lock_fd:
         refuse_taken_addresses(settings)
         prepare_store(settings)
-        grace_s = settings.stop_wait_s + ZYGOTE_EXTRA_S
         with ZygoteProcess.start(PRELOAD, log_dir, grace_s, (lock_fd,)) as zygote:
             view = make_view(began)
             asyncio.run(_supervise(settings, zygote, log_dir, view))

@@ -257,3 +257,16 @@ async def test_when_it_is_killed_its_services_end_by_themselves(tmp_path: Path) 
         await eventually(lambda: gone(pids), timeout_s=30)
     with up(tmp_path) as again:
         again.until("ready: ")
+
+
+def test_it_waits_for_what_hangs_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMI_STOP_WAIT_S", "0.5")
+    with up(tmp_path) as system:
+        system.until("ready: ")
+        os.kill(system.service("bank.business.1")["pid"], signal.SIGSTOP)
+        system.process.kill()
+        system.process.wait()
+    with up(tmp_path) as again:
+        again.until("ready: ")
