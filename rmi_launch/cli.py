@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import signal
@@ -28,17 +29,14 @@ def main() -> None:
     try:
         from rmi_launch.commands import rmi  # noqa: PLC0415
         from rmi_launch.failures import run  # noqa: PLC0415
-    except ValueError as error:
-        # Pyro5 reads its PYRO_* variables when it is loaded, and does not start with a wrong one.
-        if not any(name.startswith("PYRO_") for name in os.environ):
-            raise
-        print(f"rmi: environment: {error}; correct it, or unset that variable", file=sys.stderr)
-        sys.exit(WRONG_USE)
     except Exception as error:
-        if not (short := shortage(error)):
+        if short := shortage(error):
+            print(f"rmi: {short}", file=sys.stderr)
+            sys.exit(FAILED)
+        if not (wrong := _wrong_for_pyro(error)):
             raise
-        print(f"rmi: {short}", file=sys.stderr)
-        sys.exit(FAILED)
+        print(f"rmi: environment: {wrong}; correct it, or unset that variable", file=sys.stderr)
+        sys.exit(WRONG_USE)
     if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(lambda: rmi.main(standalone_mode=False)))
@@ -46,6 +44,18 @@ def main() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
+
+
+def _wrong_for_pyro(error: Exception) -> str | None:
+    """Return what is wrong with a PYRO_* variable; Pyro5 reads them when it is loaded."""
+    level = os.environ.get("PYRO_LOGLEVEL")
+    if level and level not in (levels := logging.getLevelNamesMapping()):
+        return f"PYRO_LOGLEVEL is {level!r}, and not one of {', '.join(levels)}"
+    if level and isinstance(error, OSError):
+        return f"PYRO_LOGFILE: {error}"
+    if isinstance(error, ValueError) and any(name.startswith("PYRO_") for name in os.environ):
+        return str(error)
+    return None
 
 
 def open_streams() -> None:

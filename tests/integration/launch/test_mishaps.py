@@ -125,6 +125,21 @@ def test_a_variable_that_pyro_does_not_know_is_wrong_use() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PYRO_LOGLEVEL": "debug"}, "PYRO_LOGLEVEL is 'debug', and not one of CRITICAL, "),
+        ({"PYRO_LOGLEVEL": "nonsense"}, "PYRO_LOGLEVEL is 'nonsense', and not one of CRITICAL, "),
+        ({"PYRO_LOGLEVEL": "INFO", "PYRO_LOGFILE": "/nowhere/x"}, "PYRO_LOGFILE: "),
+    ],
+)
+def test_a_log_that_pyro_cannot_write_is_wrong_use(variables: dict[str, str], words: str) -> None:
+    done = ended([*RMI, "status"], env=os.environ | variables)
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"rmi: environment: {words}")
+    assert done.stdout.count("\n") == 1
+
+
 INTERRUPTED_WHILE_IT_LOADS = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
