@@ -15,6 +15,8 @@ from rmi_launch.stdout import own_stdout
 FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
+SIZE_MAX = 65535
+"""Most columns and lines that a terminal has (``TIOCGWINSZ``)."""
 
 
 def main() -> None:
@@ -74,8 +76,13 @@ def open_streams() -> None:
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
     own_stdout()
-    if not os.environ.get("COLUMNS", "1").strip("0"):
-        del os.environ["COLUMNS"]  # no width is known: taken at its word, nothing would be shown
+    for name in ("COLUMNS", "LINES"):
+        if not _is_count(os.environ.get(name, "1")):
+            del os.environ[name]  # none is known: taken at its word, nothing would be shown
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:6]) <= SIZE_MAX
 
 
 def raise_file_limit() -> None:

@@ -291,8 +291,12 @@ def test_what_the_encoding_of_stdout_lacks_is_told_all_the_same() -> None:
     assert r"d\xe4ta" in done.stdout
 
 
-def test_a_terminal_whose_width_is_said_to_be_none_is_told_all_the_same() -> None:
-    done = ended([*RMI, "config"], env=os.environ | {"COLUMNS": "0"})
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
+@pytest.mark.parametrize("size", ["0", "\u00b2", "9" * 5000])
+def test_a_terminal_whose_size_is_said_to_be_none_is_told_all_the_same(
+    name: str, size: str
+) -> None:
+    done = ended([*RMI, "config"], env=os.environ | {name: size})
     assert done.returncode == 0, done.stdout
     assert "data_dir" in done.stdout
 
