@@ -298,7 +298,7 @@ def parse_accounts(context: click.Context, option: click.Parameter, text: str) -
             if len(accounts) + len(numbers) > ACCOUNTS_MAX:
                 raise click.BadParameter(f"at most {ACCOUNTS_MAX} accounts")
             accounts.extend(numbers)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter("expected account numbers such as 1-10 or 1,2,7") from None
     if len(set(accounts)) < 2:
         raise click.BadParameter("at least two accounts are needed, to move money between them")

@@ -132,6 +132,11 @@ def test_what_cannot_be_an_address_is_wrong_use(script: str, url: str, data_dir:
     assert url in said
 
 
+@pytest.mark.parametrize("accounts", ["1-99999999999999999999", "5", "1-x", "1-10000000"])
+def test_what_cannot_be_accounts_is_wrong_use(accounts: str, data_dir: Path) -> None:
+    assert "'--accounts'" in run("bank_client.py", "--accounts", accounts, data_dir=data_dir)
+
+
 @pytest.mark.parametrize("tokens", [[], [{"client": 1, "token": "\n"}], [{"client": 1e400}]])
 @pytest.mark.parametrize("script", ["bank_client.py", "proxy_scripting.py"])
 def test_a_file_without_tokens_is_named(script: str, tokens: object, data_dir: Path) -> None:
