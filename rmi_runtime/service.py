@@ -284,10 +284,10 @@ def signal_ready(name: str, detail: Mapping[str, Any]) -> None:
     environment variable ``RMI_READY_FD`` names; does nothing if there is none.
     """
     number = os.environ.get(READY_VARIABLE, "")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit()):
         return
     line = json.dumps({"name": name, "pid": os.getpid(), **detail}) + "\n"
     try:
         os.write(int(number), line.encode())
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # or it can be no descriptor's number
         log.warning("nobody is listening for readiness: %s", error)

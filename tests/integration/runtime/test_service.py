@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from rmi_runtime import NameServers, Proxy, ServiceContext, Settings, expose, run_service
+from rmi_runtime import (
+    NameServers,
+    Proxy,
+    ServiceContext,
+    Settings,
+    expose,
+    run_service,
+    signal_ready,
+)
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 from tests.support import eventually
 
@@ -108,3 +116,11 @@ def test_a_service_keeps_messages_of_the_size_that_is_set(tmp_path: Path) -> Non
     assert size == settings.message_size_bytes_max
     assert limits.halves_size_bytes_max > size, "one of them would be a ground to hang up"
     assert limits.inflight_size_bytes_max > size, "one of them would be refused, always"
+
+
+@pytest.mark.parametrize("number", ["", "x", "\u00b2", "999", "9" * 20, "9" * 5000])
+def test_a_descriptor_that_there_is_not_is_no_reason_not_to_serve(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMI_READY_FD", number)
+    signal_ready("a.thing", {"location": "127.0.0.1:1"})
