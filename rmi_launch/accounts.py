@@ -49,7 +49,10 @@ def create(loaded: Loaded, number: int, balance: int, owner: int | None, as_json
 @account.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.option(
-    "--after", type=click.IntRange(-1), default=0, help="List those above this number. [default: 0]"
+    "--after",
+    type=click.IntRange(-1, 2**53),
+    default=0,
+    help="List those above this number. [default: 0]",
 )
 @click.option(
     "--limit",

@@ -91,7 +91,7 @@ def list_(loaded: Loaded, as_json: bool) -> None:
 
 
 @token.command()
-@click.argument("token_id", type=click.IntRange(0))
+@click.argument("token_id", type=click.IntRange(0, 2**63 - 1))
 @with_settings(*REACH_SETTINGS)
 def revoke(loaded: Loaded, token_id: int) -> None:
     """Revoke the token with the number TOKEN_ID (see rmi token list)."""

@@ -333,10 +333,20 @@ def test_an_address_that_cannot_be_used_is_named_and_a_failure(
     assert words.replace("ADDRESS", address) in done.stderr.splitlines()[-1]
 
 
-def test_a_token_that_would_live_too_long_is_wrong_use(tmp_path: Path) -> None:
-    done = rmi("token", "create", "--client", "1", "--expires-s", "9" * 11, data_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["token", "create", "--client", "1", "--expires-s", "9" * 11], "--expires-s"),
+        (["token", "revoke", "9" * 20], "TOKEN_ID"),
+        (["account", "list", "--after", "9" * 20], "--after"),
+    ],
+)
+def test_a_number_that_is_too_large_is_wrong_use(
+    command: list[str], named: str, tmp_path: Path
+) -> None:
+    done = rmi(*command, data_dir=tmp_path)
     assert done.returncode == 2
-    assert "--expires-s" in done.stderr
+    assert named in done.stderr
 
 
 def test_the_settings_file_may_have_a_byte_order_mark_but_not_an_empty_name(
