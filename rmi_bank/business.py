@@ -356,7 +356,7 @@ async def run_business(
     Args:
         settings: the settings in force.
         business_id: N, from 1.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
     """
 
     @asynccontextmanager

@@ -372,7 +372,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
 
     Args:
         settings: the settings in force.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     ledger = SqliteLedger(Path(settings.data_dir) / FILE_NAME, log_pages=LOG_PAGES_MAX)

@@ -41,7 +41,7 @@ async def run_nameserver(settings: Settings, *, stop: asyncio.Event | None = Non
 
     Args:
         settings: the settings in force.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
 
     Raises:
         OSError: the address is taken, or is not this machine's.

@@ -99,7 +99,7 @@ def fetch_hazelcast(settings: Settings) -> None:
 )
 @with_settings("data_dir", "insecure", "log_level", "start_wait_s", *HAZELCAST_SETTINGS)
 def member(loaded: Loaded, number: int, listen: str) -> None:
-    """Run one member that belongs to no logger, until SIGINT or SIGTERM.
+    """Run one member that belongs to no logger, until SIGINT, SIGTERM or SIGHUP.
 
     This is how a cluster spans machines: start one on each, all with the same --hazelcast-members,
     and give the loggers and messages services that list too. Members have no passwords and no TLS,

@@ -107,7 +107,7 @@ def gateway(loaded: Loaded) -> None:
 
 
 def run_by_hand(spec: ServiceSpec, settings: Settings) -> None:
-    """Run one service until SIGINT or SIGTERM; print a line once it is ready.
+    """Run one service until SIGINT, SIGTERM or SIGHUP; print a line once it is ready.
 
     Args:
         spec: which service.

@@ -331,7 +331,7 @@ async def run_facade(
     Args:
         settings: the settings in force.
         facade_id: N, from 1.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
     """
 
     @asynccontextmanager

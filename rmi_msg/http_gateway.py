@@ -44,7 +44,7 @@ async def run_gateway(settings: Settings, *, stop: asyncio.Event | None = None) 
 
     Args:
         settings: the settings in force.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
 
     Raises:
         Unavailable: the port is taken, or the address is not this machine's.

@@ -107,7 +107,7 @@ async def run_logger(
     Args:
         settings: the settings in force.
         logger_id: N, from 1.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
     """
 
     @asynccontextmanager

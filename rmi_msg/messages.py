@@ -223,7 +223,7 @@ async def run_messages(
     Args:
         settings: the settings in force.
         messages_id: N, from 1.
-        stop: set it to stop. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop. None: SIGTERM, SIGINT and SIGHUP stop it.
     """
 
     @asynccontextmanager

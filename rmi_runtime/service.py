@@ -156,7 +156,7 @@ async def run_service(
         build: makes the Pyro object, as an async context manager that cleans up after it.
         settings: the settings in force.
         tags: metadata for the name server, besides ``rmi`` and ``rmi.<kind>``.
-        stop: set it to stop the service. None: SIGTERM and SIGINT stop it.
+        stop: set it to stop the service. None: SIGTERM, SIGINT and SIGHUP stop it.
 
     Raises:
         Exception: whatever prevents the service from starting.
@@ -225,11 +225,15 @@ def _kind(name: str) -> str:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set, on the running loop."""
+    """Return an event that SIGTERM, SIGINT and SIGHUP set, on the running loop.
+
+    SIGHUP, the end of the terminal, is heeded unless it was ignored at the start (``nohup``).
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stopping.set)
     return stopping
 
 

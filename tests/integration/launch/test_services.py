@@ -77,6 +77,16 @@ def test_a_service_is_found_through_a_stock_name_server_until_it_stops(
         assert name not in names.list()
 
 
+def test_a_service_whose_terminal_is_closed_leaves_in_order(stock_ns: str, tmp_path: Path) -> None:
+    command = [*RMI, "facade", "--ns", stock_ns, "--data-dir", str(tmp_path)]
+    with started(command, "msg.facade.1 ready at ") as (process, _):
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+        host, port = split_address(stock_ns)
+        with Pyro5.api.locate_ns(host, port) as names:
+            assert "msg.facade.1" not in names.list()
+
+
 def test_our_own_name_server_by_hand_serves_stock_clients(tmp_path: Path) -> None:
     command = [*RMI, "nameserver", "--ns", "127.0.0.1:0", "--data-dir", str(tmp_path)]
     with started(command, "Pyro.NameServer ready at ") as (process, address):

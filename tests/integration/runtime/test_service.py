@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from rmi_runtime import (
     expose,
     run_service,
     signal_ready,
+    stop_on_signals,
 )
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 from tests.support import eventually
@@ -124,3 +127,17 @@ def test_a_descriptor_that_there_is_not_is_no_reason_not_to_serve(
 ) -> None:
     monkeypatch.setenv("RMI_READY_FD", number)
     signal_ready("a.thing", {"location": "127.0.0.1:1"})
+
+
+async def test_under_nohup_the_end_of_the_terminal_is_no_order_to_stop() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stopping = stop_on_signals()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(5):
+            await stopping.wait()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
