@@ -110,7 +110,13 @@ def member(loaded: Loaded, number: int, listen: str) -> None:
         address = normal_address(listen)
     except ValueError as error:
         raise SettingsError(f"--listen: {error}", field="listen", source="--listen") from None
-    host, _ = split_address(address)
+    host, port = split_address(address)
+    if port == 0:
+        raise SettingsError(
+            "--listen: port 0 is any free one, and the other members must know which; name one",
+            field="listen",
+            source="--listen",
+        )
     if not is_loopback(host) and not settings.insecure:
         raise SettingsError(
             f"--listen: {host} can be reached from other machines, and a Hazelcast member has "

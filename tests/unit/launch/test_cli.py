@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from rmi_launch import failures
+from rmi_launch import failures, hazelcast
 from rmi_launch.cli import raise_file_limit
 from rmi_launch.commands import COMMANDS, rmi
 from rmi_launch.failures import run
@@ -187,3 +187,15 @@ def test_the_limit_on_open_files_is_raised_to_the_hard_one() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_member_on_a_port_that_nobody_can_know_is_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_late() -> None:
+        raise Conflict("it went on")
+
+    monkeypatch.setattr(hazelcast, "check_client", too_late)
+    member = ["hazelcast", "member", "--listen", "127.0.0.1:0"]
+    assert run(lambda: rmi.main(member, standalone_mode=False)) == 2
+    assert capsys.readouterr().err.startswith("rmi: --listen: port 0 ")
