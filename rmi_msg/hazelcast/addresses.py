@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rmi_runtime import Settings, split_address
+from rmi_runtime import Settings, SettingsError, split_address
 
 MEMBER_HOST: Final = "127.0.0.1"
 """Members that loggers start listen here only: they have no passwords and no TLS."""
@@ -17,8 +17,21 @@ _PORT_MAX: Final = 65535
 
 
 def member_address(settings: Settings, number: int) -> str:
-    """Return ``host:port`` of the member that logger *number* (from 1) starts."""
-    return f"{MEMBER_HOST}:{settings.hazelcast_port + number - 1}"
+    """Return ``host:port`` of the member that logger *number* (from 1) starts.
+
+    Raises:
+        SettingsError: there is no port so high.
+    """
+    port = settings.hazelcast_port + number - 1
+    if port > _PORT_MAX:
+        raise SettingsError(
+            f"--id: the Hazelcast member of logger {number} would listen on port {port}, and there "
+            f"is none above {_PORT_MAX}; give this logger a lower number, or members that run "
+            "elsewhere with --hazelcast-members",
+            field="id",
+            source="--id",
+        )
+    return f"{MEMBER_HOST}:{port}"
 
 
 def member_addresses(settings: Settings, number: int = 1) -> tuple[str, ...]:
@@ -31,7 +44,9 @@ def member_addresses(settings: Settings, number: int = 1) -> tuple[str, ...]:
     """
     if settings.hazelcast_members:
         return settings.hazelcast_members
-    return tuple(member_address(settings, n) for n in range(1, max(settings.loggers, number) + 1))
+    count = max(settings.loggers, number)
+    last = member_address(settings, count)  # if there is no such port, this is the one to blame
+    return (*(member_address(settings, n) for n in range(1, count)), last)
 
 
 def among_members(address: str) -> str:

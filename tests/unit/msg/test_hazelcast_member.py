@@ -35,7 +35,7 @@ from rmi_msg.hazelcast.member import (
     running_members,
 )
 from rmi_msg.hazelcast.member_config import FEW_PROCESSORS, java_options, member_config
-from rmi_runtime import Settings
+from rmi_runtime import Settings, SettingsError
 from tests.support import eventually
 
 # --- addresses and configuration ----------------------------------------------------------------
@@ -45,6 +45,14 @@ def test_there_is_a_member_for_each_logger_and_for_one_beyond() -> None:
     settings = Settings(loggers=2, hazelcast_port=6000)
     assert member_addresses(settings) == ("127.0.0.1:6000", "127.0.0.1:6001")
     assert member_addresses(settings, 4)[-1] == "127.0.0.1:6003"
+
+
+def test_a_logger_whose_member_would_have_no_port_is_told_its_number_is_too_high() -> None:
+    assert member_addresses(Settings(loggers=1), 59_835)[-1] == "127.0.0.1:65535"
+    with pytest.raises(SettingsError, match=r"--id: .* logger 70000 would listen on port 75700"):
+        member_addresses(Settings(loggers=1), 70_000)
+    elsewhere = Settings(hazelcast_members=("127.0.0.1:5701",))
+    assert member_addresses(elsewhere, 70_000) == ("127.0.0.1:5701",)
 
 
 def test_named_members_are_the_only_ones() -> None:
