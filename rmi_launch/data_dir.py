@@ -109,7 +109,7 @@ def locked(data_dir: Path, wait_s: float) -> Iterator[int]:
 
     Raises:
         DataDirInUse: somebody else holds it.
-        DataDirUnusable: the lock file cannot be opened.
+        DataDirUnusable: the lock file cannot be opened, or not be locked.
     """
     path = data_dir / "rmi.lock"
     try:
@@ -118,7 +118,7 @@ def locked(data_dir: Path, wait_s: float) -> Iterator[int]:
         raise _unusable(path, error) from None
     try:
         deadline = time.monotonic() + wait_s
-        while not _try_lock(fd):
+        while not _try_lock(fd, data_dir):
             holder = _holder(fd)
             if time.monotonic() > deadline or _alive(holder):
                 raise DataDirInUse(
@@ -135,11 +135,17 @@ def locked(data_dir: Path, wait_s: float) -> Iterator[int]:
         os.close(fd)
 
 
-def _try_lock(fd: int) -> bool:
+def _try_lock(fd: int, data_dir: Path) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # as on some network file systems
+        raise DataDirUnusable(
+            f"data directory {data_dir} cannot be used: nothing can be locked there "
+            f"({error.strerror}); choose one on a disk of this machine with --data-dir",
+            path=str(data_dir),
+        ) from None
     return True
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import sqlite3
@@ -126,3 +128,17 @@ def test_a_lock_file_of_nobody_is_taken_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "rmi.lock").write_text(text)
     with locked(tmp_path, 0.0):
         assert (tmp_path / "rmi.lock").read_text() == str(os.getpid())
+
+
+def test_a_directory_where_nothing_can_be_locked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(DataDirUnusable, match=f"{tmp_path} .*No locks available"),
+        locked(tmp_path, 1.0),
+    ):
+        pytest.fail("it was locked")
