@@ -19,6 +19,7 @@ from rmi_runtime.certificates import (
     CA,
     HOST_DAYS,
     HOST_DAYS_MAX,
+    NAMES_MAX,
     Issued,
     create_authority,
     create_certificate,
@@ -54,7 +55,9 @@ def create_ca(loaded: Loaded) -> None:
 def _names(
     context: click.Context, argument: click.Parameter, names: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Refuse what can be no machine's name as what it is, wrong use."""
+    """Refuse what can be no machine's name, and too many, as what it is: wrong use."""
+    if len(names) > NAMES_MAX:
+        raise click.BadParameter(f"{len(names)} names; a certificate takes {NAMES_MAX} at most")
     for name in names:
         try:
             normal_name(name)

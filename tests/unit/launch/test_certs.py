@@ -65,6 +65,13 @@ def test_what_is_no_name_of_a_machine_is_wrong_use(tmp_path: Path) -> None:
     assert len(list_certificates(tmp_path / "certs")) == 1
 
 
+def test_more_names_than_a_certificate_takes_are_wrong_use(tmp_path: Path) -> None:
+    run(tmp_path, "create-ca")
+    told = run(tmp_path, "host", *(f"node{number}" for number in range(65)))
+    assert told.exit_code == WRONG_USE, told.exception
+    assert "64 at most" in told.output
+
+
 @pytest.mark.parametrize("name", ["ca.crt", "ca.key"])
 def test_a_ca_whose_files_hold_something_else_is_told_what_they_must_hold(
     tmp_path: Path, name: str
