@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl as tls
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -81,15 +83,37 @@ def configured_threads() -> int:
 
 
 def configured_ssl() -> tls.SSLContext | None:
-    """Return the server context for the configured certificates, or None without SSL."""
+    """Return the server context for the configured certificates, or None without SSL.
+
+    Raises:
+        ValueError: no certificate is configured.
+        OSError: what is configured cannot be used; its text names the files.
+    """
     if not config.SSL:
         return None
+    if not config.SSL_SERVERCERT:
+        raise ValueError("SSL is configured without a certificate: set SSL_SERVERCERT to its file")
     context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(
-        config.SSL_SERVERCERT, config.SSL_SERVERKEY or None, config.SSL_SERVERKEYPASSWD or None
-    )
+    with _named("SSL_SERVERCERT", "SSL_SERVERKEY"):
+        context.load_cert_chain(
+            config.SSL_SERVERCERT, config.SSL_SERVERKEY or None, config.SSL_SERVERKEYPASSWD or None
+        )
     if config.SSL_CACERTS:
         directory = Path(config.SSL_CACERTS).is_dir()
-        context.load_verify_locations(**{"capath" if directory else "cafile": config.SSL_CACERTS})
+        with _named("SSL_CACERTS"):
+            context.load_verify_locations(
+                **{"capath" if directory else "cafile": config.SSL_CACERTS}
+            )
     context.verify_mode = tls.CERT_REQUIRED if config.SSL_REQUIRECLIENTCERT else tls.CERT_NONE
     return context
+
+
+@contextlib.contextmanager
+def _named(*items: str) -> Iterator[None]:
+    """Name the files of these items in errors, which the ssl module leaves out."""
+    try:
+        yield
+    except OSError as error:
+        files = " and ".join(f"{item} {getattr(config, item)!r}" for item in items)
+        said = error.strerror or str(error)
+        raise type(error)(error.errno, f"cannot use the configured {files}: {said}") from None

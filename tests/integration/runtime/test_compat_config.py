@@ -5,6 +5,7 @@ Beside it, what the other one heeds that is configured alike.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -135,3 +136,20 @@ def test_the_nat_host_may_be_an_ipv6_address_in_brackets(kind: Any) -> None:
     with kind("127.0.0.1", nathost="[2001:db8::1]", natport=5000) as daemon:
         assert daemon.natLocationStr == "[2001:db8::1]:5000"
         assert daemon.uriFor("thing") == Pyro5.api.URI("PYRO:thing@[2001:db8::1]:5000")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"SSL_SERVERCERT": ""}, "set SSL_SERVERCERT"),
+        ({"SSL_SERVERCERT": "/no/cert.pem"}, "SSL_SERVERCERT '/no/cert.pem' .*No such file"),
+        ({"SSL_SERVERCERT": __file__}, f"SSL_SERVERCERT '{re.escape(__file__)}'"),
+    ],
+)
+def test_what_is_wrong_with_the_configured_certificates_names_item_and_file(
+    settings: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SSL": True, **settings}.items():
+        monkeypatch.setattr(config, name, value)
+    with pytest.raises((ValueError, OSError), match=told):
+        compat.Daemon("127.0.0.1")
