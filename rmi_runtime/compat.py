@@ -112,7 +112,7 @@ class Daemon(WithoutSome):
         insecure: bind a reachable address without TLS and authentication all the same.
 
     Raises:
-        ValueError: the daemon would be open to other machines, or a NAT address is incomplete.
+        ValueError: the daemon would be open to other machines, or what is configured is incomplete.
         PyroError: the configured type of server does not exist.
         OSError: the address cannot be bound.
     """

@@ -75,10 +75,15 @@ def configured_threads() -> int:
 
     Raises:
         PyroError: there is no such type of server.
+        ValueError: there would be no threads, which is not how to ask for the multiplex server.
     """
     threads = {"thread": config.THREADPOOL_SIZE, "multiplex": 0}.get(config.SERVERTYPE)
     if threads is None:
         raise PyroError(f"invalid server type {config.SERVERTYPE!r}: it is thread or multiplex")
+    if config.SERVERTYPE == "thread" and threads < 1:
+        raise ValueError(
+            f"THREADPOOL_SIZE is {threads}: expected at least 1, or SERVERTYPE multiplex for none"
+        )
     return int(threads)
 
 

@@ -153,3 +153,14 @@ def test_what_is_wrong_with_the_configured_certificates_names_item_and_file(
         monkeypatch.setattr(config, name, value)
     with pytest.raises((ValueError, OSError), match=told):
         compat.Daemon("127.0.0.1")
+
+
+@BOTH
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_pool_without_threads_is_refused(
+    kind: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "THREADPOOL_SIZE_MIN", size)
+    monkeypatch.setattr(config, "THREADPOOL_SIZE", size)
+    with pytest.raises(ValueError, match=r"(?i)threadpool"):
+        kind("127.0.0.1")
