@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -56,12 +57,12 @@ class Endings:
             executor: closes the resources, which may block, or belong to its thread; None: here.
         """
         self.over = True
-        acts, resources = list(self._callbacks.values()), list(self._resources or ())
+        acts, tracked = list(self._callbacks.values()), self._resources
+        alive = list(tracked or ())
         self._callbacks.clear()
-        self._resources = None
         _do_all(acts)
-        if resources:
-            apart(executor, lambda: _do_all([one.close for one in resources]))
+        if tracked and alive:  # nobody else may hold them until they are closed
+            apart(executor, lambda: _close_all(tracked, alive))
 
 
 class Ending:
@@ -103,6 +104,21 @@ def apart(executor: Executor | None, act: Callable[[], None]) -> None:
             executor.submit(act)
             return
     act()
+
+
+def _close_all(tracked: weakref.WeakSet[Any], alive: list[Any]) -> None:
+    """Close what is still tracked: until now ``clientDisconnect`` could see it, as with stock."""
+    while tracked:
+        try:
+            one = tracked.pop()  # by one thread only
+        except KeyError:
+            break
+        _do_all([functools.partial(_close, one)])
+    alive.clear()
+
+
+def _close(resource: Any) -> None:
+    resource.close()
 
 
 def _do_all(acts: Iterable[Callable[[], None]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import Pyro5.api
 import Pyro5.server
 import pytest
+from Pyro5 import config
 from Pyro5.api import Proxy, current_context, expose
 
 import rmi_runtime
@@ -185,3 +186,46 @@ def test_what_the_drop_in_does_not_offer_is_refused_with_what_to_do_instead() ->
             wanted.combine(daemon)
         wanted.own = 1
         assert wanted.own == 1
+
+
+@BOTH
+@pytest.mark.parametrize("servertype", ["thread", "multiplex"])
+def test_who_hears_of_a_clients_end_sees_its_resources_before_they_are_closed(
+    module: Any, servertype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SERVERTYPE", servertype)
+    happened = []
+
+    class Resource:
+        def close(self) -> None:
+            happened.append("closed")
+
+    class Odd:
+        """Cannot be closed, which is not the others' fault."""
+
+    class Laboratory(module.Daemon):  # type: ignore[misc,name-defined]
+        def clientDisconnect(self, conn: Any) -> None:
+            happened.append(f"{len(conn.tracked_resources)} tracked")
+
+    class Service:
+        def __init__(self) -> None:
+            self.held: list[Any] = []
+
+        @expose
+        def allocate(self) -> None:
+            self.held += [Resource(), Odd(), Resource(), Odd(), Resource()]
+            for resource in self.held:
+                current_context.track_resource(resource)
+
+    daemon = Laboratory("127.0.0.1")
+    uri = daemon.register(Service())
+    thread = threading.Thread(target=daemon.requestLoop)
+    thread.start()
+    try:
+        with Proxy(uri) as proxy:
+            proxy.allocate()
+        sync_eventually(lambda: happened.count("closed") == 3)
+    finally:
+        daemon.shutdown()
+        thread.join(10)
+    assert happened == ["5 tracked", *["closed"] * 3]
