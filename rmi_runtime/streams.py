@@ -7,7 +7,7 @@ import contextlib
 import functools
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -145,7 +145,11 @@ class StreamTable:
             stream.turn.release()
 
     def close(self, stream_id: str) -> None:
-        """Forget a stream; unknown ids are no error."""
+        """Forget a stream; unknown ids are no error.
+
+        A generator is closed. Other plain iterators are only dropped, as with stock: somebody else
+        may have them too, such as an object that hands out lines of its file.
+        """
         stream = self._streams.pop(stream_id, None)
         if stream is None:
             return
@@ -156,8 +160,9 @@ class StreamTable:
             task = asyncio.ensure_future(self._close_async(close))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        elif (close := getattr(stream.items, "close", None)) is not None:
-            apart(self._executor_of(stream.owner), functools.partial(_close_plain, close))
+        elif isinstance(stream.items, Generator):
+            close_plain = functools.partial(_close_plain, stream.items.close)
+            apart(self._executor_of(stream.owner), close_plain)
 
     @staticmethod
     async def _close_async(close: Callable[[], Awaitable[None]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import TextIO
 
 import Pyro5.errors
 import pytest
@@ -114,6 +115,32 @@ def closed_early(world: World) -> None:
     assert source.closed.wait(10)
     with pytest.raises(StopIteration):
         next(stream)
+
+
+@expose
+class Notebook:
+    """Hands out the lines of a file that it keeps."""
+
+    def __init__(self, lines: TextIO) -> None:
+        self._lines = lines
+
+    def lines(self) -> TextIO:
+        return self._lines
+
+    def ping(self) -> None: ...
+
+
+@row("streams", "closed early: an iterator that the object keeps goes on")
+def kept(world: World) -> None:
+    path = world.directory / "notebook"
+    path.write_text("one\ntwo\n")
+    with path.open() as file:
+        client = world.client(Notebook(file))
+        stream = client.call("lines")
+        assert next(stream) == "one\n"
+        stream.close()
+        client.call("ping")
+        assert next(client.call("lines")) == "two\n"
 
 
 def _limited(world: World, lifetime_s: float, linger_s: float) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,15 +18,18 @@ from rmi_runtime.streams import StreamTable
 from tests.support import Clock, eventually
 
 
-class Items(Iterator[int]):
+class Items(Generator[int, None, None]):
     """Numbers, and whether they were closed."""
 
     def __init__(self, count: int = 3) -> None:
         self._left = iter(range(count))
         self.closed = False
 
-    def __next__(self) -> int:
+    def send(self, value: None) -> int:
         return next(self._left)
+
+    def throw(self, *error: Any) -> int:
+        raise AssertionError("nobody throws anything in")
 
     def close(self) -> None:
         """Note it."""
@@ -80,6 +84,18 @@ def test_a_closed_stream_closes_its_items_and_closing_twice_is_no_error(clock: C
     table.close(stream)
     table.close(stream)
     assert items.closed
+
+
+def test_an_iterator_that_is_no_generator_is_dropped_and_not_closed(
+    clock: Clock, tmp_path: Path
+) -> None:
+    (tmp_path / "lines").write_text("one\ntwo\n")
+    with (tmp_path / "lines").open() as lines:
+        table = _table(clock)
+        stream = table.open("owner", lines)
+        assert table.next(stream, "owner") == "one\n"
+        table.close(stream)
+        assert next(lines) == "two\n"  # whoever opened the file goes on with it
 
 
 def test_a_stream_outlives_its_connection_for_a_while(clock: Clock) -> None:
