@@ -205,7 +205,7 @@ class Link:
             self._connected.clear()
             self._client = None
             log.warning("the connection to the cluster is lost, connecting anew")
-            self._on_members(())
+            self._tell(())
             await _apart(client.shutdown())
 
     async def _connect(self) -> HazelcastClient | None:
@@ -253,7 +253,13 @@ class Link:
         if self._connected.is_set() and (members := self.members):
             if enough(len(members), self._others.expected):
                 self._others.rest()
+            self._tell(members)
+
+    def _tell(self, members: tuple[str, ...]) -> None:
+        try:
             self._on_members(members)
+        except Exception:  # such as no descriptors left: who is told must not cost the connection
+            log.exception("the change of the cluster's members was not dealt with")
 
 
 async def _apart(step: Coroutine[Any, Any, Any]) -> str | None:
