@@ -129,7 +129,11 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             # No memory or no process number is left; the supervisor will try again later.
-            os.write(output_fd, f"{request['name']} cannot be forked: {said(error)}\n".encode())
+            words = f"{request['name']} cannot be forked: {said(error)}"
+            try:
+                os.write(output_fd, f"{words}\n".encode())
+            except OSError:  # the disk is full as well
+                _tell_failed(words, ready_fd)
             self._tell(event="exited", id=request["id"], status=1)
             return
         else:
@@ -233,7 +237,11 @@ def _tell_why(name: str, words: str, ready_fd: int) -> None:
     try:
         print(f"{name}: {words}", file=sys.stderr, flush=True)
     except OSError:
-        os.write(ready_fd, json.dumps({"failed": words[:WORDS_CHARS_MAX]}).encode() + b"\n")
+        _tell_failed(words, ready_fd)
+
+
+def _tell_failed(words: str, ready_fd: int) -> None:
+    os.write(ready_fd, json.dumps({"failed": words[:WORDS_CHARS_MAX]}).encode() + b"\n")
 
 
 def log_to_stderr(level: str) -> None:
