@@ -206,7 +206,10 @@ class FacadeObject:
 
     async def _put(self, messages: Sequence[Pair], method: str) -> list[Word]:
         """Spread messages over the loggers; return their words when all are stored."""
-        places = self._spread(len(messages))
+        if not (names := self._takers()):
+            await self._until_one_takes(messages, method)
+            names = self._takers() or [_ANY]
+        places = self._spread(len(messages), names)
         waits: list[asyncio.Future[Sequence[Word]]] = []
         orders: list[Sequence[int]] = []
         for logger, order in places.items():
@@ -231,9 +234,24 @@ class FacadeObject:
         self._note(method, f"{len(messages)} messages, {counts}")
         return words
 
-    def _spread(self, count: int) -> dict[str, list[int]]:
+    def _takers(self) -> list[str]:
+        """Return the names of the loggers that take calls."""
+        return [e.name for e in self._loggers.view() if not (e.set_aside or e.draining)]
+
+    async def _until_one_takes(self, messages: Sequence[Pair], method: str) -> None:
+        """Wait for a logger, in no lane: each caller by itself, so that it hears in its own time.
+
+        Raises:
+            Unavailable: there is none; nothing was done.
+        """
+        try:
+            await self._loggers.ready(_OWN_SHARE * current_call().remaining_s(self._timeout_s))
+        except errors.RmiError as error:
+            self._note(method, f"{len(messages)} messages, failed: {error}")
+            raise
+
+    def _spread(self, count: int, names: list[str]) -> dict[str, list[int]]:
         """Pick a logger at random for each of *count* messages; return their places by logger."""
-        names = [e.name for e in self._loggers.view() if not (e.set_aside or e.draining)] or [_ANY]
         if count > SPREAD_MESSAGES:
             names = self._rng.sample(names, min(len(names), -(-count // CALL_MESSAGES)))
         places: dict[str, list[int]] = {}

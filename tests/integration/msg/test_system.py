@@ -91,7 +91,7 @@ async def test_a_post_waits_for_a_logger_to_come(system: MessageSystem) -> None:
     facade = await system.facade()
     async with Proxy(facade.uri) as proxy:
         waiting = proxy.post("patient", "1")
-        await eventually(lambda: facade.object._lanes)
+        await eventually(lambda: facade.object._loggers._waiting)
         await system.logger(1)
         assert await waiting == {"id": "1"}
         assert [m["id"] for m in await read_all(proxy.page, 4)] == ["1"]

@@ -33,11 +33,15 @@ class Loggers:
         self.names = names
         self.put: list[tuple[str | None, list[tuple[str, str]]]] = []
         self.answers: dict[str | None, Answer] = {}
+        self.waited_s: list[float] = []
 
     def view(self) -> list[EndpointView]:
         return [
             EndpointView(name, "", 0, name == "aside", name == "leaving") for name in self.names
         ]
+
+    async def ready(self, timeout_s: float) -> None:
+        self.waited_s.append(timeout_s)
 
     async def call(
         self, method: str, messages: list[tuple[str, str]], *, prefer: str | None, **options: Any
@@ -115,11 +119,17 @@ async def test_words_come_back_in_the_callers_order(make: Make) -> None:
         assert {by_id[id] for id, _ in messages} == {expected}
 
 
-async def test_without_any_logger_known_the_call_is_left_to_wait_for_one(make: Make) -> None:
-    loggers = Loggers()
+async def test_a_logger_is_waited_for_only_while_none_is_known(make: Make) -> None:
+    loggers = Loggers("aside", "leaving")
+    facade = make(loggers, timeout_s=20.0)
     with call_as(SERVICE):
-        assert await make(loggers).post("text", "1") == {"id": "1"}
-    assert loggers.put == [(None, [("1", "text")])]
+        assert await facade.post("text", "1") == {"id": "1"}
+        assert loggers.waited_s == [18.0]  # early enough for the caller to hear
+        assert loggers.put == [(None, [("1", "text")])]  # it has gone again: whoever comes
+        loggers.names = ("a",)
+        await facade.post("text", "2")
+    assert loggers.waited_s == [18.0]
+    assert loggers.put[1:] == [("a", [("2", "text")])]
 
 
 def refuse(error: errors.RmiError) -> Answer:
