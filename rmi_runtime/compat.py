@@ -158,7 +158,7 @@ class Daemon(WithoutSome):
         self._loop_thread: int | None = None
         self._stopping: asyncio.Event | None = None
         self._must_close = self._closed = False
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()  # who hears of the end may close it once more
         self._loop_ended = threading.Event()
         self._loop_ended.set()
 
@@ -257,18 +257,25 @@ class Daemon(WithoutSome):
         Raises:
             PyroError: the daemon is closed, or serves in another thread.
         """
-        if self._closed:
-            raise PyroError("cannot reuse this object")
-        if not self._loop_ended.is_set():
-            raise PyroError("this daemon serves already, in another thread")
-        self._loop = self._loop or uvloop.new_event_loop()
-        self._loop_ended.clear()
-        serving = self._loop.create_task(self._serve(loopCondition))
+        loop = self._begin()
+        serving = loop.create_task(self._serve(loopCondition))
         try:
             with on_interrupt(self._interrupt), contextlib.suppress(KeyboardInterrupt):
-                run_until_complete(self._loop, serving)
+                run_until_complete(loop, serving)
         finally:
             self._end(serving)
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        """Return the loop to serve on; who closes from now on leaves that to it."""
+        with self._closing:
+            if self._closed:
+                raise PyroError("cannot reuse this object")
+            if not self._loop_ended.is_set():
+                raise PyroError("this daemon serves already, in another thread")
+            loop = self._loop = self._loop or uvloop.new_event_loop()
+            self._loop_thread = threading.get_ident()
+            self._loop_ended.clear()
+            return loop
 
     def _interrupt(self) -> bool:
         """End the request loop at Ctrl-C; False if that has been tried, or it has not begun."""
@@ -284,15 +291,15 @@ class Daemon(WithoutSome):
         if not serving.done():
             serving.cancel()
             run_until_complete(self._loop, asyncio.wait([serving]))
-        self._loop_thread = self._stopping = None
+        self._stopping = None
         try:
             if self._must_close:
                 self._close_now()
         finally:
+            self._loop_thread = None
             self._loop_ended.set()
 
     async def _serve(self, condition: Callable[[], bool] | None) -> None:
-        self._loop_thread = threading.get_ident()
         self._stopping = stopping = asyncio.Event()
         if self._must_close:
             return
@@ -336,14 +343,10 @@ class Daemon(WithoutSome):
             if self._closed:
                 return
             self._closed = True
-            loop = self._loop or uvloop.new_event_loop()
-            try:
+            with contextlib.closing(self._loop or uvloop.new_event_loop()) as loop:
                 run_until_complete(loop, self._leave())
-            finally:
-                loop.close()
 
     async def _leave(self) -> None:
-        self._loop_thread = threading.get_ident()  # who hears of the end may close it once more
         await self._serving.drain(DRAIN_S)  # whoever called shutdown remotely shall be answered
         await self._serving.close()
 
@@ -361,10 +364,8 @@ class Daemon(WithoutSome):
         self.close()
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__module__}.{type(self).__name__} at {self.locationStr}; "
-            f"{len(self._serving.objects)} objects>"
-        )
+        name = f"{type(self).__module__}.{type(self).__name__}"
+        return f"<{name} at {self.locationStr}; {len(self._serving.objects)} objects>"
 
 
 def serve(

@@ -50,6 +50,8 @@ def test_what_a_program_does_when_its_daemon_closes_is_done(module: Any, ends_wi
     daemon = Laboratory("127.0.0.1")
     thread = threading.Thread(target=daemon.requestLoop)
     thread.start()
+    with Proxy(daemon.uriFor("Pyro.Daemon")) as proxy:
+        proxy.ping()
     getattr(daemon, ends_with)()
     if ends_with == "shutdown":
         thread.join(10)
@@ -82,6 +84,29 @@ def test_a_daemon_may_be_shut_down_when_a_client_disconnects(module: Any) -> Non
     for proxy in proxies:
         proxy._pyroRelease()
     sync_eventually(lambda: len(told) == 3)
+
+
+@BOTH
+def test_a_daemon_whose_loop_has_ended_may_be_closed_once_more_as_its_clients_go(
+    module: Any,
+) -> None:
+    class Brief(module.Daemon):  # type: ignore[misc,name-defined]
+        def clientDisconnect(self, conn: object) -> None:
+            self.close()
+
+    daemon = Brief("127.0.0.1")
+    called = threading.Event()
+    serving = threading.Thread(target=daemon.requestLoop, args=(lambda: not called.is_set(),))
+    serving.start()
+    with Proxy(daemon.uriFor("Pyro.Daemon")) as proxy:
+        proxy.ping()
+        called.set()
+        serving.join(10)
+        assert not serving.is_alive()
+        closing = threading.Thread(target=daemon.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
 
 
 @BOTH
