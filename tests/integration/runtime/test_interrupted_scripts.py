@@ -64,8 +64,11 @@ class Interruption:
         But asyncio takes errors of the system for the network's while it connects.
         """
         before = signal.signal(signal.SIGUSR1, functools.partial(Interruption._handle, self))
+        # Held here: where a collection of garbage, as Python is about to call it, comes to the
+        # point, Python 3.11 calls it once more after it was unset, and freed.
+        profile = self._profile
         try:
-            sys.setprofile(self._profile)
+            sys.setprofile(profile)
             use()
         except self._error:
             pass
