@@ -37,6 +37,10 @@ class Counter:
         return self.counted
 
 
+def _ignore(raised: object) -> None:
+    pass
+
+
 class Interruption:
     """Has a signal's handler raise at the n-th point where Python heeds signals.
 
@@ -64,6 +68,9 @@ class Interruption:
         But asyncio takes errors of the system for the network's while it connects.
         """
         before = signal.signal(signal.SIGUSR1, functools.partial(Interruption._handle, self))
+        hook = sys.unraisablehook
+        # What destructors raise goes nowhere: pytest's own hook is not to be interrupted.
+        sys.unraisablehook = _ignore
         # Held here: where a collection of garbage, as Python is about to call it, comes to the
         # point, Python 3.11 calls it once more after it was unset, and freed.
         profile = self._profile
@@ -76,6 +83,7 @@ class Interruption:
             assert issubclass(self._error, OSError)
         finally:
             sys.setprofile(None)
+            sys.unraisablehook = hook
             signal.signal(signal.SIGUSR1, before)
 
 
@@ -118,7 +126,6 @@ def _close_and_call(proxy: SyncProxy) -> None:
     proxy.count()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in destructors
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("error", [Alarm, AlarmInTime])
 @pytest.mark.parametrize(
