@@ -126,6 +126,7 @@ def _close_and_call(proxy: SyncProxy) -> None:
     proxy.count()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in destructors
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("error", [Alarm, AlarmInTime])
 @pytest.mark.parametrize(
