@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from rmi_runtime.batches import do_batch
 from rmi_runtime.context import Call, current
 from rmi_runtime.failures import dump_error
 from rmi_runtime.faults import is_fault
-from rmi_runtime.members import Members
+from rmi_runtime.members import Members, call_plainly
 from rmi_runtime.serializers import BY_NAME, Serializer
 from rmi_runtime.sharing import Sharing
 from rmi_runtime.sparse_log import sparse_logger
@@ -167,7 +168,8 @@ class Dispatcher:
     ) -> Any:
         """Make the object on a thread, where its class may block, then call it."""
         made = (object_id, request.connection.instances)
-        target = await self._members.on_thread(self._daemon.objects.target, made, {}, request)
+        make = partial(call_plainly, self._daemon.objects.target, made, {}, request)
+        target = await self._members.on_thread(make, request)
         request.begun = False  # its class has been used, the method is still to come
         if request.message.flags & wire.FLAG_BATCH:
             return await self._batch(request, target, args)

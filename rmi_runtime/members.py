@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,33 @@ class Members:
                 return self._use_property(
                     accessors, _set_exposed_property_value, target, args, call
                 )
-            if is_private_attribute(name):
-                raise AttributeError(f"attempt to access private attribute '{name}'")
+        method = self.method(target, name, call)
+        if self._daemon.executor_for(call) and self._may_block(target, name, method):
+            return self.on_thread(partial(call_plainly, method, args, kwargs, call), call)
+        return call_plainly(method, args, kwargs, call)
+
+    def blocking_method(self, target: Any, name: str, call: Call) -> Any:
+        """Return a method that :meth:`call` would call on a thread; None: it would not.
+
+        Raises:
+            AttributeError, RmiError: as :meth:`call`.
+        """
+        daemon = self._daemon
+        if name[:1] == "_" or target is daemon.daemon_object or daemon.executor_for(call) is None:
+            return None
+        method = self.method(target, name, call)
+        return method if self._may_block(target, name, method) else None
+
+    @staticmethod
+    def method(target: Any, name: str, call: Call) -> Any:
+        """Return a method that the caller may call.
+
+        Raises:
+            AttributeError: there is none of that name, or it is not exposed.
+            RmiError: the caller may not use it.
+        """
+        if name[:1] == "_" and is_private_attribute(name):
+            raise AttributeError(f"attempt to access private attribute '{name}'")
         found = getattr(type(target), name, None)
         if type(found) is FunctionType:
             method = getattr(target, name)
@@ -87,9 +113,7 @@ class Members:
         if not getattr(marked, "_pyroExposed", False):
             raise AttributeError(f"attempt to access unexposed attribute '{name}'")
         _check(target, marked, call, name)
-        if self._daemon.executor_for(call) and self._may_block(target, name, method):
-            return self.on_thread(method, args, kwargs, call)
-        return _call_plainly(method, args, kwargs, call)
+        return method
 
     def _use_property(
         self,
@@ -106,24 +130,23 @@ class Members:
         if accessors[-1] is None or not getattr(marked, "_pyroExposed", False):
             return use(target, *args)  # it raises: this one may not be used
         if self._daemon.threads:
-            return self.on_thread(use, (target, *args), {}, call)
-        return _call_plainly(use, (target, *args), {}, call)
+            return self.on_thread(partial(call_plainly, use, (target, *args), {}, call), call)
+        return call_plainly(use, (target, *args), {}, call)
 
     def _may_block(self, target: Any, name: str, method: Any) -> bool:
         if target is self._daemon.daemon_object:  # which runs code of others for streams only
             return name == "get_next_stream_item"
         return not inspect.iscoroutinefunction(method)
 
-    def on_thread(
-        self, method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
-    ) -> Coroutine[Any, Any, Any]:
-        """Return a coroutine that calls *method* where it may block."""
+    def on_thread(self, function: Callable[[], Any], call: Call) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that calls *function* where it may block, and awaits its result if
+        that is to be awaited."""
         context = contextvars.copy_context()
         connection: object = call.connection
 
         def guarded() -> _Outcome:
             try:  # futures refuse StopIteration, and neither pool nor task must see SystemExit
-                return context.run(_call_plainly, method, args, kwargs, call), None
+                return context.run(function), None
             except BaseException as error:
                 return None, error
             finally:
@@ -171,7 +194,7 @@ def _accessors(target: Any, name: Any, *kinds: str) -> list[Any]:
     return [getattr(found, kind, None) for kind in kinds]
 
 
-def _call_plainly(
+def call_plainly(
     method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], call: Call
 ) -> Any:
     """Call a method with ``Pyro5.api.current_context`` showing this call, as written for stock."""

@@ -136,10 +136,11 @@ def unread_bytes(daemon: Daemon) -> int:
     return sum(connection.unread_bytes for connection in daemon.connections)
 
 
-async def test_results_of_batches_that_go_on_count_as_unread_replies() -> None:
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_results_of_batches_that_go_on_count_as_unread_replies(threads: int) -> None:
     limits = DaemonLimits(all_unread_bytes_max=LARGE * 5 // 2)
     async with (
-        Daemon(authenticate=identify, limits=limits) as daemon,
+        Daemon(authenticate=identify, limits=limits, threads=threads) as daemon,
         contextlib.AsyncExitStack() as open_,
     ):
         maker = Maker()
