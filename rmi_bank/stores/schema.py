@@ -175,18 +175,18 @@ MARK = "SELECT line FROM marks WHERE account = ? AND line > ? ORDER BY line LIMI
 CHAIN = """
 WITH RECURSIVE chain (line, before) AS (
     SELECT line, iif(debit = :account, debit_before, credit_before)
-    FROM journal WHERE line = :last AND line > :after
+    FROM journal WHERE line = :last AND line > :after AND :account IN (debit, credit)
     UNION ALL
     SELECT j.line, iif(j.debit = :account, j.debit_before, j.credit_before)
     FROM chain JOIN journal AS j ON j.line = chain.before
-    WHERE chain.before > :after
+    WHERE chain.before > :after AND :account IN (j.debit, j.credit)
 )
 SELECT j.line, j.commit_no, at, debit, credit, amount, request_id, before
 FROM chain JOIN journal AS j USING (line) LEFT JOIN outcomes AS o ON o.outcome = j.outcome
 ORDER BY line LIMIT :limit
 """
 """The first lines of an account above :after, by walking its chain back from :last; and with each
-the number of the one before it."""
+the number of the one before it. The walk ends at a line of others, which is damage."""
 
 
 def set_up(connection: sqlite3.Connection) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from rmi_runtime.errors import Conflict, Interrupted, Unavailable
 ACCOUNTS = range(1, 21)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteLedger]:
     ledger = SqliteLedger(path, **options)
     await ledger.start()
@@ -226,15 +226,21 @@ async def test_a_statement_pages_through_all_lines_of_an_account_once_in_order(
         assert await ledger.statement(account, expected[-1], 5) == []
 
 
-@pytest.mark.parametrize("lost", ["credit = 1", "amount = 2"])
-async def test_a_journal_that_lost_lines_is_unavailable_and_no_fault_of_the_caller(
-    ledger: SqliteLedger, path: Path, lost: str
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM journal WHERE credit = 1",
+        "DELETE FROM journal WHERE amount = 2",
+        "UPDATE journal SET debit_before = 3 WHERE amount = 3",  # 3 is a line of others
+    ],
+)
+async def test_a_damaged_journal_is_unavailable_and_no_fault_of_the_caller(
+    ledger: SqliteLedger, path: Path, harm: str
 ) -> None:
     for amount in (1, 2, 3):
         await ledger.commit(transfer(1, 2, amount))
-    with sqlite3.connect(path) as other:
-        other.execute(f"DELETE FROM journal WHERE {lost}")
-    other.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(harm)
     with pytest.raises(Unavailable, match=r"account 1 is damaged .*good copy"):
         await ledger.statement(1, 0, 10)
     assert len(await ledger.statement(3, 0, 10)) == 1
