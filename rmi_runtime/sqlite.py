@@ -261,12 +261,21 @@ class SqliteThread:
 
     def _damaged(self, error: BaseException) -> Conflict | None:
         """Return the error that says what to do, if the file is not a sound database."""
-        if type(error) is not sqlite3.DatabaseError:  # its subclasses are other troubles
+        if not _tells_of_damage(error):
             return None
         return Conflict(
             f"{self._path} is damaged, or no SQLite database ({error}); put a good copy in its "
             "place, or move it, its -wal and its .id file away to begin anew"
         )
+
+
+def _tells_of_damage(error: BaseException) -> bool:
+    """Return whether SQLite says with *error* that the file is not what it wrote."""
+    if isinstance(error, sqlite3.OperationalError):  # other troubles, but for texts that are none
+        return "decode to UTF-8" in str(error)
+    # Its other subclasses are other troubles too. Where SQLite tells of a damaged schema, its words
+    # may be what cannot be decoded.
+    return type(error) is sqlite3.DatabaseError or isinstance(error, UnicodeDecodeError)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -127,19 +127,19 @@ class Books:
                 if account in balances:
                     balances[account] += change
                     last_lines[account] = line
-                elif line > accounts.last_line(account):
-                    before = accounts.balance(account)
+                elif account < 0 or line > accounts.last_line(account):
+                    before = None if account < 0 else accounts.balance(account)
                     if before is None:
-                        raise _damaged(f"line {line} is of account {account}, which is unknown")
+                        raise damaged(f"line {line} is of account {account}, which is unknown")
                     balances[account], last_lines[account] = before + change, line
             self.line = line
         try:
             accounts.take(balances, last_lines)
         except OverflowError:
-            raise _damaged("an account holds more than 64 bits can tell") from None
+            raise damaged("an account holds more than 64 bits can tell") from None
         self._folding.touch(last_lines)
         if (total := accounts.total()) != 0:
-            raise _damaged(f"all accounts together hold {total}, not 0")
+            raise damaged(f"all accounts together hold {total}, not 0")
 
     def check(
         self, record: Record, locked: Collection[int | str], settled: Collection[str] = ()
@@ -339,7 +339,8 @@ class Books:
         self._folding.apply(plan.fold_step, plan.last_lines, self.line)
 
 
-def _damaged(what: str) -> Conflict:
+def damaged(what: str) -> Conflict:
+    """Return the error that says what to do about books that are not as they were written."""
     return Conflict(
         f"the books do not balance: {what}; the store was damaged or edited, so restore a copy"
     )

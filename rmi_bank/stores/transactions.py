@@ -11,7 +11,7 @@ import msgspec
 
 from rmi_bank.stores import Line, NewToken, Token, schema
 from rmi_bank.stores.accounts import Accounts
-from rmi_bank.stores.books import MARK_EVERY, Books, Plan
+from rmi_bank.stores.books import MARK_EVERY, Books, Plan, damaged
 from rmi_bank.stores.request_index import RequestIndex
 from rmi_runtime.errors import Unavailable
 
@@ -21,11 +21,24 @@ _decode = msgspec.json.Decoder(list[Any]).decode
 
 
 def load(connection: sqlite3.Connection) -> tuple[int, Books]:
-    """Return the epoch, and the books as they are on disk."""
-    state = connection.execute(
-        "SELECT epoch, commit_no, folded_line, indexed_outcome FROM state"
+    """Return the epoch, and the books as they are on disk.
+
+    Raises:
+        Conflict: they do not balance, or hold what nobody writes: the file was damaged or edited.
+    """
+    try:
+        return _load(connection)
+    except (TypeError, ValueError) as error:  # a value that is none of its column's, or no row
+        raise damaged(str(error)) from error
+
+
+def _load(connection: sqlite3.Connection) -> tuple[int, Books]:
+    epoch, commit_no, folded_line, indexed_outcome, last_line = connection.execute(
+        "SELECT epoch, commit_no, folded_line, indexed_outcome,"
+        " (SELECT ifnull(max(line), 0) FROM journal) FROM state"
     ).fetchone()
-    epoch, commit_no, folded_line, indexed_outcome = state
+    if folded_line > last_line:  # what is above it would not be looked for
+        raise damaged(f"line {folded_line} was folded, and the last one is {last_line}")
     accounts = _accounts(connection)
     books = Books(
         accounts,

@@ -16,7 +16,7 @@ from rmi_bank import SqliteLedger, open_data
 from rmi_bank.demo import seed_demo
 from rmi_bank.errors import StoreFull
 from rmi_bank.operations import CASH
-from rmi_bank.rules import Posting
+from rmi_bank.rules import NewOutcome, Posting
 from rmi_bank.stores import NewToken, Record
 from rmi_runtime import store_files
 from rmi_runtime.errors import Conflict, Interrupted, Unavailable
@@ -124,6 +124,32 @@ async def test_damage_in_the_middle_of_a_ledger_is_told_with_its_file_and_what_t
         file.seek((page - 1) * page_bytes)
         file.write(b"\xff" * page_bytes)
     with pytest.raises(Conflict, match=r"bank\.sqlite is damaged, .*good copy"):
+        await SqliteLedger(path).start()
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("UPDATE accounts SET balance = 'x'", "do not balance"),
+        ("UPDATE journal SET amount = 'x' WHERE line = 2", "do not balance"),
+        ("DELETE FROM state", "do not balance"),
+        ("UPDATE state SET folded_line = 4096", "line 4096 was folded, and the last one is"),
+        ("UPDATE outcomes SET request_id = CAST(x'ff' AS TEXT)", "is damaged, .*good copy"),
+    ],
+)
+async def test_a_ledger_that_holds_what_nobody_wrote_is_told_to_be_damaged(
+    tmp_path: Path, harm: str, told: str
+) -> None:
+    path = tmp_path / "bank.sqlite"
+    ledger = SqliteLedger(path)
+    await ledger.start()
+    await seed_demo(ledger, tmp_path)
+    await ledger.commit(Record([Posting(1, 2, 5, 0)], [NewOutcome("1:r", "op", "995")]))
+    await ledger.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(harm)
+    with pytest.raises(Conflict, match=told):
         await SqliteLedger(path).start()
 
 

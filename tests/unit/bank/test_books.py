@@ -262,6 +262,12 @@ def test_a_journal_that_makes_more_than_64_bits_of_a_balance_is_refused() -> Non
         new_books({CASH: -100, 1: 100}).replay([(1, CASH, 1, 2**63 - 1)])
 
 
+@pytest.mark.parametrize("account", [-1, -400])
+def test_a_journal_line_of_an_account_below_0_is_refused(account: int) -> None:
+    with pytest.raises(Conflict, match=f"do not balance: line 1 is of account {account}"):
+        new_books({CASH: -100, 1: 100}).replay([(1, account, 1, 5)])
+
+
 def test_about_one_entry_in_64_is_marked_on_every_account() -> None:
     for account in (1, 2, 10**6, 2**53):
         marked = [line for line in range(1, 64_001) if is_marked(account, line)]

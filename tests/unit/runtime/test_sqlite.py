@@ -229,6 +229,18 @@ async def test_a_file_that_is_no_database_is_named_with_what_to_do(tmp_path: Pat
         await SqliteThread(path, _set_up).start()
 
 
+async def test_a_schema_with_a_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "bank.sqlite"
+    store = SqliteThread(path, _set_up)
+    await store.start()
+    await store.close()
+    content = path.read_bytes()
+    assert b"tablelineslines" in content
+    path.write_bytes(content.replace(b"tablelines", b"table\xe4ines"))
+    with pytest.raises(errors.Conflict, match=r"bank\.sqlite is damaged, .*good copy"):
+        await SqliteThread(path, _set_up).start()
+
+
 PAGES = 64
 
 
