@@ -51,7 +51,7 @@ class StoreLost(Conflict):
 
 
 class StoreGone(Definite):
-    """The store's files were deleted or replaced under it: it takes nothing until they are back.
+    """The store's files were deleted, replaced or damaged: what is not there cannot be had.
 
     No other service of the system can help, so that a caller is told at once.
     """

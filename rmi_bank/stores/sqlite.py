@@ -213,7 +213,12 @@ class SqliteLedger:
         return self._commits.submit_nowait(record)
 
     async def statement(self, account: int, after: int, limit: int) -> list[Line]:
-        """Return at most *limit* journal lines of *account* above line *after*, in order."""
+        """Return at most *limit* journal lines of *account* above line *after*, in order.
+
+        Raises:
+            StoreGone: they are damaged.
+            Unavailable: the store cannot be read now.
+        """
         last = self._books.accounts.last_line(account)
         return await self._page(transactions.statement, account, after, limit, last)
 
@@ -299,6 +304,11 @@ class SqliteLedger:
         try:
             return await self._pages.run(function, *args)
         except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:  # no reason to turn from all the rest as well
+                log.error("a part of the store is damaged: %s", error)
+                raise StoreGone(
+                    f"this part of the books is damaged ({error}): put a good copy in place"
+                ) from error
             raise _unreadable(error) from error
 
     async def _write(self, records: list[Record]) -> Sequence[int | BaseException]:

@@ -13,7 +13,7 @@ from rmi_bank.stores import Line, NewToken, Token, schema
 from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import MARK_EVERY, Books, Plan, damaged
 from rmi_bank.stores.request_index import RequestIndex
-from rmi_runtime.errors import Unavailable
+from rmi_runtime import StoreGone
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def statement(
     """Return at most *limit* lines of *account* above line *after*; *last* is its last one.
 
     Raises:
-        Unavailable: its chain of lines is broken: the file was damaged or edited.
+        StoreGone: its chain of lines is broken: the file was damaged or edited.
     """
     lines: list[Line] = []
     while len(lines) < limit and after < last:
@@ -105,7 +105,7 @@ def statement(
         ).fetchall()
         if not rows or rows[0][-1] > after:  # the walk did not come so far
             log.error("the journal of account %d is damaged above line %d", account, after)
-            raise Unavailable(
+            raise StoreGone(
                 f"the journal of account {account} is damaged above line {after}, and cannot be "
                 "read on from there: put a good copy of the books in place"
             )

@@ -33,6 +33,7 @@ _INSIDE: Final[Mapping[str, str]] = {
     "draining": "the service is stopping; try again, and another one will answer",
     "unavailable": "no service could be reached in time; nothing was done; try again",
     "store_full": "there is no room to keep more; nothing was done; try again when there is",
+    "store_gone": "what this is kept in is gone or damaged: put a good copy back; nothing was done",
     "deadline_passed": "the system was too busy to begin in time; nothing was done; try again",
 }
 _MAY_HAVE_HAPPENED: Final = (

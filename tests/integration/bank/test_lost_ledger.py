@@ -108,6 +108,16 @@ async def test_a_harmed_ledger_is_refused_and_opens_again_when_its_copy_is_back(
     assert await balance_of_1(left) == 1005
 
 
+def _overwrite_root(path: Path, table: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        sql = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        (page,) = connection.execute(sql, (table,)).fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+
+
 async def test_damage_in_the_middle_of_a_ledger_is_told_with_its_file_and_what_to_do(
     tmp_path: Path,
 ) -> None:
@@ -116,13 +126,7 @@ async def test_damage_in_the_middle_of_a_ledger_is_told_with_its_file_and_what_t
     await ledger.start()
     await seed_demo(ledger, tmp_path)
     await ledger.close()
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        sql = "SELECT rootpage FROM sqlite_master WHERE name = 'accounts'"
-        (page,) = connection.execute(sql).fetchone()
-        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * page_bytes)
-        file.write(b"\xff" * page_bytes)
+    _overwrite_root(path, "accounts")
     with pytest.raises(Conflict, match=r"bank\.sqlite is damaged, .*good copy"):
         await SqliteLedger(path).start()
 
@@ -151,6 +155,19 @@ async def test_a_ledger_that_holds_what_nobody_wrote_is_told_to_be_damaged(
         connection.execute(harm)
     with pytest.raises(Conflict, match=told):
         await SqliteLedger(path).start()
+
+
+async def test_a_page_of_the_journal_that_is_damaged_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bank.sqlite"
+    ledger = SqliteLedger(path)
+    await ledger.start()
+    await seed_demo(ledger, tmp_path)
+    await ledger.close()
+    await ledger.start()
+    _overwrite_root(path, "journal")
+    with pytest.raises(StoreGone, match=r"this part of the books is damaged .*good copy"):
+        await ledger.statement(1, 0, 10)
+    await ledger.close()
 
 
 async def test_a_log_without_its_file_is_not_thrown_away_even_without_a_marker(

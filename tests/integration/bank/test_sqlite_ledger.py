@@ -20,6 +20,7 @@ from rmi_bank.operations import AMOUNT_MAX, BALANCE_END, CASH
 from rmi_bank.rules import Known, NewOutcome, Posting
 from rmi_bank.stores import NewToken, Record, folding
 from rmi_bank.stores.sqlite import SqliteLedger
+from rmi_runtime import StoreGone
 from rmi_runtime.errors import Conflict, Interrupted, Unavailable
 
 ACCOUNTS = range(1, 21)
@@ -61,11 +62,8 @@ def transfer(source: int, target: int, amount: int, request_id: str = "") -> Rec
 
 
 def query(path: Path, sql: str) -> list[Any]:
-    connection = sqlite3.connect(path)
-    try:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
 
 
 async def test_what_was_committed_is_there_after_a_restart(path: Path) -> None:
@@ -231,17 +229,16 @@ async def test_a_statement_pages_through_all_lines_of_an_account_once_in_order(
     [
         "DELETE FROM journal WHERE credit = 1",
         "DELETE FROM journal WHERE amount = 2",
-        "UPDATE journal SET debit_before = 3 WHERE amount = 3",  # 3 is a line of others
+        "UPDATE journal SET debit_before = 3 WHERE amount = 3",  # a line of others
     ],
 )
-async def test_a_damaged_journal_is_unavailable_and_no_fault_of_the_caller(
+async def test_a_damaged_journal_is_told_at_once_and_is_no_fault_of_the_caller(
     ledger: SqliteLedger, path: Path, harm: str
 ) -> None:
     for amount in (1, 2, 3):
         await ledger.commit(transfer(1, 2, amount))
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute(harm)
-    with pytest.raises(Unavailable, match=r"account 1 is damaged .*good copy"):
+    query(path, harm)
+    with pytest.raises(StoreGone, match=r"account 1 is damaged .*good copy"):
         await ledger.statement(1, 0, 10)
     assert len(await ledger.statement(3, 0, 10)) == 1
 

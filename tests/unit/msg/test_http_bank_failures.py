@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rmi_bank.errors import LockTimeout
-from rmi_runtime import errors
+from rmi_runtime import StoreGone, errors
 from tests.unit.msg.http_bank_requests import TRANSFER
 from tests.unit.msg.http_fakes import assert_problem, gateway
 
@@ -18,6 +18,7 @@ from tests.unit.msg.http_fakes import assert_problem, gateway
         (errors.Draining("leaving"), "draining"),
         (errors.DeadlinePassed("late"), "deadline_passed"),
         (errors.StoreFull("no room"), "store_full"),
+        (StoreGone("/srv/10.0.0.7/bank.sqlite"), "store_gone"),
         (LockTimeout("locked"), "lock_timeout"),
     ],
 )
@@ -31,6 +32,14 @@ async def test_no_service_in_time_is_503_and_certainly_nothing_happened(
         assert (document["definite"], document["request_id"]) == (True, "k")
         assert response.headers["retry-after"] == "1"
         assert "10.0.0.7" not in response.text
+
+
+async def test_what_is_damaged_is_told_with_what_to_do() -> None:
+    async with gateway() as g:
+        g.bank.error = StoreGone("/srv/bank.sqlite")
+        document = assert_problem(await g.post("/bank/transfers", TRANSFER), 503, "store_gone")
+        assert "damaged" in document["detail"]
+        assert "put a good copy back" in document["detail"]
 
 
 @pytest.mark.parametrize(
