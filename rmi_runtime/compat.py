@@ -51,6 +51,7 @@ from Pyro5.api import (
     unregister_dict_to_class,
 )
 from Pyro5.errors import PyroError
+from Pyro5.nameserver import start_ns, start_ns_loop
 
 from rmi_runtime import compat_config
 from rmi_runtime.compat_missing import WithoutSome
@@ -80,6 +81,8 @@ __all__ = [
     "register_dict_to_class",
     "resolve",
     "serve",
+    "start_ns",
+    "start_ns_loop",
     "type_meta",
     "unregister_class_to_dict",
     "unregister_dict_to_class",
@@ -263,7 +266,7 @@ class Daemon(WithoutSome):
             with on_interrupt(self._interrupt), contextlib.suppress(KeyboardInterrupt):
                 run_until_complete(loop, serving)
         finally:
-            self._end(serving)
+            self._end(loop, serving)
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         """Return the loop to serve on; who closes from now on leaves that to it."""
@@ -278,19 +281,18 @@ class Daemon(WithoutSome):
             return loop
 
     def _interrupt(self) -> bool:
-        """End the request loop at Ctrl-C; False if that has been tried, or it has not begun."""
+        """End the request loop; False if that has been tried, or it has not begun."""
         loop, stopping = self._loop, self._stopping
         if loop is None or stopping is None or stopping.is_set():
             return False
         loop.call_soon_threadsafe(stopping.set)
         return True
 
-    def _end(self, serving: asyncio.Task[None]) -> None:
+    def _end(self, loop: asyncio.AbstractEventLoop, serving: asyncio.Task[None]) -> None:
         """Leave the loop in order; close what shall be closed."""
-        assert self._loop is not None
         if not serving.done():
             serving.cancel()
-            run_until_complete(self._loop, asyncio.wait([serving]))
+            run_until_complete(loop, asyncio.wait([serving]))
         self._stopping = None
         try:
             if self._must_close:
@@ -331,10 +333,8 @@ class Daemon(WithoutSome):
         if self._loop_ended.is_set():
             self._close_now()
             return
-        loop, stopping = self._loop, self._stopping
-        if loop is not None and stopping is not None:
-            with contextlib.suppress(RuntimeError):  # it has just been closed
-                loop.call_soon_threadsafe(stopping.set)
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            self._interrupt()
         if current.get(None) is None and self._loop_thread != threading.get_ident():
             self._loop_ended.wait(SHUTDOWN_S)  # not within a remote call, which ends before it
 

@@ -7,7 +7,10 @@ import threading
 import types
 from pathlib import Path
 
+import Pyro5.api
 import pytest
+
+from rmi_runtime import compat
 
 STOCK = "from Pyro5.api import "
 OURS = "from rmi_runtime.compat import "
@@ -40,3 +43,8 @@ def test_a_program_prints_the_same_with_only_the_import_changed(
     assert found == expected
     left = {thread for thread in set(threading.enumerate()) - before if thread.is_alive()}
     assert not [thread for thread in left if "requestLoop" in thread.name]
+
+
+def test_whatever_a_program_imports_is_there() -> None:
+    assert set(Pyro5.api.__all__) <= set(compat.__all__)
+    assert all(hasattr(compat, name) for name in compat.__all__)
