@@ -65,6 +65,12 @@ async def test_what_two_readers_could_read_differently_is_refused(request_bytes:
     await refused(request_bytes, 400, "malformed")
 
 
+async def test_a_header_that_may_be_given_twice_is_taken_twice() -> None:
+    async with serving() as place:
+        answer = await place.ask(head("GET", "/", "Accept: text/html", "Accept: text/plain"))
+        assert answer.status == 200
+
+
 async def test_a_length_that_two_readers_could_count_differently_is_refused() -> None:
     await refused(head("POST", "/", "Content-Length: " + "9" * 60), 413, "body_too_large")
 
