@@ -136,6 +136,14 @@ async def test_a_head_over_the_bounds_is_431(request_bytes: bytes) -> None:
         await still_serves(place)
 
 
+@pytest.mark.parametrize(("size_bytes", "status"), [(1000, 200), (1001, 431)])
+async def test_a_head_of_exactly_the_bound_is_taken(size_bytes: int, status: int) -> None:
+    counted = len("/") + len("Host") + len("bank") + 4 + len("X") + 4  # as the bound counts
+    async with serving(head_size_bytes_max=1000) as place:
+        answer = await place.ask(head("GET", "/", f"X: {'a' * (size_bytes - counted)}"))
+        assert answer.status == status
+
+
 async def test_a_head_request_is_refused_without_a_body() -> None:
     async with serving() as place:
         connection = await place.connect()
