@@ -155,6 +155,12 @@ def test_names_are_bounded_and_printable(table: NameTable, name: str) -> None:
         table.register(name, A)
 
 
+def test_as_many_and_as_long_tags_as_the_bounds_say_are_taken(clock: Clock) -> None:
+    table = NameTable(clock, NameLimits(tags_max=3, tag_length_max=5))
+    table.register("x", A, ["1", "2", "12345"])
+    assert table.get("x").metadata == frozenset({"1", "2", "12345"})
+
+
 def test_uris_tags_and_the_number_of_names_are_bounded(clock: Clock) -> None:
     table = NameTable(clock, NameLimits(names_max=2, tags_max=3, tag_length_max=5))
     with pytest.raises(NamingError, match="URI"):
