@@ -122,6 +122,10 @@ _SERIALIZERS: Final[Mapping[int, Serializer]] = {
 }
 
 
+_HELLO: Final[tuple[object, dict[str, bytes]]] = ("hello", {})
+"""What is said to a client, and its annotations, where ``validateHandshake`` is not overridden."""
+
+
 class EndedSocket:
     """Stands for the socket of a connection that has ended: ``clientDisconnect`` may ask whose.
 
@@ -247,7 +251,7 @@ class Serving(Daemon):
     def __init__(self, facade: Facade, host: str, port: int, **options: Any) -> None:
         super().__init__(host, port, **options)
         self._facade = facade
-        self._greetings: dict[ServerConnection, object] = {}
+        self._greetings: dict[ServerConnection, tuple[object, dict[str, bytes]]] = {}
         self._accepted: set[ServerConnection] = set()
         self._threads = ConnectionThreads(self.threads)
         self._oneway_threads = DaemonThreads(config.THREADPOOL_SIZE, "pyro-oneway")
@@ -268,14 +272,18 @@ class Serving(Daemon):
 
     async def _ask(self, handshake: object, connection: ServerConnection) -> Identity:
         thread = self._threads.of(connection) if self.threads else None
-        answer = await self.apart(thread, self._validate, connection, handshake)
-        self._greetings[connection] = answer
+        greeting = await self.apart(thread, self._validate, connection, handshake)
+        self._greetings[connection] = greeting
         return ANONYMOUS
 
-    def _validate(self, connection: Connection, handshake: object) -> object:
+    def _validate(
+        self, connection: Connection, handshake: object
+    ) -> tuple[object, dict[str, bytes]]:
         mark = connection.greeting_mark
         current_context.correlation_id = UUID(bytes=mark) if mark else connection.correlation_uuid
-        return self._facade.validateHandshake(connection, handshake)
+        current_context.response_annotations = {}
+        answer = self._facade.validateHandshake(connection, handshake)
+        return answer, current_context.response_annotations
 
     async def apart(self, thread: Executor | None, function: Callable[..., Any], *args: Any) -> Any:
         """Call what may block where it may: on *thread*, or any."""
@@ -307,7 +315,13 @@ class Serving(Daemon):
 
     def greeting(self, handshake: object, connection: ServerConnection) -> object:
         """Return what ``validateHandshake`` returned."""
-        return self._greetings.pop(connection, "hello")
+        answer, _ = self._greetings.get(connection, _HELLO)
+        return answer
+
+    def welcome_annotations(self, connection: ServerConnection) -> dict[str, bytes]:
+        """Return those that ``validateHandshake`` set, and those of every reply."""
+        _, own = self._greetings.pop(connection, _HELLO)
+        return {**own, **self.annotations()}
 
     def annotations(self) -> dict[str, bytes]:
         """Ask the facade."""

@@ -266,6 +266,10 @@ class Daemon(NotCopied):
         """Return annotations for every reply; override it to send some."""
         return {}
 
+    def welcome_annotations(self, connection: ServerConnection) -> dict[str, bytes]:
+        """Return annotations for the answer to a handshake; those of every reply, and more."""
+        return self.annotations()
+
     def serializer(self, serializer_id: int) -> Serializer:
         """Return the serializer with this number.
 

@@ -113,7 +113,7 @@ class Greeted(Held):
                 "meta": handshake.metadata(self._daemon.objects.metadata(data["object"])),
             }
             payload = self._daemon.serializer(message.serializer_id).dumps(reply)
-            always = self._daemon.annotations()
+            always = self._daemon.welcome_annotations(self._whole)
             grant = wire.grant(size_bytes_max, self.in_turn)
             welcome = handshake.encode_welcome(message, payload, always, grant)
         except Exception as error:

@@ -156,6 +156,29 @@ async def test_a_registered_object_can_be_copied_and_pickled(
 
 
 @BOTH
+def test_annotations_that_are_set_while_a_client_is_let_in_reach_it(module: Any) -> None:
+    class Welcoming(module.Daemon):  # type: ignore[misc,name-defined]
+        def validateHandshake(self, conn: object, data: object) -> object:
+            current_context.response_annotations = {"HAIL": b"you"}
+            return "come in"
+
+        def annotations(self) -> dict[str, bytes]:
+            return {"EVER": b"more"}
+
+    daemon = Welcoming("127.0.0.1")
+    thread = threading.Thread(target=daemon.requestLoop)
+    thread.start()
+    try:
+        with Proxy(daemon.uriFor("Pyro.Daemon")) as proxy:
+            proxy._pyroBind()
+            found = current_context.response_annotations
+            assert (bytes(found["HAIL"]), bytes(found["EVER"])) == (b"you", b"more")
+    finally:
+        daemon.shutdown()
+        thread.join(10)
+
+
+@BOTH
 def test_the_correlation_id_of_a_handshake_can_be_asked(module: Any) -> None:
     heard = []
 
