@@ -100,10 +100,10 @@ class Census:
             entries = await self._name_servers.list()
         except errors.RmiError:
             return  # the services may well be there without it
+        # Names of others do not count: a name server of a laboratory may have hundreds of them.
+        ours = sorted(name for name, entry in entries.items() if "rmi" in entry.metadata)
         self._listed = {
-            name: (entry.uri, entry.draining)
-            for name, entry in sorted(entries.items())[:SERVICES_MAX]
-            if "rmi" in entry.metadata
+            name: (entries[name].uri, entries[name].draining) for name in ours[:SERVICES_MAX]
         }
 
     async def _row(self, name: str, uri: str, leaves: bool) -> Row:

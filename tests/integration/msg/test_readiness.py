@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import cast
 
-from rmi_msg.gateway_status import FRESH_S, Census, Readiness
+from rmi_msg.gateway_status import FRESH_S, SERVICES_MAX, Census, Readiness
 from rmi_runtime import (
     Announcer,
     Daemon,
@@ -128,3 +128,15 @@ async def test_the_table_does_not_wait_long_for_a_name_server_that_hangs() -> No
         assert await shown() == [("msg.logger.1", "ready")]
         names.answers.set()
         assert await shown() == [("msg.logger.1", "ready"), ("msg.logger.2", "ready")]
+
+
+async def test_the_table_has_the_services_however_many_other_names_there_are() -> None:
+    names = Listing()
+    names.answers.set()
+    foreign = Entry("PYRO:arm@127.0.0.1:1")
+    names.entries = {f"laboratory.arm.{number}": foreign for number in range(SERVICES_MAX)}
+    async with Daemon(authenticate=ServiceAuthenticator(KEY)) as daemon:
+        uri = str(daemon.register(Logger(), "msg.logger.1"))
+        names.entries["msg.logger.1"] = Entry(uri, frozenset({"rmi"}))
+        rows = await Census(cast(NameServers, names), SERVICE_HANDSHAKE).rows()
+    assert [(row["name"], row["state"]) for row in rows] == [("msg.logger.1", "ready")]
