@@ -118,6 +118,10 @@ def loads(text: bytes, elements_max: int | None = None) -> Any:
         raise SerializeError("the text is no serpent literal") from None
     except TypeError as error:  # a list as a key
         raise SerializeError(f"the text is no serpent literal: {error}") from error
+    except (ValueError, OverflowError) as error:  # a code point, byte or number that there is not
+        raise SerializeError(
+            f"the text is no serpent literal: a character or number is out of range ({error})"
+        ) from error
 
 
 def plain_call(text: bytes) -> tuple[str, str, list[Any], dict[str, Any]] | None:

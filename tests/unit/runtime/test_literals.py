@@ -88,6 +88,13 @@ def test_refuses_what_serpent_never_writes(text: str) -> None:
         loads(text.encode())
 
 
+@pytest.mark.parametrize("text", ["9" * 4400, "'\\UFFFFFFFF'", "'\\U00110000'", "b'\\777'", "1+.j"])
+def test_what_is_out_of_all_range_is_no_serpent_literal_and_is_told_as_that(text: str) -> None:
+    for nested in (text, f"[{text}]", f"{{'token': {text}}}"):
+        with pytest.raises(SerializeError, match="out of range"):
+            loads(nested.encode())
+
+
 @pytest.mark.parametrize("text", ["{'token': %s}", "{'token': b%s}", "[%s]", "%s"])
 def test_what_cannot_be_read_is_not_said_for_it_may_be_a_secret(text: str) -> None:
     with pytest.raises(SerializeError) as caught:
