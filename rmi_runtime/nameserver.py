@@ -53,8 +53,9 @@ class NameServer:
 
         Raises:
             NamingError: the name is unknown.
+            TypeError: it is no text.
         """
-        found = self._table.get(name)
+        found = self._table.get(_checked_name(name))
         uri = URI(found.uri)
         return (uri, set(found.metadata)) if return_metadata else uri
 
@@ -113,9 +114,7 @@ class NameServer:
             NamingError: the name is unknown, a bound is passed, or the disk cannot be written.
             TypeError: an argument is of the wrong type.
         """
-        if not isinstance(name, str):
-            raise TypeError("name must be a str")
-        self._table.set_metadata(name, metadata or ())
+        self._table.set_metadata(_checked_name(name), metadata or ())
         await self._save()
 
     @allow("service")
@@ -129,7 +128,9 @@ class NameServer:
 
         Raises:
             NamingError: the pattern is not valid, or the disk cannot be written.
+            TypeError: the name is no text.
         """
+        name = name and _checked_name(name)
         count = self._table.remove(name, prefix=prefix, regex=regex)
         if count:
             await self._save()
@@ -163,8 +164,11 @@ class NameServer:
 
         Returns:
             Whether it was forgotten.
+
+        Raises:
+            TypeError: the name is no text.
         """
-        left = self._table.leave(name, None if uri is None else str(uri))
+        left = self._table.leave(_checked_name(name), None if uri is None else str(uri))
         self._keeper.save_soon()
         return left
 
@@ -175,6 +179,12 @@ class NameServer:
             raise NamingError(
                 f"done, but a restart of the name server would undo it: its disk says {error}"
             ) from error
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    return name
 
 
 def _shown(found: Mapping[str, Registration], return_metadata: bool) -> Tagged:

@@ -88,6 +88,13 @@ async def test_stock_clients_get_stock_answers(location: str, admin: Proxy) -> N
     await stock(location, ask)
 
 
+async def test_a_name_that_is_no_text_is_refused_as_such(admin: Proxy) -> None:
+    for method in (admin.lookup, admin.remove, admin.leave, admin.set_metadata):
+        with pytest.raises(TypeError, match="name must be a str, not list"):
+            await method(["x"], *([["tag"]] if method is admin.set_metadata else []))
+    assert await admin.remove("") == await admin.remove() == 0
+
+
 async def test_stock_clients_cannot_change_anything(location: str, admin: Proxy) -> None:
     await admin.register("x", A)
 
