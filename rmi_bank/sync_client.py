@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from rmi_bank.client import DEFAULT_NAME_SERVER, BankClient
 from rmi_runtime.errors import Misused
-from rmi_runtime.forked import never_free
-from rmi_runtime.ownership import Ownership
+from rmi_runtime.proxy.forked import never_free
+from rmi_runtime.proxy.ownership import Ownership
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from rmi_launch.options import with_settings
 from rmi_launch.tables import new_table, plain, show
 from rmi_launch.up_view import shown
 from rmi_runtime import Loaded, load_or_create_cluster_key
-from rmi_runtime.certificates import (
+from rmi_runtime.credentials.authenticator import KEY_FILE
+from rmi_runtime.credentials.certificates import (
     CA,
     HOST_DAYS,
     HOST_DAYS_MAX,
@@ -26,9 +27,8 @@ from rmi_runtime.certificates import (
     list_certificates,
     normal_name,
 )
-from rmi_runtime.credentials import KEY_FILE
+from rmi_runtime.credentials.tls import EXPIRES_SOON
 from rmi_runtime.errors import InvalidRequest, NotFound
-from rmi_runtime.tls import EXPIRES_SOON
 
 
 @click.group()

@@ -28,7 +28,7 @@ from rmi_runtime import (
     split_address,
     stop_on_signals,
 )
-from rmi_runtime.setting_rules import is_loopback, normal_address
+from rmi_runtime.settings.rules import is_loopback, normal_address
 
 HAZELCAST_SETTINGS = (
     "hazelcast_members",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from rmi_runtime.printed import keep_end, last_lines
+from rmi_runtime.files.printed import keep_end, last_lines
 
 OUTPUT_SIZE_BYTES_MAX = 1024 * 1024
 

@@ -26,7 +26,7 @@ from rmi_launch.tables import new_table, plain, show
 from rmi_msg.cluster_state import STORE, common_state
 from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import Forbidden, RmiError, Unauthenticated
-from rmi_runtime.setting_rules import is_unspecified
+from rmi_runtime.settings.rules import is_unspecified
 
 PROBE_TIMEOUT_S = 2.0
 """How long one service may take to answer before it is called unreachable."""

@@ -9,7 +9,7 @@ from Pyro5.core import URI
 from Pyro5.server import behavior, callback, expose, oneway
 
 from rmi_runtime import errors
-from rmi_runtime.broadcast import answering_broadcasts
+from rmi_runtime.balance import Endpoints, EndpointView
 from rmi_runtime.coalesce import Coalescer
 from rmi_runtime.context import (
     ANONYMOUS,
@@ -22,25 +22,41 @@ from rmi_runtime.context import (
     current_call,
 )
 from rmi_runtime.credentials import (
+    Identities,
     ServiceAuthenticator,
+    TlsContexts,
+    client_context,
     hash_token,
     load_or_create_cluster_key,
+    load_tls,
     new_token,
     same_secret,
+    server_context,
 )
 from rmi_runtime.daemon import Daemon
-from rmi_runtime.endpoints import Endpoints, EndpointView
-from rmi_runtime.identities import Identities
+from rmi_runtime.files import (
+    LogLimits,
+    OperationLog,
+    SqliteThread,
+    StoreFiles,
+    StoreGone,
+    StoreLost,
+    lengthen_log,
+    open_reader,
+    write_private,
+)
 from rmi_runtime.limits import DaemonLimits
-from rmi_runtime.log_files import LogLimits
 from rmi_runtime.metrics import MetricsRegistry
-from rmi_runtime.nameserver import OWN_TAGS, NameServer
-from rmi_runtime.namestore import NameKeeper
-from rmi_runtime.nametable import Entry
-from rmi_runtime.oplog import OperationLog
-from rmi_runtime.proxy import Proxy
-from rmi_runtime.proxy_results import RemoteStream
-from rmi_runtime.registry import Announcer, NameServers
+from rmi_runtime.proxy import Proxy, RemoteStream, SyncProxy
+from rmi_runtime.registry import (
+    OWN_TAGS,
+    Announcer,
+    Entry,
+    NameKeeper,
+    NameServer,
+    NameServers,
+    answering_broadcasts,
+)
 from rmi_runtime.service import (
     ServiceContext,
     cancelled_by,
@@ -49,12 +65,14 @@ from rmi_runtime.service import (
     signal_ready,
     stop_on_signals,
 )
-from rmi_runtime.setting_rules import is_loopback, split_address
-from rmi_runtime.settings import Loaded, Settings, SettingsError, load_settings
-from rmi_runtime.sqlite import SqliteThread, lengthen_log, open_reader
-from rmi_runtime.store_files import StoreFiles, StoreGone, StoreLost, write_private
-from rmi_runtime.sync_proxy import SyncProxy
-from rmi_runtime.tls import TlsContexts, client_context, load_tls, server_context
+from rmi_runtime.settings import (
+    Loaded,
+    Settings,
+    SettingsError,
+    is_loopback,
+    load_settings,
+    split_address,
+)
 from rmi_runtime.version import __version__
 
 # As a library should, and as Pyro5 does: silent unless the program sets up logging.

@@ -57,7 +57,7 @@ class DaemonLimits:
         connection_inflight_max: as ``inflight_max``, for one connection.
         streams_max: open item streams; 0: a result that is an iterator is an error.
         connection_streams_max: the same for one connection.
-        stream_lifetime_s: see :class:`rmi_runtime.streams.StreamTable`; 0 is for ever.
+        stream_lifetime_s: see :class:`rmi_runtime.daemon.streams.StreamTable`; 0 is for ever.
         stream_linger_s: likewise.
         halves_size_bytes_max: what has come of messages that are not complete, on the connections
             of all clients and strangers together; above it, whoever has most of it loses those
@@ -73,7 +73,7 @@ class DaemonLimits:
             connections where some have waited for longest. Who reads, but never all, counts too.
         faults_per_s: faulty requests that one caller (a client, or the strangers at one address)
             may make in a second; beyond ``faults_burst`` it is held back, see
-            :mod:`rmi_runtime.faults`. Infinity holds nobody back.
+            :mod:`rmi_runtime.daemon.faults`. Infinity holds nobody back.
         faults_burst: see ``faults_per_s``.
     """
 

@@ -16,15 +16,19 @@ from typing import Any
 
 from Pyro5.errors import PyroError
 
-from rmi_runtime.credentials import Identify, ServiceAuthenticator, load_or_create_cluster_key
-from rmi_runtime.daemon import Daemon
+from rmi_runtime.credentials.authenticator import (
+    Identify,
+    ServiceAuthenticator,
+    load_or_create_cluster_key,
+)
+from rmi_runtime.credentials.tls import load_tls
+from rmi_runtime.daemon.daemon import Daemon
 from rmi_runtime.errors import Conflict, RmiError
+from rmi_runtime.files.log_files import LogLimits
 from rmi_runtime.limits import DaemonLimits, kept_bytes_max
-from rmi_runtime.log_files import LogLimits
-from rmi_runtime.proxy import Proxy
-from rmi_runtime.registry import Announcer, NameServers
-from rmi_runtime.settings import Settings, check_reachable
-from rmi_runtime.tls import load_tls
+from rmi_runtime.proxy.proxy import Proxy
+from rmi_runtime.registry.client import Announcer, NameServers
+from rmi_runtime.settings.settings import Settings, check_reachable
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rmi_runtime import client_context, load_or_create_cluster_key
-from rmi_runtime.certificates import create_authority, create_certificate
+from rmi_runtime.credentials.certificates import create_authority, create_certificate
 from rmi_runtime.errors import Unavailable
 from rmi_torture import belongings
 from rmi_torture.namespaces import ADDRESSES, A, B, TwoHosts

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rmi_runtime.certificates import create_authority, create_certificate
+from rmi_runtime.credentials.certificates import create_authority, create_certificate
 from tests.support import Clock
 
 # By default an example that takes 200 ms is a failure: on a busy machine any of them may.

@@ -8,7 +8,8 @@ end of the transaction is written. An input/output error is not: the transaction
 the log is read after a crash. Then the commits of that group end as *indefinite*, and nothing is
 taken for true until the file has been opened anew and says what it holds.
 
-A file that was lost, emptied or deleted is told from a new one (:mod:`rmi_runtime.store_files`).
+A file that was lost, emptied or deleted is told from a new one
+(:mod:`rmi_runtime.files.store_files`).
 """
 
 from __future__ import annotations

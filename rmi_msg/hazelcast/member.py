@@ -30,7 +30,7 @@ from rmi_msg.hazelcast.install import find_java, hazelcast_dir, is_installed, li
 from rmi_msg.hazelcast.locks import is_locked, try_lock
 from rmi_msg.hazelcast.member_config import java_options, member_config
 from rmi_runtime import Settings, errors
-from rmi_runtime.printed import keep_end
+from rmi_runtime.files.printed import keep_end
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 Every write is one durable transaction: write-ahead log, ``synchronous=FULL``. Readers see only what
 is on disk, because SQLite shows a commit to others after its log was synced. A file that was lost,
-emptied or deleted is told from a new one (:mod:`rmi_runtime.store_files`).
+emptied or deleted is told from a new one (:mod:`rmi_runtime.files.store_files`).
 """
 
 from __future__ import annotations

@@ -20,13 +20,13 @@ from heapq import nsmallest
 from types import TracebackType
 
 from rmi_runtime import errors
+from rmi_runtime.daemon.tls_listener import Listener, listen_on
 from rmi_runtime.http.admission import Refusal
 from rmi_runtime.http.direct import DirectRoutes
 from rmi_runtime.http.exchange import AsgiApp
 from rmi_runtime.http.flow import Ahead
 from rmi_runtime.http.limits import HttpLimits
 from rmi_runtime.http.protocol import HttpProtocol
-from rmi_runtime.tls_listener import Listener, listen_on
 
 BACKLOG = 2048
 FULL_S = 0.1

@@ -106,7 +106,7 @@ def test_tokens_are_kept_as_hashes_only(system: System) -> None:
 def test_a_proxy_that_is_sent_takes_no_secret_along(system: System) -> None:
     key, *_ = secrets_of(system)
     proxy = Proxy("PYRO:x@127.0.0.1:1", handshake={"cluster_key": key})
-    from rmi_runtime.serializers import BY_NAME
+    from rmi_runtime.wire.serializers import BY_NAME
 
     for serializer in BY_NAME.values():
         assert key.encode() not in serializer.dumps([proxy])

@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from rmi_runtime.streams import CarriedStop
+from rmi_runtime.carried_stop import CarriedStop
 
 
 class LoopThread:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from Pyro5.errors import PyroError
 
-from rmi_runtime import literals, serializers, wire
+from rmi_runtime import wire
+from rmi_runtime.wire import literals, serializers
 
 SIZE_MAX = 8192
 ELEMENTS_MAX = 500

@@ -16,7 +16,7 @@ from Pyro5.api import (
 )
 
 from rmi_runtime import errors
-from rmi_runtime.serializers import RemoteError
+from rmi_runtime.wire.serializers import RemoteError
 from tests.compat.table import BETTER, DIFFERENT, row
 from tests.compat.world import World
 

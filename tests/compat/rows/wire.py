@@ -11,7 +11,7 @@ from Pyro5 import protocol
 from Pyro5.api import expose
 
 from rmi_runtime import DaemonLimits, Proxy, errors
-from rmi_runtime.blob import SerializedBlob
+from rmi_runtime.wire.blob import SerializedBlob
 from tests.compat.table import BETTER, DIFFERENT, row
 from tests.compat.world import World
 

@@ -18,9 +18,8 @@ from rmi_bank.errors import StoreFull
 from rmi_bank.operations import CASH
 from rmi_bank.rules import NewOutcome, Posting
 from rmi_bank.stores import NewToken, Record
-from rmi_runtime import store_files
 from rmi_runtime.errors import Conflict, Interrupted, Unavailable
-from rmi_runtime.store_files import StoreGone, StoreLost
+from rmi_runtime.files import StoreGone, StoreLost, store_files
 from rmi_torture.disks import FailingDisk, RecordingDisk
 from rmi_torture.power import cuts, lay_out, scratch
 from rmi_torture.vfs import Vfs

@@ -24,8 +24,9 @@ from rmi_bank import (
     run_nameserver,
 )
 from rmi_bank.rules import ROLES
-from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key, sqlite
+from rmi_runtime import NameServers, Proxy, Settings, load_or_create_cluster_key
 from rmi_runtime.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from rmi_runtime.files import sqlite
 from tests.ports import free_ports
 from tests.support import eventually
 

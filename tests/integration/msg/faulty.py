@@ -14,8 +14,9 @@ import pytest
 from rmi_msg import http_gateway
 from rmi_msg.messages import Consumer
 from rmi_msg.stores.sqlite import FILE_NAME
-from rmi_runtime import Daemon, service, sqlite
-from rmi_runtime.connection import ServerConnection
+from rmi_runtime import Daemon, service
+from rmi_runtime.daemon.connection import ServerConnection
+from rmi_runtime.files import sqlite
 from rmi_runtime.http import HttpServer
 
 LEASE_S: Final = 0.4

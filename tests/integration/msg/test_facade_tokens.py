@@ -12,8 +12,9 @@ import pytest
 from Pyro5.server import expose
 
 from rmi_msg import run_facade, run_logger
-from rmi_runtime import Announcer, NameServers, Proxy, Settings, errors, handshake, hash_token
+from rmi_runtime import Announcer, NameServers, Proxy, Settings, errors, hash_token
 from rmi_runtime.context import allow
+from rmi_runtime.daemon import handshake
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 from tests.integration.runtime.names import service as daemon_of
 from tests.support import eventually

@@ -15,7 +15,7 @@ import pytest
 from rmi_msg.stores import open_stores
 from rmi_runtime import Settings
 from rmi_runtime.errors import Unavailable
-from rmi_runtime.store_files import StoreGone, StoreLost
+from rmi_runtime.files import StoreGone, StoreLost
 from tests.integration.msg import process
 
 LOGGER = "msg.logger.1"

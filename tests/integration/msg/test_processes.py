@@ -18,8 +18,7 @@ from rmi_msg.stores import Message, Stores, open_stores
 from rmi_runtime import Endpoints, NameServers, Settings, load_or_create_cluster_key
 from rmi_runtime.credentials import ServiceAuthenticator
 from rmi_runtime.daemon import Daemon
-from rmi_runtime.nameserver import NameServer
-from rmi_runtime.namestore import NameKeeper
+from rmi_runtime.registry import NameKeeper, NameServer
 from tests.integration.msg.pages import read_all
 from tests.integration.msg.process import BATCHES, OWN, SHARED
 from tests.support import eventually

@@ -6,8 +6,8 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+from rmi_runtime.balance import Endpoints
 from rmi_runtime.daemon import Daemon
-from rmi_runtime.endpoints import Endpoints
 from rmi_runtime.registry import NameServers
 from tests.integration.runtime.names import SERVICE_HANDSHAKE, Echo, service
 

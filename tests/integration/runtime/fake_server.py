@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from rmi_runtime import wire
-from rmi_runtime.serializers import BY_ID, BY_NAME
+from rmi_runtime.wire.serializers import BY_ID, BY_NAME
 
 METADATA = {"methods": ["echo", "wait"], "attrs": [], "oneway": ["tell"]}
 

@@ -12,8 +12,7 @@ from Pyro5.server import expose
 
 from rmi_runtime.credentials import ServiceAuthenticator
 from rmi_runtime.daemon import Daemon
-from rmi_runtime.nameserver import OWN_TAGS, NameServer
-from rmi_runtime.namestore import NameKeeper
+from rmi_runtime.registry import OWN_TAGS, NameKeeper, NameServer
 from tests.ports import free_ports
 
 KEY = "5e" * 32

@@ -12,7 +12,7 @@ import Pyro5.api
 import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Proxy, errors, expose, wire
-from rmi_runtime.turns import ALONE_S
+from rmi_runtime.daemon.turns import ALONE_S
 from tests.integration.runtime.worker import address_of, uri_of
 from tests.raw_client import SERPENT, RawClient, dumps, message
 from tests.support import eventually

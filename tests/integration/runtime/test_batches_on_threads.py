@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, Proxy, batches, errors, expose
+from rmi_runtime import Daemon, Proxy, errors, expose
+from rmi_runtime.daemon import batches
 from tests.integration.runtime.worker import uri_of
 from tests.support import eventually
 

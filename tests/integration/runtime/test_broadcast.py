@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import broadcast
-from rmi_runtime.broadcast import ANSWERS_PER_S_MAX, BroadcastResponder, answering_broadcasts
+from rmi_runtime.registry import broadcast
+from rmi_runtime.registry.broadcast import (
+    ANSWERS_PER_S_MAX,
+    BroadcastResponder,
+    answering_broadcasts,
+)
 from tests.integration.runtime.names import name_server
 
 URI = "PYRO:Pyro.NameServer@127.0.0.1:9090"

@@ -8,9 +8,9 @@ import contextlib
 import pytest
 
 from rmi_runtime import Daemon, Identity, ServiceAuthenticator, errors
-from rmi_runtime.endpoints import Endpoints
-from rmi_runtime.nametable import DRAINING
+from rmi_runtime.balance import Endpoints
 from rmi_runtime.registry import NameServers
+from rmi_runtime.registry.nametable import DRAINING
 from tests.integration.runtime.equal_services import Services, asked, names
 from tests.integration.runtime.names import (
     SERVICE_HANDSHAKE,

@@ -11,8 +11,8 @@ from unittest import mock
 import pytest
 
 from rmi_runtime import Endpoints, errors
-from rmi_runtime.balance import Endpoint
-from rmi_runtime.endpoint_proxies import EndpointProxies
+from rmi_runtime.balance.balancer import Endpoint
+from rmi_runtime.balance.endpoint_proxies import EndpointProxies
 from tests.integration.runtime.equal_services import Services, asked, names
 from tests.integration.runtime.servers import Server, serving
 from tests.support import eventually

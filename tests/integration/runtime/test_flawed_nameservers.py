@@ -10,9 +10,9 @@ import pytest
 from Pyro5.errors import NamingError
 
 from rmi_runtime import Daemon, Proxy, errors, expose
-from rmi_runtime.endpoints import Endpoints
-from rmi_runtime.nametable import DRAINING
+from rmi_runtime.balance import Endpoints
 from rmi_runtime.registry import Announcer, NameServers
+from rmi_runtime.registry.nametable import DRAINING
 from tests.integration.runtime.names import name_server
 from tests.support import eventually
 

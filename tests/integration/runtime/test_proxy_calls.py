@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, Proxy, client_connection, errors, expose, wire
-from rmi_runtime.client_call import BadReply
+from rmi_runtime import Daemon, Proxy, errors, expose, wire
+from rmi_runtime.proxy import connection as client_connection
+from rmi_runtime.proxy.calls import BadReply
 from tests.integration.runtime.fake_server import (
     Peer,
     argument,

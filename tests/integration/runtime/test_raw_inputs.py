@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Daemon, DaemonLimits, Identity, Proxy, errors, expose, wire
-from rmi_runtime.turns import BURST_BYTES
+from rmi_runtime.daemon.turns import BURST_BYTES
 from tests.attacks import ATTACKS, Attack
 from tests.integration.runtime.worker import Worker, address_of
 from tests.processes import descriptors

@@ -14,9 +14,9 @@ import Pyro5.api
 import pytest
 
 from rmi_runtime import errors
-from rmi_runtime.nametable import DRAINING, Entry
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.registry import Announcer, NameServers
+from rmi_runtime.registry.nametable import DRAINING, Entry
 from tests.integration.runtime.names import (
     SERVICE_HANDSHAKE,
     free_location,

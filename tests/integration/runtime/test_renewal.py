@@ -11,8 +11,9 @@ import Pyro5.api
 import pytest
 from Pyro5.server import expose
 
-from rmi_runtime import Daemon, Identity, Proxy, ServiceAuthenticator, errors, handshake, hash_token
+from rmi_runtime import Daemon, Identity, Proxy, ServiceAuthenticator, errors, hash_token
 from rmi_runtime.context import allow, current_call
+from rmi_runtime.daemon import handshake
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE
 from tests.support import eventually
 

@@ -30,10 +30,9 @@ from rmi_runtime import (
     hash_token,
     server_context,
 )
-from rmi_runtime.certificates import create_authority, create_certificate
 from rmi_runtime.context import current_call
-from rmi_runtime.nameserver import NameServer
-from rmi_runtime.namestore import NameKeeper
+from rmi_runtime.credentials.certificates import create_authority, create_certificate
+from rmi_runtime.registry import NameKeeper, NameServer
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE
 from tests.support import eventually
 

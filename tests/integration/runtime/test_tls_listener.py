@@ -23,10 +23,10 @@ from rmi_runtime import (
     client_context,
     errors,
     server_context,
-    tls,
-    tls_listener,
 )
-from rmi_runtime.faults import NEWCOMER_HOLD_S_MAX
+from rmi_runtime.credentials import tls
+from rmi_runtime.daemon import tls_listener
+from rmi_runtime.daemon.faults import NEWCOMER_HOLD_S_MAX
 from tests.processes import descriptors
 from tests.support import eventually
 

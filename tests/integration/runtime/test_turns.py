@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, Proxy, connection, expose, turns
+from rmi_runtime import Daemon, Proxy, expose
+from rmi_runtime.daemon import connection, turns
 from tests.support import eventually
 
 

@@ -21,7 +21,7 @@ from rmi_runtime import (
     server_context,
     wire,
 )
-from rmi_runtime.certificates import create_authority, create_certificate
+from rmi_runtime.credentials.certificates import create_authority, create_certificate
 from tests.integration.runtime.worker import address_of
 from tests.raw_client import CLOSED, RESULT, SERPENT, Address, RawClient, call, dumps, message
 from tests.support import eventually

@@ -40,7 +40,7 @@ async def test_the_same_seed_finds_the_same(check: Check) -> None:
 async def test_a_store_that_does_not_sync_loses_what_it_acknowledged(
     monkeypatch: pytest.MonkeyPatch, check: Check
 ) -> None:
-    module = part("rmi_runtime.sqlite")
+    module = part("rmi_runtime.files.sqlite")
     connect = module.connect
 
     def connect_carelessly(path: Any, **options: Any) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rmi_launch.certs import certificate_state, certs
 from rmi_launch.failures import WRONG_USE
 from rmi_runtime import Settings, load_tls
-from rmi_runtime.certificates import Issued, list_certificates
+from rmi_runtime.credentials.certificates import Issued, list_certificates
 from rmi_runtime.errors import Conflict, InvalidRequest, NotFound
 
 

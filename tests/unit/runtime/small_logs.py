@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import LogLimits, OperationLog, log_files
-from rmi_runtime.oplog import operation_number
+from rmi_runtime import LogLimits, OperationLog
+from rmi_runtime.files import log_files
+from rmi_runtime.files.oplog import operation_number
 
 SIZE_BYTES_MAX = 1000
 STEPS = ("open", "rename", "unlink")

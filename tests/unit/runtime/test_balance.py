@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rmi_runtime.balance import Balancer, Endpoint, Policy
-from rmi_runtime.nametable import DRAINING, Entry
+from rmi_runtime.balance.balancer import Balancer, Endpoint, Policy
+from rmi_runtime.registry.nametable import DRAINING, Entry
 from tests.support import Clock
 
 

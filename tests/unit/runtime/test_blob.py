@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from Pyro5.api import SerializedBlob as StockBlob
 from Pyro5.errors import SerializeError
 
-from rmi_runtime import blob, wire
-from rmi_runtime.serializers import BY_NAME
+from rmi_runtime import wire
+from rmi_runtime.wire import blob
+from rmi_runtime.wire.serializers import BY_NAME
 
 plain = st.recursive(
     st.none()

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from rmi_runtime import errors
-from rmi_runtime.certificates import (
+from rmi_runtime.credentials.certificates import (
     CertificateExists,
     create_authority,
     create_certificate,

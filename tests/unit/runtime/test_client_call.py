@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rmi_runtime import errors
-from rmi_runtime.client_call import raised_there
+from rmi_runtime.proxy.calls import raised_there
 
 GIVEN_UP = errors.Interrupted("the work was given up before it was finished")
 PAST_S, FUTURE_S = 0.0, time.monotonic() + 1e6

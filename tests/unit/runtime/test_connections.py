@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rmi_runtime import DaemonLimits
-from rmi_runtime.connections import Connections
+from rmi_runtime.daemon.connections import Connections
 from tests.support import Clock
 
 LIMITS = DaemonLimits(connections_max=2, handshake_s=30.0, message_s=60.0)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rmi_runtime import credentials, errors
+from rmi_runtime import errors
 from rmi_runtime.context import Identity
-from rmi_runtime.credentials import (
+from rmi_runtime.credentials import authenticator as credentials
+from rmi_runtime.credentials.authenticator import (
     KEY_FILE,
     ServiceAuthenticator,
     hash_token,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rmi_runtime.daemon_threads import DaemonThreads
+from rmi_runtime.compat.threads import DaemonThreads
 
 WAIT_S = 20.0
 
@@ -73,7 +73,7 @@ def test_after_a_shutdown_what_was_begun_is_finished_and_nothing_else_taken() ->
 def test_a_program_ends_although_a_thread_is_at_work() -> None:
     program = """
 import threading
-from rmi_runtime.daemon_threads import DaemonThreads
+from rmi_runtime.compat.threads import DaemonThreads
 
 begun = threading.Event()
 DaemonThreads(1, "worker").submit(lambda: (begun.set(), threading.Event().wait()))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmi_runtime import Identity, errors, faults
+from rmi_runtime import Identity, errors
 from rmi_runtime.context import ANONYMOUS, SERVICE
-from rmi_runtime.faults import HOLD_S_MAX, FaultMeter, caller_of, is_fault
+from rmi_runtime.daemon import faults
+from rmi_runtime.daemon.faults import HOLD_S_MAX, FaultMeter, caller_of, is_fault
 
 
 def test_a_few_faults_cost_no_wait() -> None:

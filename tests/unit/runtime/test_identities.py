@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rmi_runtime import Identity
+from rmi_runtime.credentials.identities import REMEMBERED_S, Identities
 from rmi_runtime.errors import CallTimeout, ConnectionLost, Interrupted, RmiError, Unavailable
-from rmi_runtime.identities import REMEMBERED_S, Identities
 from tests.support import eventually
 
 

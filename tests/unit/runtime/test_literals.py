@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from Pyro5.errors import SerializeError
 
-from rmi_runtime.literals import check_elements, loads, plain_call, quote
+from rmi_runtime.wire.literals import check_elements, loads, plain_call, quote
 
 _scalars = (
     st.none()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmi_runtime import LogLimits, OperationLog, log_files
+from rmi_runtime import LogLimits, OperationLog
+from rmi_runtime.files import log_files
 from tests.processes import descriptors
 from tests.support import eventually
 from tests.unit.runtime.small_logs import (

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmi_runtime.making_way import who_makes_way
+from rmi_runtime.daemon.making_way import who_makes_way
 
 
 class Size(int):

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 from Pyro5.errors import NamingError
 
-from rmi_runtime import namestore
 from rmi_runtime.errors import Conflict
-from rmi_runtime.nameserver import NameServer
-from rmi_runtime.namestore import NameKeeper
-from rmi_runtime.nametable import Registration
+from rmi_runtime.registry import NameKeeper, NameServer, namestore
+from rmi_runtime.registry.nametable import Registration
 from tests.support import Clock, eventually
 
 A = "PYRO:a@127.0.0.1:1001"

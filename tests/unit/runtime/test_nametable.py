@@ -13,7 +13,7 @@ from Pyro5.errors import NamingError, PyroError
 from Pyro5.nameserver import NameServer as StockNameServer
 
 from rmi_runtime import errors
-from rmi_runtime.nametable import NameLimits, NameTable, Registration
+from rmi_runtime.registry.nametable import NameLimits, NameTable, Registration
 from tests.support import Clock
 
 A = "PYRO:a@127.0.0.1:1001"

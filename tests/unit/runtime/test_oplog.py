@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmi_runtime import errors, oplog
-from rmi_runtime.oplog import OperationLog, operation_number
+from rmi_runtime import errors
+from rmi_runtime.files import oplog
+from rmi_runtime.files.oplog import OperationLog, operation_number
 
 AT = datetime(2021, 10, 31, 13, 18, 18, 13317)
 

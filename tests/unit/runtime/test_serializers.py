@@ -17,8 +17,8 @@ from Pyro5.core import _ExceptionWrapper
 from Pyro5.serializers import serializers as stock
 
 from rmi_runtime import Proxy, SyncProxy, errors, wire
-from rmi_runtime.handshake import read_connect
-from rmi_runtime.serializers import (
+from rmi_runtime.daemon.handshake import read_connect
+from rmi_runtime.wire.serializers import (
     BY_ID,
     BY_NAME,
     MsgpackSerializer,

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from rmi_runtime.setting_rules import is_loopback, split_address
 from rmi_runtime.settings import (
     FIELDS,
     OTHER_VARIABLES,
     Settings,
     SettingsError,
     check_reachable,
+    is_loopback,
     load_settings,
     rule_of,
+    split_address,
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rmi_runtime import SqliteThread, errors, lengthen_log, open_reader
-from rmi_runtime.sqlite import ROOM_LEAST
+from rmi_runtime.files.sqlite import ROOM_LEAST
 from tests.support import eventually
 
 

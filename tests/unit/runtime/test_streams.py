@@ -13,8 +13,8 @@ import pytest
 from Pyro5.errors import PyroError
 
 from rmi_runtime import errors
+from rmi_runtime.daemon.streams import StreamTable
 from rmi_runtime.limits import DaemonLimits
-from rmi_runtime.streams import StreamTable
 from tests.support import Clock, eventually
 
 

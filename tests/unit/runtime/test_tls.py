@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import load_pem_x509_certificate
 
 from rmi_runtime import Settings, client_context, errors, load_tls, server_context
-from rmi_runtime.certificates import _builder, create_authority, create_certificate
-from rmi_runtime.tls import TlsUnusable
+from rmi_runtime.credentials.certificates import _builder, create_authority, create_certificate
+from rmi_runtime.credentials.tls import TlsUnusable
 
 NOW = datetime.now(UTC)
 

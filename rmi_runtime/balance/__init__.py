@@ -1,0 +1,5 @@
+"""Equal services: a live view of them, and which one gets the next call."""
+
+from rmi_runtime.balance.endpoints import Endpoints, EndpointView
+
+__all__ = ["EndpointView", "Endpoints"]
