@@ -288,7 +288,7 @@ def test_a_single_object_is_made_once_however_many_ask_at_the_same_time(run: Any
 
 
 def test_housekeeping_is_done(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "HOUSEKEEPING_S", 0.01)
+    monkeypatch.setattr("rmi_runtime.compat.daemon.HOUSEKEEPING_S", 0.01)
     done = threading.Event()
 
     class Tidy(compat.Daemon):
