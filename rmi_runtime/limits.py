@@ -51,7 +51,8 @@ class DaemonLimits:
         reply_size_bytes_max: payload of a reply; a larger one becomes an error.
         elements_max: values in one request, checked before it is parsed.
         batch_max: calls in one batch.
-        inflight_max: calls under way in the whole daemon; one more is ``Overloaded``.
+        inflight_max: calls under way in the whole daemon; one more is ``Overloaded``. With threads,
+            calls that were given up count until a thread has come to them.
         inflight_size_bytes_max: payloads of all requests whose calls are under way; one more of
             over 16 KiB is ``Overloaded``.
         connection_inflight_max: as ``inflight_max``, for one connection.

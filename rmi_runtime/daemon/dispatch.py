@@ -22,6 +22,7 @@ from rmi_runtime.daemon.batches import do_batch
 from rmi_runtime.daemon.failures import dump_error
 from rmi_runtime.daemon.faults import is_fault
 from rmi_runtime.daemon.members import Members, call_plainly
+from rmi_runtime.daemon.on_threads import overloaded
 from rmi_runtime.daemon.sharing import Sharing
 from rmi_runtime.sparse_log import sparse_logger
 from rmi_runtime.wire.serializers import BY_NAME, Serializer
@@ -141,10 +142,7 @@ class Dispatcher:
             return
         if self._daemon.draining:
             raise errors.Draining("this service is leaving and takes nothing new: ask another one")
-        self._daemon.overloads += 1
-        raise errors.Overloaded(
-            "too many calls are under way here: try again shortly, or elsewhere", retry_after_s=1
-        )
+        raise overloaded(self._daemon)
 
     def refuse(
         self, connection: ServerConnection, message: wire.Message, error: BaseException

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from functools import partial
 from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -20,16 +17,13 @@ from Pyro5.server import (
     is_private_attribute,
 )
 
-from rmi_runtime.carried_stop import CarriedStop
 from rmi_runtime.context import Call, check_allowed
-from rmi_runtime.daemon.endings import Ending
+from rmi_runtime.daemon.on_threads import OnThreads
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon.daemon import Daemon
 
 log = logging.getLogger(__name__)
-
-_Outcome = tuple[Any, BaseException | None]
 
 
 class Members:
@@ -41,6 +35,7 @@ class Members:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._threads = OnThreads(daemon)
 
     def call(
         self, target: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], call: Call
@@ -139,40 +134,8 @@ class Members:
         return not inspect.iscoroutinefunction(method)
 
     def on_thread(self, function: Callable[[], Any], call: Call) -> Coroutine[Any, Any, Any]:
-        """Return a coroutine that calls *function* where it may block, and awaits its result if
-        that is to be awaited."""
-        context = contextvars.copy_context()
-        connection: object = call.connection
-
-        def guarded() -> _Outcome:
-            try:  # futures refuse StopIteration, and neither pool nor task must see SystemExit
-                return context.run(function), None
-            except BaseException as error:
-                return None, error
-            finally:
-                if isinstance(connection, Ending):
-                    connection.end_late()
-
-        return self._from_thread(guarded, call)
-
-    async def _from_thread(self, guarded: Callable[[], _Outcome], call: Call) -> Any:
-        executor = self._daemon.executor_for(call)
-        assert executor is not None
-        job = executor.submit(guarded)
-        try:
-            result, error = await asyncio.wrap_future(job, loop=self._daemon.loop)
-        except asyncio.CancelledError:
-            job.add_done_callback(_drop)  # a method that has begun goes on to its end
-            raise
-        if error is not None:
-            raise CarriedStop.of(error) if isinstance(error, StopIteration) else error
-        return await result if inspect.isawaitable(result) else result
-
-
-def _drop(job: Future[_Outcome]) -> None:
-    """Let go of what a method returned that nobody waits for any more."""
-    if not job.cancelled() and inspect.iscoroutine(coroutine := job.result()[0]):
-        coroutine.close()
+        """Return a coroutine that calls *function* where it may block; see :class:`OnThreads`."""
+        return self._threads.call(function, call)
 
 
 def _check(target: Any, member: Any, call: Call, name: str) -> None:
