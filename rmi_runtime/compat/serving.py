@@ -11,6 +11,7 @@ import threading
 from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Protocol
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -24,8 +25,10 @@ from Pyro5.errors import PyroError
 from rmi_runtime import wire
 from rmi_runtime.compat.threads import DaemonThreads
 from rmi_runtime.context import ANONYMOUS, Call, Identity
+from rmi_runtime.daemon import Daemon
 from rmi_runtime.daemon.connection import ServerConnection
 from rmi_runtime.daemon.daemon import Daemon
+from rmi_runtime.daemon.endings import apart
 from rmi_runtime.signal_errors import SignalErrors
 from rmi_runtime.wire.serializers import MakeProxy, Serializer, make_serializers
 
@@ -341,10 +344,7 @@ class Serving(Daemon):
         thread = self._threads.release(connection) or self.executor
         if not (accepted and self._facade.overrides("clientDisconnect")):
             return
-        if thread is None or self._closed:
-            self._tell(connection)
-        else:
-            thread.submit(self._tell, connection)
+        apart(None if self._closed else thread, partial(self._tell, connection))
 
     def _tell(self, connection: ServerConnection) -> None:
         try:

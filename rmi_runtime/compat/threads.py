@@ -40,20 +40,29 @@ class DaemonThreads(Executor):
         """Have *fn* called on one of the threads.
 
         Raises:
-            RuntimeError: the threads have been shut down.
+            RuntimeError: the threads have been shut down, or none can be started; *fn* will not be
+                called.
         """
         future: Future[Any] = Future()
         with self._changing:
             if self._shut:
                 raise RuntimeError("these threads have been shut down and take no more work")
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._threads_max:
+                self._start_thread()
             self._jobs.put((future, partial(fn, *args, **kwargs)))
             self._unfinished += 1
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._threads_max:
-                name = f"{self._name}-{len(self._threads)}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
         return future
+
+    def _start_thread(self) -> None:
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more just now
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

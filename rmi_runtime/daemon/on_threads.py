@@ -16,9 +16,12 @@ from rmi_runtime.carried_stop import CarriedStop
 from rmi_runtime.context import Call
 from rmi_runtime.daemon.endings import Ending
 from rmi_runtime.errors import Overloaded
+from rmi_runtime.sparse_log import sparse_logger
 
 if TYPE_CHECKING:
     from rmi_runtime.daemon import Daemon
+
+log = sparse_logger(__name__)
 
 _Outcome = tuple[Any, BaseException | None]
 
@@ -81,7 +84,8 @@ class OnThreads:
         that is to be awaited.
 
         Raises:
-            Overloaded: (the coroutine) so many are there already; it was not begun.
+            Overloaded: (the coroutine) so many are there already, or no thread is to be had; it
+                was not begun.
         """
         return self._wait_for(_Job(function, call.connection), call)
 
@@ -98,9 +102,11 @@ class OnThreads:
         own.add(job)
         try:
             future = executor.submit(self._do, job, own)
-        except BaseException:
+        except RuntimeError as error:
             self._forget(job, own)
-            raise
+            job.give_up()  # some pools keep what they had no thread for
+            log.warning("there is no thread for a call: %s", error)
+            raise overloaded(self._daemon) from error
         # Not asyncio's own way, which takes what is cancelled for gone, though it is in the queue.
         waiting: asyncio.Future[_Outcome] = self._daemon.loop.create_future()
         future.add_done_callback(partial(_tell, self._daemon.loop, waiting))

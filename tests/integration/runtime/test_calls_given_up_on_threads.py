@@ -1,4 +1,4 @@
-"""Calls that were given up before a thread came to them: they are counted, and hold nothing."""
+"""Calls that no thread has come to: given up, they are counted and hold nothing, or refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, DaemonLimits, Proxy, errors, expose
+from rmi_runtime import Daemon, DaemonLimits, Proxy, compat, errors, expose
 from rmi_runtime.daemon.dispatch import Request
 from tests.support import eventually
 
@@ -100,6 +100,29 @@ async def test_those_of_one_connection_take_no_room_from_others() -> None:
         await calling
         await _until_taken(one, "fifth")
     assert desk.done == ["fourth", "fifth"]
+
+
+@pytest.mark.parametrize("dropin", [False, True])
+async def test_a_call_that_no_thread_can_be_started_for_is_refused_and_not_done_later(
+    dropin: bool,
+) -> None:
+    desk = Desk()
+    daemon = compat.Daemon(threads=1)._serving if dropin else Daemon(threads=1)
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("pyro-"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    daemon.objects.add(desk, "desk", daemon, force=False, weak=False)
+    async with daemon, Proxy(f"PYRO:desk@{daemon.location}") as proxy:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(errors.Overloaded):
+                await proxy.do("first")
+        await proxy.do("second")
+    assert desk.done == ["second"]
 
 
 async def _until_taken(proxy: Proxy, what: Any) -> None:

@@ -49,6 +49,38 @@ def test_there_are_no_more_threads_than_allowed(threads: DaemonThreads) -> None:
     assert names == {"worker-0", "worker-1"}
 
 
+def _no_threads(patch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    patch.setattr(threading.Thread, "start", start)
+
+
+def test_where_no_thread_can_be_started_nothing_is_taken_and_later_work_is_done() -> None:
+    threads, done = DaemonThreads(1, "worker"), []
+    with pytest.MonkeyPatch.context() as patch:
+        _no_threads(patch)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(done.append, "refused")
+    assert threads.unfinished == 0
+    threads.submit(done.append, "taken").result(WAIT_S)
+    threads.shutdown()
+    assert done == ["taken"]
+
+
+def test_where_no_more_threads_can_be_started_those_there_are_do_the_work(
+    threads: DaemonThreads,
+) -> None:
+    go = threading.Event()
+    first = threads.submit(go.wait, WAIT_S)
+    with pytest.MonkeyPatch.context() as patch:
+        _no_threads(patch)
+        second = threads.submit(threading.get_ident)
+    go.set()
+    assert first.result(WAIT_S)
+    assert second.result(WAIT_S) == threads._threads[0].ident
+
+
 def test_after_a_shutdown_what_was_begun_is_finished_and_nothing_else_taken() -> None:
     threads = DaemonThreads(1, "worker")
     begun, go = threading.Event(), threading.Event()
