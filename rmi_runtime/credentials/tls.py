@@ -12,7 +12,7 @@ web      the HTTPS gateway         shows the certificate; asks for none
 ======== ========================= ==========================================================
 
 A caller that shows no certificate can be a client with a token or a stranger, but never a service:
-see :func:`rmi_runtime.handshake.check_certificate`.
+see :func:`rmi_runtime.daemon.handshake.check_certificate`.
 """
 
 from __future__ import annotations
