@@ -32,6 +32,7 @@ The wire format of exceptions is Pyro5's own (``Pyro5.serializers.SerializerBase
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -279,9 +280,20 @@ def make_error(code: str, definite: bool, message: str, fields: Mapping[str, Any
     """
     cls = _classes_by_code.get(code)
     if cls is not None:
-        return cls(message, **fields)
+        return _made(cls, message, fields)
     error = (Definite if definite else Indefinite)(message, **fields)
     vars(error)["code"] = code
+    return error
+
+
+def _made(cls: type[RmiError], message: str, fields: Mapping[str, Any]) -> RmiError:
+    """Make an error; if its class has a constructor of its own that wants other things, without."""
+    with contextlib.suppress(Exception):
+        error = cls(message, **fields)
+        if error.message == message:
+            return error
+    error = cls.__new__(cls, message)
+    error.args, error.fields = (message,), dict(fields)
     return error
 
 

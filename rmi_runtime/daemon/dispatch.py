@@ -328,12 +328,13 @@ class Dispatcher:
             error = error.carried()
         elif not isinstance(error, Exception):
             # What ends a process or a coroutine stays here; the caller learns of it.
-            log.warning("a remote method raised %r", error)
-            error = pyro_errors.PyroError(f"the method raised {type(error).__name__}: {error}")
+            log.warning("a remote method raised %s", errors.shown(error))
+            said = errors.describe(error)
+            error = pyro_errors.PyroError(f"the method raised {type(error).__name__}: {said}")
         elif isinstance(error, wire.WireError):  # about annotations; stock clients know its base
             error = pyro_errors.ProtocolError(*error.args)
         if request.message.flags & wire.FLAG_ONEWAY:
-            log.info("a oneway call failed: %r", error)
+            log.info("a oneway call failed: %s", errors.shown(error))
         else:
             self._send_error(request, error, 0, {})
 

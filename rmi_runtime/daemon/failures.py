@@ -32,7 +32,7 @@ def dump_batch_error(serializer: Serializer, error: Exception, tracebacks: Trace
         return _dump_wrapped(serializer, error)
     except Exception as why:
         if isinstance(error, errors.RmiError):  # its fields are no plain values
-            return _dump_wrapped(serializer, errors.to_wire(type(error)(errors.describe(error))))
+            return _dump_wrapped(serializer, _without_fields(error))
         return _dump_wrapped(serializer, _described(error, errors.describe(why), tracebacks))
 
 
@@ -64,8 +64,13 @@ def dump_error(serializer: Serializer, error: BaseException, *, tracebacks: Trac
         return serializer.dumps(serializer.class_to_dict(error))
     except Exception as why:
         if isinstance(error, errors.RmiError):  # its fields are no plain values
-            return serializer.dumps(errors.to_wire(type(error)(errors.describe(error))))
+            return serializer.dumps(_without_fields(error))
         return serializer.dumps(_described(error, errors.describe(why), tracebacks))
+
+
+def _without_fields(error: errors.RmiError) -> dict[str, Any]:
+    said = errors.describe(error)
+    return errors.to_wire(errors.make_error(error.code, error.definite, said, {}))
 
 
 def _travels(serializer: Serializer, error: BaseException) -> bool:

@@ -102,11 +102,11 @@ class OnThreads:
         own.add(job)
         try:
             future = executor.submit(self._do, job, own)
-        except RuntimeError as no_thread:
+        except RuntimeError as why:
             self._forget(job, own)
             job.give_up()  # some pools keep what they had no thread for
-            log.warning("there is no thread for a call: %s", no_thread)
-            raise overloaded(self._daemon) from no_thread
+            log.warning("there is no thread for a call: %s", why)
+            raise overloaded(self._daemon) from why
         # Not asyncio's own way, which takes what is cancelled for gone, though it is in the queue.
         waiting: asyncio.Future[_Outcome] = self._daemon.loop.create_future()
         future.add_done_callback(partial(_tell, self._daemon.loop, waiting))

@@ -27,6 +27,53 @@ class Unspeakable(Exception):
         raise RuntimeError("no words")
 
 
+class UnspeakableEnd(BaseException):
+    """What ends a program, and cannot say why."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+class NoSuchThing(errors.NotFound):
+    """Is made of other things than its message."""
+
+    code = "test_no_such_thing"
+
+    def __init__(self, number: int, thing: object) -> None:
+        super().__init__(f"no thing {number}", number=number, thing=thing)
+
+
+class NoSuchNumber(errors.NotFound):
+    """Is made of a number, and tells no facts."""
+
+    code = "test_no_such_number"
+
+    def __init__(self, number: object) -> None:
+        super().__init__(f"no number {number}")
+
+
+@pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
+async def test_errors_whose_classes_have_constructors_of_their_own_arrive(
+    daemon: Daemon, serializer: str
+) -> None:
+    @expose
+    class Things:
+        def thing(self) -> None:
+            raise NoSuchThing(7, "spoon")
+
+        def number(self) -> None:
+            raise NoSuchNumber(8)
+
+    async with Proxy(daemon.register(Things()), serializer=serializer) as proxy:
+        with pytest.raises(NoSuchThing, match=r"\Ano thing 7\Z") as raised:
+            await proxy.thing()
+        assert raised.value.fields == {"number": 7, "thing": "spoon"}
+        with pytest.raises(NoSuchNumber, match=r"\Ano number 8\Z"):
+            await proxy.number()
+
+
 @pytest.mark.parametrize("serializer", ["serpent", "json", "msgpack"])
 async def test_whatever_a_method_raises_or_returns_there_is_an_answer(
     daemon: Daemon, serializer: str
@@ -38,6 +85,15 @@ async def test_whatever_a_method_raises_or_returns_there_is_an_answer(
 
         def odd_fields(self) -> None:
             raise errors.Conflict("odd", thing=object())
+
+        def odd_constructor(self) -> None:
+            raise NoSuchThing(7, object())
+
+        def unspeakable_end(self) -> None:
+            raise UnspeakableEnd
+
+        async def unspeakable_later(self) -> None:
+            raise UnspeakableEnd
 
         def surrogate(self) -> None:
             raise ValueError("\udc80")
@@ -65,6 +121,10 @@ async def test_whatever_a_method_raises_or_returns_there_is_an_answer(
         for name in sorted(proxy._methods):
             with pytest.raises(Exception) as raised:  # noqa: PT011 (any, but in time)
                 await proxy._call(name, timeout_s=10.0)
+            assert not isinstance(raised.value, (errors.CallTimeout, errors.ConnectionLost)), name
+            getattr(batch := proxy._batch(), name)()
+            with pytest.raises(Exception) as raised:  # noqa: PT011
+                list(await batch())
             assert not isinstance(raised.value, (errors.CallTimeout, errors.ConnectionLost)), name
         with pytest.raises(errors.Conflict):
             await proxy.odd_fields()
