@@ -166,6 +166,8 @@ class StreamTable:
         """Close the streams whose time is over."""
         now = self._clock()
         for stream_id, stream in list(self._streams.items()):
+            if getattr(stream.owner, "over", False):  # a thread came to its call after its end
+                stream.owner, stream.orphaned_at = None, now
             too_old = 0 < self._lifetime_s < now - stream.opened_at
             alone = stream.owner is None and now - stream.orphaned_at > self._linger_s
             if too_old or alone:

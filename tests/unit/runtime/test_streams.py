@@ -13,6 +13,7 @@ import pytest
 from Pyro5.errors import PyroError
 
 from rmi_runtime import errors
+from rmi_runtime.daemon.endings import Endings
 from rmi_runtime.daemon.streams import StreamTable
 from rmi_runtime.limits import DaemonLimits
 from tests.support import Clock, eventually
@@ -84,6 +85,23 @@ def test_a_closed_stream_closes_its_items_and_closing_twice_is_no_error(clock: C
     table.close(stream)
     table.close(stream)
     assert items.closed
+
+
+def test_a_stream_that_is_read_for_a_connection_which_has_ended_lingers_no_longer(
+    clock: Clock,
+) -> None:
+    table, owner = _table(clock, stream_linger_s=30.0), Endings()
+    stream = table.open("owner", iter("ab"))
+    table.orphan("owner")
+    owner.over = True  # before the thread came to its call
+    assert table.next(stream, owner) == "a"
+    table.sweep()
+    clock.now_s += 29
+    table.sweep()
+    assert len(table) == 1
+    clock.now_s += 2
+    table.sweep()
+    assert len(table) == 0
 
 
 def test_an_iterator_that_is_no_generator_is_dropped_and_not_closed(
