@@ -12,7 +12,7 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
-from rmi_runtime import wire
+from rmi_runtime import errors, handshake, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
 from rmi_runtime.daemon import handshake
 from rmi_runtime.daemon.faults import Held, is_fault
@@ -97,10 +97,8 @@ class Greeted(Held):
     ) -> None:
         try:
             known = await identity
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
-            self._reject(message, error)
+            self._reject(message, _nobody_knows(error))
             return
         if self._state == GREETING:
             self._welcome(message, data, known)
@@ -150,10 +148,23 @@ class Greeted(Held):
         asked_at = time.monotonic()
         try:
             self._know(await renew(), asked_at)
-        except Exception as error:
-            log.info("connection %d from %s is known no longer: %s", self.id, self.peer, error)
-            self._unknown = error
+        except BaseException as error:
+            self._unknown = why = _nobody_knows(error)
+            log.info("connection %d from %s is known no longer: %s", self.id, self.peer, why)
             self._ask_at = time.monotonic() + handshake.ASK_AGAIN_S
         if self._state == GREETING:
             self._state = OPEN
             self._go_on_soon()
+
+
+def _nobody_knows(error: BaseException) -> Exception:
+    """Return why it could not be found out who calls; raise again what ends the task that asks."""
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+    return errors.Unavailable(
+        f"who calls could not be found out: asking ended with {type(error).__name__}; nothing was "
+        "done, try again"
+    )

@@ -58,7 +58,7 @@ class Authority:
         }
         self.asked: list[str] = []
         self.pondering = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -272,6 +272,32 @@ async def calls_held_up(proxy: Proxy, authority: Authority) -> list[asyncio.Futu
 
     await eventually(held)
     return calls
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+async def test_asking_that_is_cancelled_itself_refuses_calls_and_keeps_nobody_waiting(
+    uri: str, authority: Authority, error: type[BaseException]
+) -> None:
+    async with client(uri) as seven:
+        await seven.add()
+        authority.error = error()
+
+        async def is_refused() -> bool:
+            try:
+                await seven.add()
+            except errors.Unavailable as refused:
+                return error.__name__ in str(refused)
+            return False
+
+        await eventually(is_refused)
+        with pytest.raises(errors.Unavailable, match=error.__name__):
+            await client(uri, OTHER)._bind()
+        authority.error = None
+
+        async def is_served() -> bool:
+            return not await is_refused()
+
+        await eventually(is_served)
 
 
 async def test_calls_wait_in_their_order_while_it_is_asked_and_others_do_not(
