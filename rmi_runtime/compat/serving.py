@@ -348,7 +348,9 @@ class Serving(Daemon):
     def _tell(self, connection: ServerConnection) -> None:
         try:
             self._facade.clientDisconnect(connection)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # SystemExit, too: only a client has gone
             log.exception("clientDisconnect failed")
 
     def serializer(self, serializer_id: int) -> Serializer:

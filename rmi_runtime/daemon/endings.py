@@ -125,5 +125,7 @@ def _do_all(acts: Iterable[Callable[[], None]]) -> None:
     for act in acts:
         try:
             act()
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # SystemExit, too: only a client has gone
             log.exception("something failed that is done at the end of a connection")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import threading
 import uuid
@@ -16,8 +15,11 @@ from Pyro5.errors import ProtocolError, PyroError
 
 from rmi_runtime.carried_stop import CarriedStop
 from rmi_runtime.daemon.endings import apart
-from rmi_runtime.errors import Overloaded
+from rmi_runtime.errors import Overloaded, describe
 from rmi_runtime.limits import DaemonLimits
+from rmi_runtime.sparse_log import sparse_logger
+
+log = sparse_logger(__name__)
 
 Items = Iterator[Any] | AsyncIterator[Any]
 
@@ -139,19 +141,13 @@ class StreamTable:
             return
         if stream.fetching is not None:  # else it would run for as long as no item comes
             stream.fetching.cancel()
-        close = getattr(stream.items, "aclose", None)
-        if close is not None:
-            task = asyncio.ensure_future(self._close_async(close))
+        if isinstance(stream.items, AsyncIterator):
+            task = asyncio.ensure_future(_close_async(stream.items))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         elif isinstance(stream.items, Generator):
             close_plain = functools.partial(_close_plain, stream.items.close)
             apart(self._executor_of(stream.owner), close_plain)
-
-    @staticmethod
-    async def _close_async(close: Callable[[], Awaitable[None]]) -> None:
-        with contextlib.suppress(Exception):  # its own clean-up failed; it is gone anyway
-            await close()
 
     def orphan(self, owner: object) -> None:
         """Note that *owner*'s connection is gone."""
@@ -194,6 +190,25 @@ def _take_turn(stream: _Stream) -> None:
         raise PyroError("the next item of this stream is being fetched already")
 
 
+# Where its own clean-up fails, a stream is gone anyway, and nothing else may end with it: not the
+# process, if that is what the clean-up raises, nor what else a connection leaves behind.
+
+
+async def _close_async(items: AsyncIterator[Any]) -> None:
+    try:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        log.info("a stream could not be closed: %s", describe(error))
+
+
 def _close_plain(close: Callable[[], None]) -> None:
-    with contextlib.suppress(Exception):
+    try:
         close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        log.info("a stream could not be closed: %s", describe(error))
