@@ -12,7 +12,7 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
-from rmi_runtime import errors, handshake, wire
+from rmi_runtime import errors, wire
 from rmi_runtime.context import ANONYMOUS, Identity, Renew
 from rmi_runtime.daemon import handshake
 from rmi_runtime.daemon.faults import Held, is_fault
