@@ -194,7 +194,9 @@ class Proxy(ProxyState):
                     connection = await self._connect(wait_s)
                     try:
                         self._check_not_closed_since(closings)
-                    except errors.Unavailable:
+                        if self._loop is not loop:  # of another thread: it has begun meanwhile
+                            raise self._on_another_loop()
+                    except errors.Definite:
                         connection.close()
                         raise
                     self._connection = connection
@@ -213,10 +215,13 @@ class Proxy(ProxyState):
         if connection.inherited:
             connection.abandon()
         elif self._connected:
-            raise errors.Misused(
-                f"{self!r} is connected on another event loop: close it there, or make a proxy "
-                "for each loop; nothing was sent"
-            )
+            raise self._on_another_loop()
+
+    def _on_another_loop(self) -> errors.Misused:
+        return errors.Misused(
+            f"{self!r} is connected on another event loop: close it there, or make a proxy "
+            "for each loop; nothing was sent"
+        )
 
     async def _connect(self, timeout_s: float) -> ClientConnection:
         uri = await direct_uri(self._uri, self._resolve, self._ask_name_server, timeout_s)
@@ -289,9 +294,12 @@ class Proxy(ProxyState):
         self._closings += 1
         connected, connection = self._connected, self._connection
         self._connection = None
-        if connected and connection is not None:
-            connection.close()
         loop = asyncio.get_running_loop()
+        if connected and connection is not None:
+            if connection.loop is loop or connection.inherited:
+                connection.close()
+            else:  # its transport is for that loop's thread
+                _on_loop(connection, ClientConnection.close)
         ends = {end for end in self._ends if end.get_loop() is loop}
         if connection is not None and connection.telling and connection.ended in ends:
             await asyncio.wait({connection.ended})  # has a bound: see hang_up
@@ -323,8 +331,7 @@ class Proxy(ProxyState):
         """Do something with the connection, if it stands, on its own loop."""
         connection = self._connection
         if connection is not None and not connection.closed:
-            with contextlib.suppress(RuntimeError):  # the loop is closed already
-                connection.loop.call_soon_threadsafe(act, connection)
+            _on_loop(connection, act)
 
     async def __aenter__(self) -> Proxy:
         await self._bind()
@@ -341,6 +348,11 @@ class Proxy(ProxyState):
     def __repr__(self) -> str:
         state = "connected" if self._connected else "not connected"
         return f"<rmi_runtime.Proxy for {self._uri}, {state}>"
+
+
+def _on_loop(connection: ClientConnection, act: Callable[[ClientConnection], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed already
+        connection.loop.call_soon_threadsafe(act, connection)
 
 
 def _abstract_socket(name: str) -> socket.socket:

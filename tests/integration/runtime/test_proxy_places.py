@@ -207,6 +207,58 @@ def test_a_proxy_of_a_loop_that_goes_on_is_refused_on_another(uri: str, counter:
     assert counter.counted == 1
 
 
+def test_a_proxy_that_two_loops_connect_at_once_is_connected_on_one(uri: str) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        here = asyncio.get_running_loop()
+
+        async def resolve(_: str) -> str:
+            if asyncio.get_running_loop() is not here:
+                begun.set()
+                assert await asyncio.to_thread(go.wait, 20)
+            return uri
+
+        proxy = Proxy("PYRONAME:counter", resolve=resolve)
+
+        async def call() -> None:
+            with pytest.raises(errors.Misused, match="another event loop"):
+                await proxy.count()
+
+        elsewhere = asyncio.create_task(asyncio.to_thread(asyncio.run, call()))
+        assert await asyncio.to_thread(begun.wait, 20)
+        async with proxy:
+            go.set()
+            await elsewhere
+            assert await proxy.count() == 1
+
+    asyncio.run(main())
+
+
+def test_a_proxy_that_is_closed_from_another_loop_hangs_up(uri: str) -> None:
+    async def main() -> None:
+        over = asyncio.Event()
+        connected, go = threading.Event(), asyncio.get_running_loop().call_soon_threadsafe
+        proxy = Proxy(uri)
+        ends: list[Any] = []
+
+        async def use() -> None:
+            await proxy.count()
+            ends.append(proxy._connection.ended)
+            connected.set()
+            await asyncio.wait_for(ends[0], 20)  # the loop does nothing else
+            go(over.set)
+
+        using = asyncio.create_task(asyncio.to_thread(asyncio.run, use()))
+        assert await asyncio.to_thread(connected.wait, 20)
+        await proxy._close()
+        async with asyncio.timeout(10):
+            await over.wait()
+        await using
+
+    asyncio.run(main())
+
+
 def test_a_sync_proxy_goes_on_in_parent_and_forked_child(uri: str) -> None:
     with SyncProxy(uri, timeout_s=5) as proxy:
 
