@@ -57,10 +57,11 @@ class Endings:
             executor: closes the resources, which may block, or belong to its thread; None: here.
         """
         self.over = True
-        acts, tracked = list(self._callbacks.values()), self._resources
-        alive = list(tracked or ())
-        self._callbacks.clear()
-        _do_all(acts)
+        tracked = self._resources
+        # A thread may add to these, and do it all as well: each step is one that it cannot divide.
+        alive = [] if tracked is None else _living(list(tracked.data))  # type: ignore[attr-defined]
+        taken = [self._callbacks.pop(key, None) for key in list(self._callbacks)]
+        _do_all(act for act in taken if act is not None)
         if tracked and alive:  # nobody else may hold them until they are closed
             apart(executor, lambda: _close_all(tracked, alive))
 
@@ -104,6 +105,10 @@ def apart(executor: Executor | None, act: Callable[[], None]) -> None:
             executor.submit(act)
             return
     act()
+
+
+def _living(references: list[weakref.ref[Any]]) -> list[Any]:
+    return [one for reference in references if (one := reference()) is not None]
 
 
 def _close_all(tracked: weakref.WeakSet[Any], alive: list[Any]) -> None:
