@@ -114,6 +114,7 @@ class Daemon(NotCopied):
         self._server: Listener | None = None
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
+        self._starting = asyncio.Lock()
         self.executor: Executor | None = None
         self.dispatcher = Dispatcher(self)
         self.turns = Turns()
@@ -121,11 +122,17 @@ class Daemon(NotCopied):
     # -- life-cycle
 
     async def start(self) -> None:
-        """Begin to answer. Harmless if it does so already."""
-        if self._closed:
-            raise DaemonError("this daemon has been closed: make a new one")
-        if self._server is not None:
-            return
+        """Begin to answer. Harmless if it does so already.
+
+        Raises:
+            DaemonError: it has been closed, perhaps while it began.
+        """
+        async with self._starting:
+            if self._server is None or self._closed:
+                await self._start()
+
+    async def _start(self) -> None:
+        self._refuse_closed()
         self.loop = asyncio.get_running_loop()
         self.started_at = time.monotonic()
         if self.threads:
@@ -139,7 +146,16 @@ class Daemon(NotCopied):
             on_refused=self.connections.count_refusal,
             faults=self.faults,
         )
+        try:
+            self._refuse_closed()
+        except DaemonError:
+            self._server.close()
+            raise
         self._housekeeper = asyncio.create_task(self._keep_house())
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise DaemonError("this daemon has been closed: make a new one")
 
     async def __aenter__(self) -> Daemon:
         await self.start()
@@ -190,6 +206,8 @@ class Daemon(NotCopied):
             return
         self._closed = self.draining = True
         self.connections.close()
+        async with self._starting:  # else it might listen on a socket that is closed
+            pass
         if self._housekeeper is not None:
             self._housekeeper.cancel()
         if self._server is not None:

@@ -19,6 +19,33 @@ from tests.raw_client import call
 from tests.support import eventually
 
 
+def _housekeepers() -> int:
+    tasks = asyncio.all_tasks()
+    return sum(task.get_coro().__qualname__ == "Daemon._keep_house" for task in tasks)  # type: ignore[union-attr]
+
+
+async def test_a_daemon_that_is_started_twice_at_once_is_started_once(worker: Worker) -> None:
+    daemon = Daemon()
+    daemon.register(worker, "target")
+    await asyncio.gather(daemon.start(), daemon.start())
+    assert _housekeepers() == 1
+    async with proxy_of(daemon) as proxy:
+        assert await proxy.echo(1) == 1
+    await daemon.close()
+    await eventually(lambda: not _housekeepers())
+
+
+async def test_a_daemon_that_is_closed_while_it_starts_stays_closed() -> None:
+    daemon = Daemon()
+    starting = asyncio.ensure_future(daemon.start())
+    await asyncio.sleep(0)
+    await daemon.close()
+    with pytest.raises(Pyro5.errors.DaemonError, match="closed"):
+        await starting
+    assert _housekeepers() == 0
+    assert daemon._socket.fileno() < 0
+
+
 async def test_draining_finishes_what_is_under_way_and_refuses_what_is_new(
     daemon: Daemon, worker: Worker
 ) -> None:
