@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import ssl as tls
 import time
@@ -115,6 +116,7 @@ class Daemon(NotCopied):
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
         self._starting = asyncio.Lock()
+        self.started_at = math.inf  # not yet
         self.executor: Executor | None = None
         self.dispatcher = Dispatcher(self)
         self.turns = Turns()
@@ -378,7 +380,7 @@ class Daemon(NotCopied):
             "state": "draining" if self.draining else "ready",
             "pid": os.getpid(),
             "location": self.location,
-            "uptime_s": round(now - self.started_at, 3),
+            "uptime_s": round(max(0.0, now - self.started_at), 3),
             "calls": self.calls,
             "errors": self.errors,
             "overloads": self.overloads,

@@ -24,6 +24,14 @@ def _housekeepers() -> int:
     return sum(task.get_coro().__qualname__ == "Daemon._keep_house" for task in tasks)  # type: ignore[union-attr]
 
 
+async def test_a_daemon_tells_its_figures_before_it_starts() -> None:
+    daemon = Daemon()
+    assert daemon.stats()["uptime_s"] == 0
+    await daemon.start()
+    await eventually(lambda: daemon.stats()["uptime_s"] > 0)
+    await daemon.close()
+
+
 async def test_a_daemon_that_is_started_twice_at_once_is_started_once(worker: Worker) -> None:
     daemon = Daemon()
     daemon.register(worker, "target")
