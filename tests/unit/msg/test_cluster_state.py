@@ -74,6 +74,7 @@ def row(present: tuple[str, ...], losses: int | None) -> dict[str, Any]:
         ([row(THREE, 2), row((), None)], 3, 2),  # one that has no connection sees nothing
         ([row(THREE[:1], 0), row(THREE[1:], 1), row(THREE[1:], 1)], 2, 1),  # what most see
         ([row(THREE, 2), row(THREE[:2], 1)], 2, 1),  # of two, the one that sees fewer
+        ([row(THREE, None), row(THREE[:2], 1)], 2, 1),
         ([row((), None), {"store": None}, {"name": "x"}], 0, None),
     ],
 )

@@ -48,6 +48,14 @@ async def test_ids_are_read_in_the_order_in_which_they_were_added() -> None:
     assert await log.count() == 3
 
 
+async def test_readers_begin_no_blocks_behind_one_that_can_still_grow() -> None:
+    log, blocks = order()
+    await log.add(["a", "b"], 0)
+    for _ in range(3):
+        assert await read_all(log) == ["a", "b"]
+    assert await blocks.get(1) is None
+
+
 async def test_blocks_that_come_while_a_new_cluster_is_found_are_looked_at_too() -> None:
     log, blocks = order()
     ids = [f"id{n}" for n in range(6 * (GROWING_IDS_MAX + 1))]

@@ -252,6 +252,14 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
         assert list((await claimed(stores, B)).messages) == TEN[4:]
 
 
+async def test_closed_stores_are_one_file_that_can_be_copied(tmp_path: Path) -> None:
+    async with open_stores(Settings(data_dir=tmp_path)) as stores:
+        await stores.messages.put_many(TEN, "msg.logger.1")
+    assert not list(tmp_path.glob(f"{FILE_NAME}-*"))
+    async with open_stores(Settings(data_dir=tmp_path)) as stores:
+        assert await read_all(stores) == TEN
+
+
 async def test_a_file_of_a_later_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         connection.execute("PRAGMA user_version = 99")
