@@ -101,6 +101,18 @@ async def test_looks_at_the_same_time_are_one(
     others.rest()
 
 
+async def test_who_stops_waiting_for_a_look_leaves_it_to_the_others(
+    somebody: Somebody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_msg.hazelcast.others.FRESH_S", FRESH_S)
+    others = Others([NOBODY, somebody.address])
+    looks = [asyncio.create_task(others.living([NOBODY])) for _ in range(2)]
+    await asyncio.sleep(0)  # both wait for the one look now
+    looks[0].cancel()
+    assert await looks[1] == [somebody.address]
+    others.rest()
+
+
 class Alone(Link):
     """A link whose client knows of one member, which acknowledges whatever it is told."""
 

@@ -164,6 +164,15 @@ async def test_a_holder_that_starts_anew_gets_its_claims_back_at_once(stores: St
     assert await stores.queue.done(other)  # others keep theirs
 
 
+async def test_what_is_offered_again_is_taken_oldest_first(stores: Stores) -> None:
+    await stores.messages.put_many(TEN, "msg.logger.1")
+    for _ in range(3):
+        await claimed(stores, A, 2)
+    assert await stores.queue.give_back(A) == 3
+    again = [await claimed(stores, B, 2) for _ in range(4)]
+    assert [m for claim in again for m in claim.messages] == TEN[:8]
+
+
 async def test_a_claim_given_back_can_be_taken_in_parts(stores: Stores) -> None:
     await stores.messages.put_many(TEN, "msg.logger.1")
     whole = await claimed(stores, A)
