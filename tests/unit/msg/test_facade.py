@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from rmi_msg.batches import CallLimits
 from rmi_msg.facade import CALL_MESSAGES, SPREAD_MESSAGES, FacadeObject
 from rmi_msg.lines import LineLog
 from rmi_runtime import (
@@ -160,6 +162,23 @@ async def test_one_doubt_makes_the_whole_request_doubtful(make: Make, sure: str)
     loggers.answers[sure] = refuse(errors.Unavailable("down"))
     with call_as(SERVICE), pytest.raises(errors.CallTimeout):
         await make(loggers).post_many(MANY)
+
+
+async def test_what_finds_no_room_failed_definitely_unless_some_of_it_was_stored(
+    make: Make,
+) -> None:
+    loggers = Loggers("a")
+    facade = make(loggers, queue_max=1, limits=CallLimits(messages=10))
+    with call_as(SERVICE):
+        with pytest.raises(errors.Interrupted):
+            await facade.post_many(MANY[:20])  # two calls' worth, and there is room for one
+        assert [len(messages) for _, messages in loggers.put] == [10]
+        first = asyncio.create_task(facade.post_many(MANY[:10]))
+        await asyncio.sleep(0)  # it is in the queue now
+        with pytest.raises(errors.Overloaded):
+            await facade.post_many(MANY[10:20])
+        assert await first == ["new"] * 10
+    assert [len(messages) for _, messages in loggers.put] == [10, 10]
 
 
 class Peer:
