@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rmi_bank import execution
-from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
+from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull, UnknownAccount
 from rmi_bank.execution import LEASE_S, PATIENCE_S, PAUSE_S_MAX, PAUSE_S_MIN, Execution
 from rmi_bank.operations import BalanceQuery, Deposit, Done, Principal, Refused, Request
 from rmi_runtime import StoreGone
@@ -20,6 +20,7 @@ from rmi_runtime.errors import (
     ConnectionLost,
     DeadlinePassed,
     Draining,
+    Forbidden,
     Indefinite,
     InternalError,
     InvalidRequest,
@@ -289,6 +290,28 @@ async def test_reads_take_no_lock_and_a_lost_answer_is_no_doubt() -> None:
     assert data.calls == ["balances"]
     with pytest.raises(Unavailable):
         await Data(balances=[CallTimeout("?")]).execution().read(READ, 10.0)
+
+
+async def test_a_read_that_is_refused_spoils_no_other_of_its_round() -> None:
+    data = Data()
+    data.balances = lambda accounts, business_id: {  # type: ignore[method-assign]
+        "commit": 7,
+        "balances": [100 * n if n != 2 else None for n in accounts],
+        "owners": list(accounts),
+    }
+    customer = Principal(3, "customer")
+    requests: list[Request] = [
+        (TELLER, BalanceQuery(1)),
+        (TELLER, BalanceQuery(2)),
+        (customer, BalanceQuery(1)),
+        (customer, BalanceQuery(3)),
+    ]
+    first, unknown, foreign, last = await data.execution().read(requests, 10.0)
+    assert (first, last) == (Done(100, 7), Done(300, 7))
+    assert isinstance(unknown, Refused)
+    assert isinstance(unknown.to_error(), UnknownAccount)
+    assert isinstance(foreign, Refused)
+    assert isinstance(foreign.to_error(), Forbidden)
 
 
 class SlowData(Data):
