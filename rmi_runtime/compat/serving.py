@@ -298,9 +298,13 @@ class Serving(Daemon):
         marks = call.message.flags & (wire.FLAG_ONEWAY | wire.FLAG_BATCH)
         if call.connection is None or marks == wire.FLAG_ONEWAY:
             return self.executor or self._oneway_threads  # the latter: as stock's multiplex server
-        if call.connection not in self.connections:  # its batch goes on when it has ended
-            return self._threads.known(call.connection) or self.executor
-        return self._threads.of(call.connection) if self.threads else None
+        # A batch asks on its thread, and goes on there when its connection has ended: it is not to
+        # be taken for one that stands, and has no thread yet, in the moment of its end.
+        if (thread := self._threads.known(call.connection)) is not None:
+            return thread
+        if not self.threads or call.connection not in self.connections:
+            return self.executor
+        return self._threads.of(call.connection)
 
     def executor_of(self, connection: object) -> Executor | None:
         """Return the connection's own thread, if it has one: what it used may belong to that."""

@@ -13,7 +13,8 @@ from Pyro5 import config
 from Pyro5.api import BatchProxy, Proxy, behavior, current_context, expose, oneway
 from Pyro5.errors import PyroError, TimeoutError
 
-from rmi_runtime import compat
+from rmi_runtime import compat, compat_serving
+from rmi_runtime.context import ANONYMOUS, Call
 from rmi_runtime.limits import DaemonLimits
 from tests.support import sync_eventually
 
@@ -299,6 +300,29 @@ def test_a_batch_goes_on_in_its_thread_when_its_caller_has_gone_and_then_leaves_
     assert len(thing.threads) == 2
     assert not serving._threads._by_connection
     assert not any(serving._threads._users.values())
+
+
+def test_a_batch_that_goes_on_just_as_its_caller_leaves_is_given_no_other_thread() -> None:
+    with compat.Daemon(threads=1) as daemon:
+        serving = daemon._serving
+        connection: Any = compat_serving.Connection(serving, 1)
+        call = Call(ANONYMOUS, connection)
+        serving.connections._all.add(connection)
+        own = serving.executor_for(call)
+        looked = serving.connections.__class__.__contains__
+
+        def look_just_before_its_end(connections: Any, one: Any) -> bool:
+            found = looked(connections, one)
+            serving.dismiss(one)
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(serving.connections), "__contains__", look_just_before_its_end)
+            assert serving.executor_for(call) is own
+        if connection in serving.connections:
+            serving.dismiss(connection)
+        assert serving.executor_for(call) is own
+        assert not serving._threads._by_connection
 
 
 def test_a_stream_whose_reader_does_not_come_back_is_closed(thing: Thing, serve: Any) -> None:
