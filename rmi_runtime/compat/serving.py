@@ -25,9 +25,11 @@ from Pyro5.errors import PyroError
 from rmi_runtime import wire
 from rmi_runtime.compat.threads import DaemonThreads
 from rmi_runtime.context import ANONYMOUS, Call, Identity
+from rmi_runtime.daemon import Daemon
 from rmi_runtime.daemon.connection import ServerConnection
 from rmi_runtime.daemon.daemon import Daemon
 from rmi_runtime.daemon.endings import apart
+from rmi_runtime.daemon.on_threads import overloaded
 from rmi_runtime.signal_errors import SignalErrors
 from rmi_runtime.wire.serializers import MakeProxy, Serializer, make_serializers
 
@@ -288,10 +290,19 @@ class Serving(Daemon):
         return answer, current_context.response_annotations
 
     async def apart(self, thread: Executor | None, function: Callable[..., Any], *args: Any) -> Any:
-        """Call what may block where it may: on *thread*, or any."""
+        """Call what may block where it may: on *thread*, or any.
+
+        Raises:
+            Overloaded: there is no thread to be had now.
+            Exception: what *function* raises.
+        """
         if self.executor is None:
             return function(*args)
-        return await self.loop.run_in_executor(thread or self.executor, function, *args)
+        try:
+            called = self.loop.run_in_executor(thread or self.executor, function, *args)
+        except RuntimeError as why:
+            raise overloaded(self) from why
+        return await called
 
     def executor_for(self, call: Call) -> Executor | None:
         """Return the connection's own thread; oneway calls go elsewhere, and hold up none."""

@@ -102,12 +102,8 @@ async def test_those_of_one_connection_take_no_room_from_others() -> None:
     assert desk.done == ["fourth", "fifth"]
 
 
-@pytest.mark.parametrize("dropin", [False, True])
-async def test_a_call_that_no_thread_can_be_started_for_is_refused_and_not_done_later(
-    dropin: bool,
-) -> None:
-    desk = Desk()
-    daemon = compat.Daemon(threads=1)._serving if dropin else Daemon(threads=1)
+def _no_threads(patch: pytest.MonkeyPatch) -> None:
+    """Have no thread started for a daemon."""
     real = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
@@ -115,10 +111,35 @@ async def test_a_call_that_no_thread_can_be_started_for_is_refused_and_not_done_
             raise RuntimeError("can't start new thread")
         real(thread)
 
+    patch.setattr(threading.Thread, "start", start)
+
+
+async def test_a_client_that_no_thread_can_be_started_for_may_come_again() -> None:
+    class Checking(compat.Daemon):
+        def validateHandshake(self, conn: Any, data: object) -> object:
+            return "welcome"
+
+    checking = Checking(threads=1)
+    uri = checking.register(Desk())
+    async with checking._serving:
+        with pytest.MonkeyPatch.context() as patch:
+            _no_threads(patch)
+            with pytest.raises(errors.Overloaded, match="rejected"):
+                await Proxy(uri)._bind()
+        async with Proxy(uri) as proxy:
+            await proxy.do("anything")
+
+
+@pytest.mark.parametrize("dropin", [False, True])
+async def test_a_call_that_no_thread_can_be_started_for_is_refused_and_not_done_later(
+    dropin: bool,
+) -> None:
+    desk = Desk()
+    daemon = compat.Daemon(threads=1)._serving if dropin else Daemon(threads=1)
     daemon.objects.add(desk, "desk", daemon, force=False, weak=False)
     async with daemon, Proxy(f"PYRO:desk@{daemon.location}") as proxy:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(threading.Thread, "start", start)
+            _no_threads(patch)
             with pytest.raises(errors.Overloaded):
                 await proxy.do("first")
         await proxy.do("second")
