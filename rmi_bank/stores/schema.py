@@ -144,13 +144,14 @@ def insert_rows(
 
 
 ACCOUNTS = """
-SELECT count(*), max(account), json_group_array(balance), json_group_array(last_line),
+SELECT count(*), min(account), max(account),
+    json_group_array(balance), json_group_array(last_line),
     json_group_array(account) FILTER (WHERE owner IS NOT NULL),
     json_group_array(owner) FILTER (WHERE owner IS NOT NULL)
 FROM (SELECT * FROM accounts ORDER BY account)
 """
-"""All accounts by number: how many, the last one, JSON arrays of their balances and last lines; and
-those that somebody owns, with their owners."""
+"""All accounts by number: how many, the first and the last one, JSON arrays of their balances and
+last lines; and those that somebody owns, with their owners."""
 
 NUMBERS = "SELECT json_group_array(account) FROM (SELECT account FROM accounts ORDER BY account)"
 """The numbers of all accounts, as a JSON array."""

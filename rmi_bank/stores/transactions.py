@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from rmi_bank.locks import EPOCH_MAX
 from rmi_bank.stores import Line, NewToken, Token, schema
 from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import MARK_EVERY, Books, Plan, damaged
@@ -16,6 +17,8 @@ from rmi_bank.stores.request_index import RequestIndex
 from rmi_runtime import StoreGone
 
 log = logging.getLogger(__name__)
+
+_NUMBER_END = 2**62  # of commits, lines and outcomes: far more than there can be
 
 _decode = msgspec.json.Decoder(list[Any]).decode
 
@@ -30,13 +33,24 @@ def load(connection: sqlite3.Connection) -> tuple[int, Books]:
         return _load(connection)
     except (TypeError, ValueError) as error:  # a value that is none of its column's, or no row
         raise damaged(str(error)) from error
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+            raise  # the file's trouble, not a value's
+        raise damaged(str(error)) from error
 
 
 def _load(connection: sqlite3.Connection) -> tuple[int, Books]:
-    epoch, commit_no, folded_line, indexed_outcome, last_line = connection.execute(
+    numbers = connection.execute(
         "SELECT epoch, commit_no, folded_line, indexed_outcome,"
-        " (SELECT ifnull(max(line), 0) FROM journal) FROM state"
+        " (SELECT ifnull(max(line), 0) FROM journal),"
+        " (SELECT ifnull(max(outcome), 0) FROM outcomes) FROM state"
     ).fetchone()
+    for number in numbers:  # else the first commit would fail on it, and all after it
+        if type(number) is not int or not 0 <= number < _NUMBER_END:
+            raise damaged(f"it is numbered {number!r}, not 0 to {_NUMBER_END - 1}")
+    epoch, commit_no, folded_line, indexed_outcome, last_line, _ = numbers
+    if epoch > EPOCH_MAX:
+        raise damaged(f"it has been opened {epoch} times, which nobody has")
     if folded_line > last_line:  # what is above it would not be looked for
         raise damaged(f"line {folded_line} was folded, and the last one is {last_line}")
     accounts = _accounts(connection)
@@ -53,7 +67,9 @@ def _load(connection: sqlite3.Connection) -> tuple[int, Books]:
 
 def _accounts(connection: sqlite3.Connection) -> Accounts:
     # Columns as JSON arrays: a third of the time of a million rows.
-    count, last, *columns = connection.execute(schema.ACCOUNTS).fetchone()
+    count, first, last, *columns = connection.execute(schema.ACCOUNTS).fetchone()
+    if first != 0:  # one below it would put all balances off by one account
+        raise damaged(f"its first account is {first}, not 0, which is cash")
     balances, last_lines, owned, owners = map(_decode, columns)
     numbers: Sequence[int] = range(count)
     if last != count - 1:
@@ -103,7 +119,8 @@ def statement(
                 "limit": left,
             },
         ).fetchall()
-        if not rows or rows[0][-1] > after:  # the walk did not come so far
+        before = rows[0][-1] if rows else None
+        if not isinstance(before, int) or before > after:  # the walk did not come so far
             log.error("the journal of account %d is damaged above line %d", account, after)
             raise StoreGone(
                 f"the journal of account {account} is damaged above line {after}, and cannot be "

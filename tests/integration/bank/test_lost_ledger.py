@@ -134,8 +134,16 @@ async def test_damage_in_the_middle_of_a_ledger_is_told_with_its_file_and_what_t
     ("harm", "told"),
     [
         ("UPDATE accounts SET balance = 'x'", "do not balance"),
+        ("UPDATE accounts SET balance = x'ff'", "do not balance"),
         ("UPDATE journal SET amount = 'x' WHERE line = 2", "do not balance"),
         ("DELETE FROM state", "do not balance"),
+        ("UPDATE accounts SET account = -1 WHERE account = 9", "its first account is -1"),
+        ("UPDATE state SET epoch = 4294967296", "it has been opened 4294967297 times"),
+        ("UPDATE state SET commit_no = 'x'", "it is numbered 'x', not 0 to"),
+        ("UPDATE state SET commit_no = 9223372036854775807", "it is numbered 9223372036854775807"),
+        ("UPDATE state SET indexed_outcome = 1.5", "it is numbered 1.5, not 0 to"),
+        ("UPDATE outcomes SET outcome = 9223372036854775807", "it is numbered 9223372036854775807"),
+        ("UPDATE journal SET line = 9223372036854775807 WHERE line = 11", "it is numbered 92233"),
         ("UPDATE state SET folded_line = 4096", "line 4096 was folded, and the last one is"),
         ("UPDATE outcomes SET request_id = CAST(x'ff' AS TEXT)", "is damaged, .*good copy"),
     ],
@@ -165,6 +173,21 @@ async def test_a_page_of_the_journal_that_is_damaged_is_told_at_once(tmp_path: P
     await ledger.start()
     _overwrite_root(path, "journal")
     with pytest.raises(StoreGone, match=r"this part of the books is damaged .*good copy"):
+        await ledger.statement(1, 0, 10)
+    await ledger.close()
+
+
+@pytest.mark.parametrize("number", ["'x'", "x'00'"])
+async def test_a_journal_line_that_follows_none_is_told_to_be_damaged(
+    tmp_path: Path, number: str
+) -> None:
+    path = tmp_path / "bank.sqlite"
+    ledger = SqliteLedger(path)
+    await ledger.start()
+    await seed_demo(ledger, tmp_path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE OR IGNORE journal SET credit_before = {number}")
+    with pytest.raises(StoreGone, match=r"account 1 is damaged above line 0, .*good copy"):
         await ledger.statement(1, 0, 10)
     await ledger.close()
 
