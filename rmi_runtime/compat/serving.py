@@ -25,7 +25,6 @@ from Pyro5.errors import PyroError
 from rmi_runtime import wire
 from rmi_runtime.compat.threads import DaemonThreads
 from rmi_runtime.context import ANONYMOUS, Call, Identity
-from rmi_runtime.daemon import Daemon
 from rmi_runtime.daemon.connection import ServerConnection
 from rmi_runtime.daemon.daemon import Daemon
 from rmi_runtime.daemon.endings import apart

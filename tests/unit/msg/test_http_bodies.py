@@ -225,7 +225,8 @@ def _all_errors() -> list[type[errors.RmiError]]:
     while waiting:
         cls = waiting.pop()
         found.append(cls)
-        waiting += cls.__subclasses__()
+        # Ours: other tests make errors of their own.
+        waiting += [each for each in cls.__subclasses__() if each.__module__.startswith("rmi_")]
     return found
 
 
