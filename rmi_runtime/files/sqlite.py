@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import queue
 import shutil
 import sqlite3
@@ -153,7 +154,7 @@ class SqliteThread:
         Raises:
             sqlite3.Error: the file cannot be opened or set up.
             Conflict: it is no sound database.
-            OSError: no thread is to be had now.
+            OSError: no thread is to be had now, or a directory is where the file should be.
         """
         if self._thread is not None:
             raise RuntimeError("this SqliteThread has been started already")
@@ -244,7 +245,7 @@ class SqliteThread:
                 connection.close()
             if isinstance(error, sqlite3.Error):
                 error.add_note(str(self._path))
-            _tell(loop, opened, None, self._damaged(error) or error)
+            _tell(loop, opened, None, self._damaged(error) or self._directory(error) or error)
             return
         _tell(loop, opened, None, None)
         while (job := jobs.get()) is not None:
@@ -267,6 +268,14 @@ class SqliteThread:
             f"{self._path} is damaged, or no SQLite database ({error}); put a good copy in its "
             "place, or move it, its -wal and its .id file away to begin anew"
         )
+
+    def _directory(self, error: BaseException) -> OSError | None:
+        """Return the error that names the directory, if one is where SQLite wants a file."""
+        if isinstance(error, sqlite3.OperationalError):
+            for path in map(Path, (f"{self._path}{end}" for end in ("", "-wal", "-shm"))):
+                if path.is_dir():
+                    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        return None
 
 
 def _tells_of_damage(error: BaseException) -> bool:

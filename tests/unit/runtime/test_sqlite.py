@@ -229,6 +229,14 @@ async def test_a_file_that_is_no_database_is_named_with_what_to_do(tmp_path: Pat
         await SqliteThread(path, _set_up).start()
 
 
+@pytest.mark.parametrize("name", ["store.db", "store.db-wal"])
+async def test_a_directory_where_a_file_should_be_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        await SqliteThread(tmp_path / "store.db", _set_up).start()
+    assert caught.value.filename == str(tmp_path / name)
+
+
 async def test_a_schema_with_a_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "bank.sqlite"
     store = SqliteThread(path, _set_up)
