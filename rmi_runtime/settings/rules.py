@@ -151,7 +151,10 @@ def checked(given: object, default: object, rule: Rule, *, from_text: bool) -> o
     if isinstance(value, tuple):
         if not value and default:
             raise ValueError("at least one is needed")
-        return tuple(_checked_text(item, rule) for item in value)
+        items = tuple(_checked_text(item, rule) for item in value)
+        if twice := [item for place, item in enumerate(items) if item in items[:place]]:
+            raise ValueError(f"{shown(twice[0])} is there twice: name each once")
+        return items
     if isinstance(value, str):
         return _checked_text(value, rule)
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -114,6 +114,7 @@ def test_the_file_named_by_rmi_config_is_read() -> None:
         ({"RMI_HOST": "a" * 64}, "host", "host name"),
         ({"RMI_NS": "a..b:9090"}, "ns", "host name"),
         ({"RMI_NS": " , "}, "ns", "at least one"),
+        ({"RMI_NS": "127.0.0.1:1,127.0.0.1:2, 127.0.0.1:1"}, "ns", "127.0.0.1:1' is there twice"),
         ({"RMI_HOST": ""}, "host", "host name"),
         ({"RMI_DATA_DIR": ""}, "data_dir", "path"),
     ],
