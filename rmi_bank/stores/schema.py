@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from rmi_bank.operations import ACCOUNT_MAX, BALANCE_END
+from rmi_runtime import check_tables
 from rmi_runtime.errors import Conflict
 
 FORMAT = 2
@@ -195,6 +196,7 @@ def set_up(connection: sqlite3.Connection) -> None:
 
     Raises:
         Conflict: the file was made by another version of this program.
+        sqlite3.DatabaseError: a table is missing, or not as it was made.
     """
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
@@ -210,6 +212,8 @@ def set_up(connection: sqlite3.Connection) -> None:
             "use the version of the program that made it, or begin in another data directory",
             format=version,
         )
+    else:
+        check_tables(connection, _statements(_SCHEMA))
     connection.execute("UPDATE state SET epoch = epoch + 1")
     connection.execute("COMMIT")
 

@@ -25,7 +25,7 @@ from typing import Final
 from rmi_msg.checks import bad_cursor
 from rmi_msg.stores import Claim, Consumed, Message, Page, Word, message_ids
 from rmi_msg.stores.message_ids import MessageIds, id_hash
-from rmi_runtime import errors
+from rmi_runtime import check_tables, errors
 
 TEXT_CHARS_MAX: Final = 4 * 1024 * 1024
 """Most characters of text on one page or in one claim, if it is more than one message."""
@@ -84,6 +84,7 @@ def create(connection: sqlite3.Connection) -> None:
 
     Raises:
         Conflict: the file was made by a later version of this program.
+        sqlite3.DatabaseError: a table is missing, or not as it was made.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
@@ -93,6 +94,8 @@ def create(connection: sqlite3.Connection) -> None:
         )
     if version == 1:
         _take_apart_format_1(connection)
+    if version == SCHEMA_VERSION:  # made anew, a table that is gone would be a loss in silence
+        check_tables(connection, _SCHEMA)
     for statement in _SCHEMA:
         connection.execute(statement)
     if version == 1:

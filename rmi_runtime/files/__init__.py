@@ -2,7 +2,7 @@
 
 from rmi_runtime.files.log_files import LogLimits
 from rmi_runtime.files.oplog import OperationLog
-from rmi_runtime.files.sqlite import SqliteThread, lengthen_log, open_reader
+from rmi_runtime.files.sqlite import SqliteThread, check_tables, lengthen_log, open_reader
 from rmi_runtime.files.store_files import StoreFiles, StoreGone, StoreLost, write_private
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "StoreFiles",
     "StoreGone",
     "StoreLost",
+    "check_tables",
     "lengthen_log",
     "open_reader",
     "write_private",

@@ -16,7 +16,7 @@ import queue
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -120,6 +120,42 @@ def lengthen_log(connection: sqlite3.Connection, pages: int) -> None:
     finally:
         _roll_back(connection)
         connection.execute(f"PRAGMA cache_size = {cached}")
+
+
+def check_tables(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
+    """Refuse a database whose tables are not those that it was made with.
+
+    Args:
+        connection: to the database.
+        statements: which made them, in a new one.
+
+    Raises:
+        sqlite3.DatabaseError: a table is missing, or has other columns.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        for statement in statements:
+            new.execute(statement)
+        wanted = _columns(new)
+    found = _columns(connection)
+    for table, columns in wanted.items():
+        if table not in found:
+            raise sqlite3.DatabaseError(f"its table {table} is missing")
+        if found[table] != columns:
+            raise sqlite3.DatabaseError(
+                f"its table {table} has the columns {', '.join(found[table])}, "
+                f"and should have {', '.join(columns)}"
+            )
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    sql = (
+        "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c"
+        " WHERE t.type = 'table' ORDER BY t.name, c.cid"
+    )
+    columns: dict[str, list[str]] = {}
+    for table, column in connection.execute(sql):
+        columns.setdefault(table, []).append(column)
+    return columns
 
 
 class SqliteThread:

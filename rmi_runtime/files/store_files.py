@@ -26,6 +26,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rmi_runtime.errors import Conflict, Definite
+from rmi_runtime.files.sqlite import check_tables
 
 _ID_BYTES = 16
 _MARKER = re.compile(r"([0-9a-f]{32}) ([0-9]{1,18})\n?")
@@ -120,14 +121,14 @@ class StoreFiles:
 
         Raises:
             StoreLost: it is another one, has no identity, or is older than it was.
+            sqlite3.DatabaseError: its identity is none.
         """
+        found = None
+        if connection.execute(_HAS_TABLE).fetchone():
+            found = _mark(connection)
         expected = self._expected
         if expected is None:
             return
-        found = None
-        if connection.execute(_HAS_TABLE).fetchone():
-            row = connection.execute(_MARK).fetchone()
-            found = Mark(*row) if row else None
         if found is None:
             raise self._lost(f"is not the store that {self.marker.name} tells of: it has no id")
         if found.id != expected.id:
@@ -215,6 +216,21 @@ class StoreFiles:
             "another data directory",
             path=str(self.path),
         )
+
+
+def _mark(connection: sqlite3.Connection) -> Mark:
+    """Return what the table of the identity says.
+
+    Raises:
+        sqlite3.DatabaseError: nothing that was ever written there.
+    """
+    check_tables(connection, [_TABLE])
+    row = connection.execute(_MARK).fetchone() or (None, None)
+    if not isinstance(row[1], int) or not _MARKER.fullmatch(f"{row[0]} {row[1]}"):
+        raise sqlite3.DatabaseError(
+            f"its table identity should have an id of 32 hex digits and a stamp, and has {row}"
+        )
+    return Mark(*row)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -146,6 +146,11 @@ async def test_damage_in_the_middle_of_a_ledger_is_told_with_its_file_and_what_t
         ("UPDATE journal SET line = 9223372036854775807 WHERE line = 11", "it is numbered 92233"),
         ("UPDATE state SET folded_line = 4096", "line 4096 was folded, and the last one is"),
         ("UPDATE outcomes SET request_id = CAST(x'ff' AS TEXT)", "is damaged, .*good copy"),
+        ("UPDATE identity SET stamp = 'x'", "identity should have .* and a stamp, .*good copy"),
+        ("DELETE FROM identity", "identity should have an id .*good copy"),
+        ("DROP TABLE state", "its table state is missing.*good copy"),
+        ("DROP TABLE tokens", "its table tokens is missing.*good copy"),
+        ("ALTER TABLE journal RENAME at TO x", "journal has the columns .*good copy"),
     ],
 )
 async def test_a_ledger_that_holds_what_nobody_wrote_is_told_to_be_damaged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 
 from rmi_msg.stores import open_stores
 from rmi_runtime import Settings
-from rmi_runtime.errors import Unavailable
+from rmi_runtime.errors import Conflict, Unavailable
 from rmi_runtime.files import StoreGone, StoreLost
 from tests.integration.msg import process
 
@@ -40,6 +41,18 @@ async def test_a_lost_messages_file_is_refused(tmp_path: Path, harm: str) -> Non
             pass
     async with open_stores(Settings(data_dir=live)) as stores:
         assert [row.id for row in (await stores.messages.page(None, 10)).rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize("table", ["messages", "consumed", "queue", "claims"])
+async def test_a_table_that_is_gone_is_told_and_not_made_anew(tmp_path: Path, table: str) -> None:
+    settings = Settings(data_dir=tmp_path)
+    async with open_stores(settings) as stores:
+        await stores.messages.put_many([("a", "text")], LOGGER)
+    with contextlib.closing(sqlite3.connect(tmp_path / "messages.sqlite")) as connection:
+        connection.execute(f"DROP TABLE {table}")
+    with pytest.raises(Conflict, match=f"its table {table} is missing.*good copy"):
+        async with open_stores(settings):
+            pass
 
 
 @pytest.mark.parametrize(
