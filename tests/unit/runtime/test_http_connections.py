@@ -9,6 +9,8 @@ from rmi_runtime.http.flow import LINGER_S, PART_BYTES
 from rmi_runtime.http.protocol import HttpProtocol
 from tests.support import Clock, turns
 
+MEBIBYTE = 1024 * 1024
+
 
 class Line(asyncio.Transport):
     """A transport whose other end reads nothing more.
@@ -218,3 +220,13 @@ async def test_to_who_has_just_gone_nothing_is_said_any_more(clock: Clock) -> No
     line.read()
     await turns()
     assert line.sent_bytes == PART_BYTES
+
+
+async def test_who_sends_on_and_on_after_a_refusal_is_cut_off(clock: Clock) -> None:
+    connection, line = slowly_connected(server_of(clock))
+    connection.data_received(b"\0\r\n")
+    sent_bytes = 0
+    while not line.aborted and sent_bytes < 64 * MEBIBYTE:
+        connection.data_received(bytes(PART_BYTES))
+        sent_bytes += PART_BYTES
+    assert MEBIBYTE < sent_bytes < 64 * MEBIBYTE
