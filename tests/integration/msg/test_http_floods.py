@@ -197,3 +197,16 @@ async def test_what_a_lost_connection_has_sent_ahead_counts_no_more() -> None:
             connection.transport.abort()
         await eventually(lambda: place.server.ahead.size_bytes == 0)
         await sending
+
+
+async def test_what_was_sent_ahead_is_counted_back_exactly_once() -> None:
+    async with serving() as place:
+        connection = await place.connect()
+        for _ in range(3):
+            sending = asyncio.ensure_future(connection.send(GOOD * COUNT))
+            for _ in range(COUNT):
+                assert (await connection.answer()).status == 200
+            await sending
+        place.hang_up()
+        await eventually(lambda: not place.server.connections)
+        assert place.server.ahead.size_bytes == 0
