@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from rmi_bank import execution
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull, UnknownAccount
-from rmi_bank.execution import LEASE_S, PATIENCE_S, PAUSE_S_MAX, PAUSE_S_MIN, Execution
+from rmi_bank.execution import LEASE_S, PATIENCE_S, PAUSE_S_MAX, PAUSE_S_MIN
 from rmi_bank.operations import BalanceQuery, Deposit, Done, Principal, Refused, Request
 from rmi_runtime import StoreGone
 from rmi_runtime.errors import (
@@ -28,92 +26,7 @@ from rmi_runtime.errors import (
     RmiError,
     Unavailable,
 )
-from tests.support import eventually
-
-TELLER = Principal(1, "teller")
-DEPOSIT: list[Request] = [(TELLER, Deposit(1, 5, "r"))]
-READ: list[Request] = [(TELLER, BalanceQuery(1))]
-Step = RmiError | Callable[["Data"], None]
-
-
-class Data:
-    """A data object of one account. *script* says how the next calls of a method go wrong.
-
-    An error is raised without effect; ``lost`` does the work first and loses the reply.
-    """
-
-    def __init__(self, **script: list[RmiError | str]) -> None:
-        self.script = script
-        self.balance = 100
-        self.outcomes: dict[str, list[Any]] = {}
-        self.commits = 0
-        self.leases: set[int] = set()
-        self.calls: list[str] = []
-        self.now_s = 0.0
-
-    async def call(
-        self,
-        method: str,
-        *args: Any,
-        timeout_s: float | None = None,
-        repeatable: bool = False,
-        late: Callable[[Any], None] | None = None,
-    ) -> Any:
-        assert timeout_s is None or timeout_s > 0
-        assert repeatable is (method == "balances"), "a lock or a commit may have happened"
-        self.calls.append(method)
-        self.now_s += 0.01
-        wrong = self.script[method].pop(0) if self.script.get(method) else None
-        if isinstance(wrong, RmiError):
-            raise wrong
-        result = getattr(self, method)(*args)
-        if wrong == "lost":
-            raise ConnectionLost("the reply will not come")
-        return result
-
-    def lock(
-        self,
-        business_id: int,
-        accounts: Any,
-        request_ids: Any,
-        wait_s: float,
-        lease_s: float,
-        patience_s: float = 60,
-    ) -> Any:
-        assert wait_s >= 0
-        assert patience_s > 0
-        assert 0 < lease_s <= LEASE_S
-        lease = len(self.calls)
-        self.leases = {lease}  # whoever locks again has lost the lease before
-        return {
-            "lease": lease,
-            "balances": [self.balance],
-            "owners": [None],
-            "outcomes": {key: self.outcomes[key] for key in request_ids if key in self.outcomes},
-            "cash": -self.balance,
-            "commit": self.commits,
-        }
-
-    def commit(self, lease: int, postings: Any, outcomes: Any, opened: Any) -> int:
-        self.unlock(lease)
-        self.commits += 1
-        for debit, _, amount, _ in postings:
-            self.balance += amount if debit == 0 else -amount
-        for key, *rest in outcomes:
-            assert key not in self.outcomes
-            self.outcomes[key] = [*rest, self.commits]
-        return self.commits
-
-    def unlock(self, lease: int) -> None:
-        if lease not in self.leases:
-            raise StaleLease("stale")
-        self.leases.remove(lease)
-
-    def balances(self, accounts: Any, business_id: int) -> Any:
-        return {"commit": self.commits, "balances": [self.balance], "owners": [None]}
-
-    def execution(self) -> Execution:
-        return Execution(self, 1, clock=lambda: self.now_s)
+from tests.unit.bank.scripted_data import DEPOSIT, READ, TELLER, Data
 
 
 @pytest.fixture(autouse=True)
@@ -312,72 +225,6 @@ async def test_a_read_that_is_refused_spoils_no_other_of_its_round() -> None:
     assert isinstance(unknown.to_error(), UnknownAccount)
     assert isinstance(foreign, Refused)
     assert isinstance(foreign.to_error(), Forbidden)
-
-
-class SlowData(Data):
-    """Its locks are granted when the test lets them be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.let = asyncio.Event()
-        self.unlocked = asyncio.Event()
-
-    async def call(self, method: str, *args: Any, **options: Any) -> Any:
-        if method == "lock":
-            return await self.lock_late(args, options["timeout_s"], options["late"])
-        result = await super().call(method, *args, **options)
-        if method == "unlock":
-            self.unlocked.set()
-        return result
-
-    async def lock_late(
-        self, args: tuple[Any, ...], timeout_s: float, late: Callable[[Any], None]
-    ) -> Any:
-        """Grant when the test lets it, and say so to *late* if nobody waits for it any more."""
-
-        async def granted() -> Any:
-            await self.let.wait()
-            return self.lock(*args)
-
-        asked = asyncio.ensure_future(granted())
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(asked)
-        except TimeoutError:
-            raise CallTimeout("too late") from None
-        finally:
-            if not asked.done():
-                asked.add_done_callback(lambda asked: late(asked.result()))
-
-
-async def test_a_lease_that_comes_after_the_deadline_is_given_back() -> None:
-    data = SlowData()
-    execution = Execution(data, 1)
-    with pytest.raises(Unavailable):
-        await execution.change(DEPOSIT, time.monotonic() + 0.02)
-    data.let.set()
-    async with asyncio.timeout(5):
-        await data.unlocked.wait()
-    assert data.leases == set()
-    assert data.balance == 100
-    await eventually(lambda: not execution._giving_back)
-
-
-@pytest.mark.parametrize("probes", [False, True])
-async def test_a_lease_that_comes_to_a_cancelled_round_is_given_back(probes: bool) -> None:
-    data = SlowData()
-    one = data.execution()
-    task: asyncio.Future[object]
-    task = asyncio.ensure_future(one.probe([1], 2.0) if probes else one.change(DEPOSIT, 10.0))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    data.let.set()
-    async with asyncio.timeout(5):
-        await data.unlocked.wait()
-    assert data.leases == set()
 
 
 async def test_an_unlock_has_time_also_when_the_deadline_has_come() -> None:
