@@ -101,16 +101,22 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
+def _client(name: str) -> str:
+    """Return the program of the server's own version: there may be several."""
+    programs = find_programs()
+    return name if programs is None else str(programs / name)
+
+
 def prepare_pgbench(url: str) -> None:
     """Make ``pgbench``'s tables."""
-    _run(["pgbench", "-i", "-q", "-s", str(SCALE), url])
-    _run(["psql", "-q", url, "-c", "CHECKPOINT"])
+    _run([_client("pgbench"), "-i", "-q", "-s", str(SCALE), url])
+    _run([_client("psql"), "-q", url, "-c", "CHECKPOINT"])
 
 
 def pgbench(url: str, seconds: float) -> float:
     """Run its TPC-B-like transactions, 8 clients, prepared; return how many a second."""
     clients = ["-c", "8", "-j", "2", "-M", "prepared"]
-    said = _run(["pgbench", "-n", *clients, "-T", str(max(1, round(seconds))), url])
+    said = _run([_client("pgbench"), "-n", *clients, "-T", str(max(1, round(seconds))), url])
     found = re.search(r"^tps = ([\d.]+)", said, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"pgbench said nothing of tps: {said}")

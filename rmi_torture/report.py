@@ -84,6 +84,8 @@ def _particulars(result: Result) -> list[str]:
         lines.insert(0, f"planted bug: {plan.bug}")
     if result.missing:
         lines.append(f"never succeeded: {', '.join(result.missing)}")
+    if result.faultless:
+        lines.append("no fault was made: the run says nothing of what was to be withstood")
     lines += [f"did not come back: {what}" for what in result.unready]
     return lines
 

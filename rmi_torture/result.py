@@ -45,6 +45,11 @@ class Result:
         return sorted(self.needs - done)
 
     @property
+    def faultless(self) -> bool:
+        """Whether faults were asked for, and not one was made in all the time there was."""
+        return bool(not self.cut_short and self.plan.steps() and not sum(self.faults.values()))
+
+    @property
     def acknowledged(self) -> int:
         """How many operations ended well."""
         return sum(operation.outcome == OK for operation in self.operations)
@@ -55,13 +60,15 @@ class Result:
 
         ``stuck``: the system did not come back, so nothing can be judged. ``failed``: a checker
         found an error. ``invalid``: some kind of operation never succeeded, or a checker had
-        nothing to look at, so that it says nothing. Else ``passed``.
+        nothing to look at, or no fault was made of those that were asked for, so that it says
+        nothing. Else ``passed``.
         """
         if self.unready:
             return "stuck"
         if not all(verdict.valid for verdict in self.verdicts):
             return "failed"
-        return "invalid" if self.missing or not all_valid(self.verdicts) else "passed"
+        vain = self.missing or self.faultless or not all_valid(self.verdicts)
+        return "invalid" if vain else "passed"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, without the history."""

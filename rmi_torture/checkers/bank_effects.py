@@ -9,6 +9,11 @@ from rmi_torture.checkers.ledger import CASH, Ledger, Line
 from rmi_torture.checkers.verdict import Verdict
 from rmi_torture.history import FAIL, INFO, OK, Operation
 
+STORED_REFUSALS = frozenset(
+    ("insufficient_funds", "unknown_account", "account_exists", "balance_limit")
+)
+"""Codes of refusals that are kept under the request id: it is never carried out after them."""
+
 
 def check_effects(
     operations: Sequence[Operation], ledger: Ledger, own: Iterable[str] = ()
@@ -50,8 +55,10 @@ def _check_one(
         verdict.blame("doubled", f"{request_id} is in the journal {len(lines)} times", at)
     if acknowledged and not lines:
         verdict.blame("lost", f"{request_id} was acknowledged, and is not in the journal", at)
-    # A stored refusal is final; one that is not stored may be followed by a try that succeeds.
-    if lines and all(operation.outcome == FAIL for operation in tried):
+    # A refusal that is not stored may come before or after a try that succeeds.
+    if (lines or acknowledged) and any(operation.code in STORED_REFUSALS for operation in tried):
+        verdict.blame("refused but done", f"{request_id} was refused for good, and was done", at)
+    elif lines and all(operation.outcome == FAIL for operation in tried):
         verdict.blame("refused but done", f"{request_id} was refused, and is in the journal", at)
     answers = {(op.got.get("balance"), op.got.get("commit")) for op in acknowledged}
     if len(answers) > 1:

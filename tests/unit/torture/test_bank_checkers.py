@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -59,6 +60,17 @@ def test_an_operation_done_twice_is_caught(run: Simulation) -> None:
     again = first._replace(line=len(run.lines) + 1, commit=run.commit + 1)
     ledger = Ledger([*run.lines, again])
     assert check_effects(history, ledger, run.opening).counts["doubled"] == 1
+
+
+def test_a_refusal_that_is_kept_and_becomes_a_success_is_caught(run: Simulation) -> None:
+    history = run.operations()
+    done = next(op for op in history if op.f == "deposit" and op.outcome == "ok")
+    earlier = replace(done, outcome="fail", got={}, error={"code": "insufficient_funds"})
+    ledger = Ledger(run.lines)
+    for tries in ([earlier, *history], [*history, earlier]):
+        assert check_effects(tries, ledger, run.opening).counts["refused but done"] == 1
+    passing = replace(earlier, error={"code": "unavailable"})
+    assert check_effects([passing, *history], ledger, run.opening).valid
 
 
 def test_a_refused_operation_that_happened_is_caught(run: Simulation) -> None:

@@ -79,6 +79,17 @@ def test_a_run_that_says_nothing_is_invalid(
     assert result(tmp_path, operations, verdict).verdict == "invalid"
 
 
+def test_a_run_in_which_no_fault_was_made_is_invalid(tmp_path: Path) -> None:
+    found = result(tmp_path, GOOD, Verdict("a", checked=1))
+    found.faults = {"kill": 0}
+    assert found.verdict == "invalid"
+    said = io.StringIO()
+    print_result(found, Console(file=said, width=100))
+    assert "no fault was made" in said.getvalue()
+    found.plan = Plan(faults=())
+    assert found.verdict == "passed"
+
+
 def test_a_system_that_did_not_come_back_is_stuck(tmp_path: Path) -> None:
     found = result(tmp_path, GOOD, Verdict("a", checked=1))
     found.unready = ["bank.data"]
