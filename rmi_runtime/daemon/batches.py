@@ -12,6 +12,7 @@ import inspect
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from rmi_runtime import errors, wire
@@ -121,7 +122,7 @@ class _Run:
         self._members = members
         self._request = request
         self._target = target
-        self._calls = [(name, args, kwargs or {}) for name, args, kwargs in calls]
+        self._calls = [calls[0], *takewhile(_is_call, calls[1:])]
         self._results = results
         self._done = 0
         self._returned_awaitable = self._stopped = False
@@ -155,7 +156,7 @@ class _Run:
             self._done += 1
             # As in a task of its own: nothing that it sets is seen by the next one.
             context = contextvars.copy_context()
-            result = context.run(call_plainly, method, args, kwargs, request)
+            result = context.run(call_plainly, method, args, kwargs or {}, request)
             if inspect.isawaitable(result):
                 self._returned_awaitable = True
                 return result
@@ -164,6 +165,11 @@ class _Run:
                 break
             method = self._members.blocking_method(self._target, calls[self._done][0], request)
         return None
+
+
+def _is_call(call: Any) -> bool:
+    """Return whether a run may take *call* with it; whoever comes to one that is none says why."""
+    return isinstance(call, (list, tuple)) and len(call) == 3
 
 
 class _Results:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, Proxy, errors, expose
+from rmi_runtime import Daemon, Proxy, errors, expose, wire
 from rmi_runtime.daemon import batches
 from tests.integration.runtime.worker import uri_of
 from tests.support import eventually
@@ -137,6 +137,18 @@ async def test_what_one_of_them_sets_in_its_context_is_not_there_for_the_next() 
             for number in (1, 2, 3):
                 batch.add_to_mine(number)
             assert list(await batch()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+async def test_calls_before_one_that_is_none_are_done(threads: int) -> None:
+    target = Target()
+    calls = [("plain", (1,), {}), ("plain", (2,), {}), ("plain",), ("plain", (3,), {})]
+    async with Daemon(threads=threads) as daemon:
+        daemon.register(target, "target")
+        async with Proxy(uri_of(daemon)) as proxy:
+            with pytest.raises(ValueError, match="unpack"):
+                await proxy._call("<batch>", calls, flags=wire.FLAG_BATCH)
+    assert [number for number, _ in target.called] == [1, 2]
 
 
 @pytest.mark.usefixtures("patient_runs")
