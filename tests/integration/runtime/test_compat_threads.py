@@ -13,7 +13,8 @@ from Pyro5 import config
 from Pyro5.api import BatchProxy, Proxy, behavior, current_context, expose, oneway
 from Pyro5.errors import PyroError, TimeoutError
 
-from rmi_runtime import compat, compat_serving
+from rmi_runtime import compat
+from rmi_runtime.compat.serving import Connection
 from rmi_runtime.context import ANONYMOUS, Call
 from rmi_runtime.limits import DaemonLimits
 from tests.support import sync_eventually
@@ -305,7 +306,7 @@ def test_a_batch_goes_on_in_its_thread_when_its_caller_has_gone_and_then_leaves_
 def test_a_batch_that_goes_on_just_as_its_caller_leaves_is_given_no_other_thread() -> None:
     with compat.Daemon(threads=1) as daemon:
         serving = daemon._serving
-        connection: Any = compat_serving.Connection(serving, 1)
+        connection: Any = Connection(serving, 1)
         call = Call(ANONYMOUS, connection)
         serving.connections._all.add(connection)
         own = serving.executor_for(call)
