@@ -10,6 +10,7 @@ import ipaddress
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ def checked(given: object, default: object, rule: Rule, *, from_text: bool) -> o
         if not value and default:
             raise ValueError("at least one is needed")
         items = tuple(_checked_text(item, rule) for item in value)
-        if twice := [item for place, item in enumerate(items) if item in items[:place]]:
+        if twice := [item for item, times in Counter(items).items() if times > 1]:
             raise ValueError(f"{shown(twice[0])} is there twice: name each once")
         return items
     if isinstance(value, str):
