@@ -11,7 +11,8 @@ from typing import Any
 from rmi_msg.batches import Group, parts, put_groups
 from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_batch, check_limit
 from rmi_msg.lines import LineLog, message_lines
-from rmi_msg.stores import MessageStore, Word, open_stores
+from rmi_msg.stores import MessageStore, Word
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Coalescer, ServiceContext, Settings, allow, errors, expose, run_service
 
 

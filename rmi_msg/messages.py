@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_limit
 from rmi_msg.lines import LineLog, message_lines
-from rmi_msg.stores import ConsumedStore, MessageQueue, open_stores
+from rmi_msg.stores import ConsumedStore, MessageQueue
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import ServiceContext, Settings, allow, errors, expose, run_service
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,8 @@
 - :class:`MessageQueue`: hands every message to exactly one messages service;
 - :class:`ConsumedStore`: what the messages services have consumed, one entry per id.
 
-The promises hold for every implementation; :func:`open_stores` picks the one of the settings.
+The promises hold for every implementation; :mod:`rmi_msg.stores.opening` opens the one that the
+settings name.
 
 One message's way, and what a death in between costs::
 
@@ -16,15 +17,14 @@ One message's way, and what a death in between costs::
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from rmi_msg.cluster_state import STORE, ClusterState
-from rmi_runtime import ServiceContext, Settings, errors
+from rmi_runtime import ServiceContext
 
 Word = Literal["new", "same", "other"]
 """What putting a message came to: it is new; it was there already; its id has another text."""
@@ -195,55 +195,3 @@ class Stores:
         """Have the service's daemon tell :attr:`state` in its ``stats()``, if there is one."""
         if (state := self.state) is not None:
             context.tell(STORE, lambda: msgspec.to_builtins(state()))
-
-
-def open_stores(
-    settings: Settings, logger_id: int | None = None
-) -> AbstractAsyncContextManager[Stores]:
-    """Open the store that ``settings.store`` names.
-
-    Args:
-        settings: the settings in force.
-        logger_id: the logger that opens it, whose own member of the store (if the store has
-            members) is to run meanwhile; None: whoever uses the store without being part of it.
-
-    Returns:
-        An async context manager that opens it, yields the interfaces, and closes it.
-
-    Raises:
-        InvalidRequest: no store of that name can be opened here.
-    """
-    opener = _openers().get(settings.store)
-    if opener is None:
-        known = ", ".join(sorted(_openers()))
-        raise errors.InvalidRequest(
-            f"store {settings.store!r} is not one of those built in: {known}", field="store"
-        )
-    return opener(settings, logger_id)
-
-
-Opener = Callable[[Settings, int | None], AbstractAsyncContextManager[Stores]]
-
-
-def _openers() -> Mapping[str, Opener]:
-    return {"sqlite": _open_sqlite, "hazelcast": _open_hazelcast}
-
-
-# Imported when asked for: a store may need packages that the others do without.
-
-
-def _open_sqlite(settings: Settings, logger_id: int | None) -> AbstractAsyncContextManager[Stores]:
-    from rmi_msg.stores import sqlite  # noqa: PLC0415
-
-    return sqlite.open_stores(settings)
-
-
-def _open_hazelcast(
-    settings: Settings, logger_id: int | None
-) -> AbstractAsyncContextManager[Stores]:
-    from rmi_msg.hazelcast.install import check_client  # noqa: PLC0415
-
-    check_client()
-    from rmi_msg.hazelcast.opening import open_stores as opener  # noqa: PLC0415
-
-    return opener(settings, logger_id)

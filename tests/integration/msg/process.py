@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from rmi_msg import run_facade, run_logger, run_messages
-from rmi_msg.stores import open_stores
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Settings
 
 BATCHES = 60

@@ -13,7 +13,8 @@ from rmi_msg.facade import FacadeObject
 from rmi_msg.lines import LineLog
 from rmi_msg.logger import LoggerObject
 from rmi_msg.messages import Consumer, MessagesObject
-from rmi_msg.stores import Stores, open_stores
+from rmi_msg.stores import Stores
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Announcer, Daemon, Endpoints, NameServers, ServiceAuthenticator, Settings
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmi_msg import MessageGateway
-from rmi_msg.stores import open_stores
+from rmi_msg.stores.opening import open_stores
 from rmi_msg.stores.sqlite import open_stores as open_sqlite
 from rmi_runtime import Settings, errors
 from rmi_torture.disks import FailingDisk

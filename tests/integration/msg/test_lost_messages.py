@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rmi_msg.stores import open_stores
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Settings
 from rmi_runtime.errors import Conflict, Unavailable
 from rmi_runtime.files import StoreGone, StoreLost

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rmi_msg import MessageGateway
-from rmi_msg.stores import Message, Stores, open_stores
+from rmi_msg.stores import Message, Stores
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Endpoints, NameServers, Settings, load_or_create_cluster_key
 from rmi_runtime.credentials import ServiceAuthenticator
 from rmi_runtime.daemon import Daemon

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rmi_msg.stores import message_ids, open_stores
+from rmi_msg.stores import message_ids
 from rmi_msg.stores import sqlite_tables as tables
 from rmi_msg.stores.message_ids import MessageIds, id_hash
+from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Settings
 
 PASS_IDS = 40

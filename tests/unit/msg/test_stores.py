@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rmi_msg import checks
-from rmi_msg.stores import Claim, Page, Stores, open_stores, sqlite_tables
+from rmi_msg.stores import Claim, Page, Stores, sqlite_tables
+from rmi_msg.stores.opening import open_stores
 from rmi_msg.stores.sqlite import FILE_NAME, SqliteDatabase, SqliteMessageQueue, SqliteMessageStore
 from rmi_msg.stores.sqlite_tables import LEASE_S_MAX, TEXT_CHARS_MAX
 from rmi_runtime import Settings, errors
