@@ -45,7 +45,7 @@ class ServiceProcess:
         exited: its exit status; negative: the number of the signal that ended it.
     """
 
-    def __init__(self, zygote: ZygoteProcess, spawn_id: int, name: str, ready_fd: int) -> None:
+    def __init__(self, zygote: ZygoteProcess, spawn_id: int, name: str) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
         self.not_started = ""
@@ -54,12 +54,21 @@ class ServiceProcess:
         self.exited: asyncio.Future[int] = loop.create_future()
         self._zygote = zygote
         self._spawn_id = spawn_id
-        self._ready_fd = ready_fd
         self._said = b""
         self._ready_note: dict[str, Any] | None = None
+        self._pipe_open = False
+
+    def open_pipe(self) -> int:
+        """Listen to what the process will say; return the end of the pipe that is to be its own.
+
+        Raises:
+            OSError: too many files are open.
+        """
+        self._ready_fd, ready_write_fd = os.pipe()
         self._pipe_open = True
-        os.set_blocking(ready_fd, False)
-        loop.add_reader(ready_fd, self._on_pipe)
+        os.set_blocking(self._ready_fd, False)
+        asyncio.get_running_loop().add_reader(self._ready_fd, self._on_pipe)
+        return ready_write_fd
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process has not ended."""
@@ -232,13 +241,16 @@ class ZygoteProcess:
             "args": spec.args,
             "settings": values,
         }
-        ready_fd, ready_write_fd = os.pipe()
-        process = ServiceProcess(self, spawn_id, spec.name, ready_fd)
+        process = ServiceProcess(self, spawn_id, spec.name)
         self._services[spawn_id] = process
         try:
             with open_output(log_dir, spec.name) as output:
-                line = json.dumps(request).encode() + b"\n"
-                socket.send_fds(self._control, [line], [ready_write_fd, output.fileno()])
+                ready_write_fd = process.open_pipe()
+                try:
+                    line = json.dumps(request).encode() + b"\n"
+                    socket.send_fds(self._control, [line], [ready_write_fd, output.fileno()])
+                finally:
+                    os.close(ready_write_fd)
         except ConnectionError:
             self._lose()
             process.end(UNKNOWN_STATUS)
@@ -247,8 +259,6 @@ class ZygoteProcess:
             process.not_started = f"it cannot be started: {said(error)}"
             del self._services[spawn_id]
             process.end(UNKNOWN_STATUS)
-        finally:
-            os.close(ready_write_fd)
         return process
 
     def send_signal(self, spawn_id: int, pid: int | None, number: signal.Signals) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -191,6 +192,31 @@ async def test_a_service_whose_output_cannot_be_opened_is_tried_again_until_it_c
     os.kill(pid_of(service), signal.SIGKILL)
     await eventually(lambda: service.restarts >= 2)
     output.rmdir()
+    await eventually(lambda: service.state is State.READY)
+
+
+async def test_a_service_for_which_no_descriptor_is_left_is_tried_again_until_there_is_one(
+    make: Make,
+) -> None:
+    supervisor = make([ok(1)])
+    await supervisor.start()
+    (service,) = supervisor.services
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    process = service.process
+    assert process is not None
+    # One is left when it is to be started again: for its output, and none for the pipe.
+    last_fd = max(map(int, os.listdir("/proc/self/fd")))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(last_fd)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+    try:
+        os.kill(pid_of(service), signal.SIGKILL)
+        await process.exited  # its pipe is closed with that, which gives one descriptor back
+        await eventually(lambda: service.restarts >= 2)
+        assert "Too many open files" in service.why
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
     await eventually(lambda: service.state is State.READY)
 
 

@@ -23,9 +23,9 @@ NOTE = {"location": "127.0.0.1:5"}
 @pytest.fixture
 async def parts() -> AsyncIterator[tuple[ServiceProcess, Any, int]]:
     """A process that has said that it is ready, its zygote, and the end of its pipe."""
-    ready_fd, says_fd = os.pipe()
     zygote = SimpleNamespace(lost=asyncio.Event())
-    process = ServiceProcess(cast(ZygoteProcess, zygote), 1, "quick", ready_fd)
+    process = ServiceProcess(cast(ZygoteProcess, zygote), 1, "quick")
+    says_fd = process.open_pipe()
     os.write(says_fd, b'{"location": "127.0.0.1:5"}\n')
     await eventually(lambda: process._said)
     yield process, zygote, says_fd
