@@ -11,19 +11,19 @@ from typing import Any
 import click
 
 from rmi_launch.options import FiniteRange
-from rmi_runtime.errors import Unavailable
+from rmi_runtime.errors import Definite
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("fastapi", "asyncpg", "matplotlib")
 
 
-class BenchmarksMissing(Unavailable):
+class BenchmarksMissing(Definite):
     """The benchmarks, or a library that they need, are not installed."""
 
     code = "benchmarks_missing"
 
 
-@click.command()
+@click.command(short_help="Measure each promise about speed beside a peer.")
 @click.option(
     "--rounds",
     type=click.IntRange(1, 1000),

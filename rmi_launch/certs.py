@@ -31,7 +31,7 @@ from rmi_runtime.credentials.tls import EXPIRES_SOON
 from rmi_runtime.errors import InvalidRequest, NotFound
 
 
-@click.group()
+@click.group(short_help="Make a private CA, and certificates for machines.")
 def certs() -> None:
     """Make a private CA, and certificates for the machines of a cluster.
 
@@ -66,7 +66,7 @@ def _names(
     return names
 
 
-@certs.command()
+@certs.command(short_help="Make a certificate for one machine.")
 @click.argument("names", metavar="NAME_OR_ADDRESS...", nargs=-1, required=True, callback=_names)
 @click.option(
     "--days",
@@ -95,7 +95,7 @@ def host(loaded: Loaded, names: tuple[str, ...], days: int) -> None:
     click.echo(f"  --host {names[0]} {' '.join(options)}")
 
 
-@certs.command("show")
+@certs.command("show", short_help="Show the certificates, and until when they are good.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @with_settings("data_dir")
 def show_(loaded: Loaded, as_json: bool) -> None:

@@ -90,7 +90,7 @@ def fetch_hazelcast(settings: Settings) -> None:
     console.print(f"Hazelcast {VERSION} is in {lib}", highlight=False, soft_wrap=True)
 
 
-@hazelcast.command()
+@hazelcast.command(short_help="Run one member that belongs to no logger.")
 @click.option(
     "--id", "number", type=click.IntRange(1, 999_999), default=1, help="Its number. [default: 1]"
 )

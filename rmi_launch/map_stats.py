@@ -41,7 +41,7 @@ _COLUMNS = (
 )
 
 
-@click.command("map-stats")
+@click.command("map-stats", short_help="Show what each Hazelcast member holds of the messages.")
 @click.option("--map", "name", default="messages", show_default=True, help="Name of the map.")
 @click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -43,7 +43,7 @@ number = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Run a name server that forgets the dead.")
 @with_settings(
     *("data_dir", "ns", "ns_broadcast_port", "insecure", *TLS_SETTINGS, "log_level", "lease_s")
 )
@@ -59,7 +59,7 @@ def data(loaded: Loaded) -> None:
     run_by_hand(ServiceSpec("bank.data", "rmi_bank:run_data"), loaded.settings)
 
 
-@click.command()
+@click.command(short_help="Run a business object: it moves money, by the rules.")
 @number
 @with_settings(*_LOGGED, *_BANK)
 def business(loaded: Loaded, number: int) -> None:
@@ -68,7 +68,7 @@ def business(loaded: Loaded, number: int) -> None:
     run_by_hand(spec, loaded.settings)
 
 
-@click.command()
+@click.command(short_help="Run a facade: it hands each message to a logger.")
 @click.option(
     "--id", "number", type=click.IntRange(1, 999_999), default=1, help="Its number. [default: 1]"
 )

@@ -66,7 +66,7 @@ class ServiceStatus:
     store: Mapping[str, Any] | None = None
 
 
-@click.command()
+@click.command(short_help="Show every service: where it is, and how it does.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @with_settings(*REACH_SETTINGS, "http")
 def status(loaded: Loaded, as_json: bool) -> None:

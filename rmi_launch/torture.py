@@ -46,7 +46,7 @@ class TortureFound(RmiError):
     definite = True
 
 
-@click.command()
+@click.command(short_help="Run a system under faults, and check what it did.")
 @click.option(
     "--workload",
     type=click.Choice(WORKLOADS),

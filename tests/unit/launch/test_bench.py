@@ -15,7 +15,7 @@ from benchmarks.echo_processes import server
 from benchmarks.queueing import simulate, stations
 from benchmarks.rows import Row, alternate
 from rmi_launch.bench import bench
-from rmi_launch.failures import WRONG_USE
+from rmi_launch.failures import FAILED, WRONG_USE, run
 from rmi_launch.torture import torture
 
 HOPS_US = {"gateway": 40.0, "bank.business": 15.0, "bank.data": 20.0, "store": 12.0}
@@ -26,6 +26,14 @@ def test_an_unknown_row_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(bench, ["--only", "nonsense", "--quiet"])
     assert result.exit_code == WRONG_USE
     assert "nonsense" in result.output
+
+
+def test_what_is_not_installed_is_a_failure_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rmi_launch.bench.NEEDED", ("no_such_library",))
+    assert run(lambda: bench.main(["--quiet"], standalone_mode=False)) == FAILED
+    assert "not installed: no_such_library; run 'make bench'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

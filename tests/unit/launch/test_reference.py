@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from rmi_launch.commands import COMMANDS
+from rmi_launch.commands import COMMANDS, rmi
 from rmi_launch.reference import reference
 from rmi_runtime.settings import FIELDS
 
@@ -28,3 +30,14 @@ def test_the_reference_page_has_every_command_and_every_setting() -> None:
 def test_the_readme_names_every_command(name: str) -> None:
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2]
     assert f"`rmi {name}" in table or f"`{name}" in table
+
+
+def test_no_line_in_a_list_of_commands_is_cut_off() -> None:
+    context = click.Context(rmi)
+    commands = {name: rmi.get_command(context, name) for name in COMMANDS}
+    groups = [[], *([name] for name in commands if isinstance(commands[name], click.Group))]
+    for group in groups:
+        said = CliRunner().invoke(rmi, [*group, "--help"], terminal_width=80)
+        listed = said.output.partition("Commands:\n")[2].splitlines()
+        assert listed
+        assert not [line for line in listed if line.endswith("...")]
