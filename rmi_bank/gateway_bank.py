@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from rmi_bank import operations as op
 from rmi_bank.errors import LockTimeout
 from rmi_bank.operations import Operation, Outcome, Principal, Refused, Request
 from rmi_runtime import Coalescer, Identities, Identity, hash_token
-from rmi_runtime.errors import Forbidden, InvalidRequest, Overloaded
+from rmi_runtime.errors import (
+    Forbidden,
+    Indefinite,
+    Interrupted,
+    InvalidRequest,
+    Overloaded,
+    RmiError,
+    settles,
+)
 
 SENDS_UNDER_WAY = 2
 """Batches of one kind on their way to business objects at once."""
@@ -22,8 +30,14 @@ ALONE_MAX = 1024
 class BusinessCaller(Protocol):
     """How business objects are called; ``Endpoints("bank.business.", policy="less_busy")`` fits."""
 
-    async def call(self, method: str, *args: Any, repeatable: bool = False) -> Any:
-        """Call a method of one of the business objects."""
+    async def call(
+        self,
+        method: str,
+        *args: Any,
+        repeatable: bool = False,
+        unsure: Callable[[Indefinite], None] | None = None,
+    ) -> Any:
+        """Call a method of one of the business objects; *unsure* hears of tries without a reply."""
 
 
 class BankGateway:
@@ -94,7 +108,7 @@ class BankGateway:
         request = (_principal(identity), operation)
         outcome = await queue.submit_nowait(request)
         if isinstance(outcome, Refused) and outcome.code == LockTimeout.code:
-            outcome = await self._wait_alone(request)
+            outcome = await self._wait_alone(request, in_doubt=not outcome.definite)
         if isinstance(outcome, Refused):
             raise outcome.to_error()
         if isinstance(operation, op.BalanceQuery):
@@ -159,12 +173,28 @@ class BankGateway:
         )
         return found
 
-    async def _wait_alone(self, request: Request) -> Outcome:
+    async def _wait_alone(self, request: Request, *, in_doubt: bool) -> Outcome:
         """Send an operation by itself, since somebody holds for long what it needs.
+
+        Args:
+            request: for whom, and what.
+            in_doubt: it may have been done before.
 
         Raises:
             Overloaded: too many wait like this.
+            Interrupted: it was not done now, but may have been before.
         """
+        try:
+            return await self._send_alone(request)
+        except RmiError as error:
+            if in_doubt and not settles(error):
+                raise Interrupted(
+                    f"no answer came to an earlier try ({error.message}); ask again with the same "
+                    "request id"
+                ) from error
+            raise
+
+    async def _send_alone(self, request: Request) -> Outcome:
         if self._alone >= ALONE_MAX:
             raise Overloaded(
                 f"{self._alone} operations wait for accounts that are held for long, which is the "
@@ -181,10 +211,16 @@ class BankGateway:
     async def _send(self, requests: list[Request], loose: bool = False) -> list[Outcome]:
         if not requests:
             return []
+        lost: list[Indefinite] = []
         packed = await self._endpoints.call(
-            "execute_packed", op.pack_batch(requests), loose, repeatable=True
+            "execute_packed", op.pack_batch(requests), loose, repeatable=True, unsure=lost.append
         )
-        return op.unpack_outcomes(packed)
+        outcomes = op.unpack_outcomes(packed)
+        if lost:  # what is not to be had now may have been done by a try whose reply was lost
+            for outcome in outcomes:
+                if isinstance(outcome, Refused) and outcome.code == LockTimeout.code:
+                    outcome.definite = False
+        return outcomes
 
     async def _send_apart_if_need_be(
         self, requests: list[Request]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
@@ -27,6 +28,25 @@ SILENT_S = 1.0
 it is still there."""
 
 _DOUBLINGS_MAX = 5  # of that time, for one that is found silent again and again
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """One endpoint as it is now.
+
+    Attributes:
+        name: its Pyro name.
+        uri: where it is.
+        inflight: calls of ours that are under way there.
+        set_aside: whether it gets no calls, because it failed and has not answered a probe since.
+        draining: whether it gets no calls, because it said that it is leaving.
+    """
+
+    name: str
+    uri: str
+    inflight: int
+    set_aside: bool
+    draining: bool
 
 
 class Endpoint:

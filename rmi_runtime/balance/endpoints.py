@@ -8,8 +8,7 @@ import logging
 import math
 import ssl as tls
 import time
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from types import TracebackType
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from Pyro5.errors import DaemonError
 
 from rmi_runtime import errors
-from rmi_runtime.balance.balancer import SILENT_S, Balancer, Endpoint, Policy
+from rmi_runtime.balance.balancer import SILENT_S, Balancer, Endpoint, EndpointView, Policy
 from rmi_runtime.balance.endpoint_proxies import EndpointProxies, Unreached
 from rmi_runtime.proxy.calls import Late
 from rmi_runtime.proxy.state import checked_timeout, deadline_after
@@ -35,25 +34,6 @@ LOOK_GAP_S = 0.02
 """Least time between two looks at the name server."""
 
 _SERVICE_REFUSALS = (errors.Unavailable, errors.Draining, errors.Overloaded)
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointView:
-    """One endpoint as it is now.
-
-    Attributes:
-        name: its Pyro name.
-        uri: where it is.
-        inflight: calls of ours that are under way there.
-        set_aside: whether it gets no calls, because it failed and has not answered a probe since.
-        draining: whether it gets no calls, because it said that it is leaving.
-    """
-
-    name: str
-    uri: str
-    inflight: int
-    set_aside: bool
-    draining: bool
 
 
 class Endpoints:
@@ -167,6 +147,7 @@ class Endpoints:
         repeatable: bool = False,
         prefer: str | None = None,
         late: Late | None = None,
+        unsure: Callable[[errors.Indefinite], None] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call a method of one of the services.
@@ -183,6 +164,8 @@ class Endpoints:
                 it. Each try but the last gets half of the time that is left.
             prefer: name of the service to try first, if it takes calls; then the policy decides.
             late: takes a result that nobody waits for any more, while the connection stands.
+            unsure: told when a try that may have been done is made again: what a later one returns
+                need not speak for it.
 
         Returns:
             What the method returns.
@@ -217,6 +200,8 @@ class Endpoints:
                 may_be_cut = may_be_cut and not isinstance(error, errors.ConnectionLost)
                 if not endpoint.aside and not endpoint.gone:
                     tried.add(endpoint)
+                if unsure is not None and isinstance(error, errors.Indefinite):
+                    unsure(error)
                 if not isinstance(last, errors.Indefinite):  # no refusal undoes it
                     last = error
 

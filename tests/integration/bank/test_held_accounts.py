@@ -15,10 +15,10 @@ from rmi_bank.errors import LockTimeout
 from rmi_bank.execution import PATIENCE_S
 from rmi_bank.gateway_bank import ALONE_MAX, BankGateway
 from rmi_bank.locks import Ticket
-from rmi_bank.operations import Deposit, Transfer
+from rmi_bank.operations import Deposit, Outcome, Transfer
 from rmi_bank.request_ids import new_request_id
 from rmi_runtime import Endpoints, Identity, Proxy
-from rmi_runtime.errors import Overloaded
+from rmi_runtime.errors import Indefinite, Overloaded
 from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
 from tests.support import eventually
 
@@ -271,3 +271,39 @@ async def test_those_that_wait_by_themselves_are_bounded(
     await holder.unlock(held["lease"])
     await waiting
     assert gateway._alone == ALONE_MAX - 1
+
+
+async def test_what_may_have_been_done_is_no_definite_refusal_when_another_holds_the_account(
+    bank: BankCluster, holder: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        _lose_the_first_reply(bank, holder, f"bank.business.{number}", monkeypatch)
+    names = bank.name_servers()
+    async with Endpoints(
+        names, "bank.business.", handshake=SERVICE_HANDSHAKE, timeout_s=2.0
+    ) as endpoints:
+        await eventually(lambda: len(endpoints.view()) == 3)
+        gateway = BankGateway(endpoints)
+        with pytest.raises(Indefinite):
+            await gateway.execute(TELLER, Deposit(HELD, 1, "r"))
+        await gateway.aclose()
+    await names.aclose()
+    assert bank.balances(HELD) == [1001]
+
+
+def _lose_the_first_reply(
+    bank: BankCluster, holder: Proxy, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lose the first reply of all, once it is on disk; and let the holder have the account then."""
+    rounds, connections = bank.objects[name]._changes, bank.parts[name].daemon.connections
+    run = rounds._run
+
+    async def done_and_lost(*args: Any) -> list[Outcome]:
+        outcomes: list[Outcome] = await run(*args)
+        monkeypatch.undo()
+        await holder.lock(99, [HELD])
+        for connection in list(connections):
+            connection.abort()
+        return outcomes
+
+    monkeypatch.setattr(rounds, "_run", done_and_lost)
