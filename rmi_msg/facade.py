@@ -120,12 +120,16 @@ class FacadeObject:
             MessageIdReused: the id is that of a message with another text.
             StoreFull: the store has no room; nothing was done.
             Unavailable: no logger could store it; nothing was done.
-            Indefinite: it may have been stored; repeat it with the same id.
+            Indefinite: it may have been stored; repeat it with the same id, ``fields['id']``.
         """
         _check_caller()
         check_text(text)
         id = new_message_id() if id is None else check_id(id)
-        [word] = await self._put([(id, text)], "post")
+        try:
+            [word] = await self._put([(id, text)], "post")
+        except errors.Indefinite as error:  # one of many callers' may be: each gets its own
+            fields = {**error.fields, "id": id}
+            raise errors.make_error(error.code, False, error.message, fields) from error
         if word == "other":
             raise MessageIdReused(
                 f"id {id} is that of a message with another text, which stays: use a new id",

@@ -181,6 +181,21 @@ async def test_what_finds_no_room_failed_definitely_unless_some_of_it_was_stored
     assert [len(messages) for _, messages in loggers.put] == [10, 10]
 
 
+async def test_whoever_left_the_id_to_us_is_told_the_one_to_repeat_a_doubtful_post_with(
+    make: Make,
+) -> None:
+    loggers = Loggers("a")
+    lost = errors.Interrupted("no reply; send the same ids again", why="lost")
+    loggers.answers = {"a": refuse(lost)}
+    facade = make(loggers)
+    with call_as(SERVICE):
+        ended = await asyncio.gather(*(facade.post(text) for text in "xyz"), return_exceptions=True)
+    told = {end.fields.get("id") for end in ended if isinstance(end, errors.Interrupted)}
+    assert told == {id for _, messages in loggers.put for id, _ in messages}
+    assert len(told) == 3, "each its own, although one error has failed them all"
+    assert lost.fields == {"why": "lost"}
+
+
 class Peer:
     """A connection from some address."""
 
