@@ -1,8 +1,9 @@
 """The lines of the bank's operation logs, in the formats of the systems it grew from.
 
 Business log (``DATA_DIR/log/bank.business.N.log``), one line per operation that was done: money
-moved, or a balance read. A refusal is no line, and neither is a repeated request answered from what
-is stored, so the lines of a business log are what the journal owes to that business object::
+moved, or a balance read. A refusal is no line, and neither is a request answered from what is
+stored: so no operation has two. One has none if the reply to its commit was lost, since it was then
+found stored, and who did it is not told; the journal has it::
 
     Timestamp:2021-10-31 13:18:18.005728 - OperationNumber: 8 - ClientID: 5
     - OperationType: Deposito - Account: 9 - Value: 299
