@@ -19,6 +19,7 @@ from typing import Any, Final
 from hazelcast.asyncio import HazelcastClient, Map
 from hazelcast.config import IntType
 from hazelcast.core import HazelcastJsonValue, MemberInfo
+from hazelcast.errors import HazelcastError
 from hazelcast.lifecycle import LifecycleState
 
 from rmi_msg.hazelcast import acknowledged
@@ -210,6 +211,8 @@ class Link:
 
     async def _connect(self) -> HazelcastClient | None:
         client = HazelcastClient(**self._configuration())
+        heartbeats = client._connection_manager._heartbeat_manager
+        heartbeats._invocation_service = _Pings(heartbeats._invocation_service)
         # Not create_and_start(): that leaves a half-started client behind when it is cancelled.
         try:
             why = await _apart(client._start())
@@ -260,6 +263,25 @@ class Link:
             self._on_members(members)
         except Exception:  # such as no descriptors left: who is told must not cost the connection
             log.exception("the change of the cluster's members was not dealt with")
+
+
+class _Pings:
+    """Sends the client's pings, and keeps their failures.
+
+    The client makes a task of each and never looks at it: one that a frozen member did not answer
+    would be reported by asyncio, with a traceback. That a member is silent is told elsewhere.
+
+    Args:
+        service: sends the client's requests.
+    """
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    async def ainvoke(self, ping: Any) -> None:
+        """Send one, and return when it was answered, or never will be."""
+        with contextlib.suppress(HazelcastError, OSError):
+            await self._service.ainvoke(ping)
 
 
 async def _apart(step: Coroutine[Any, Any, Any]) -> str | None:
