@@ -186,10 +186,12 @@ def _explained_shape(message: str, tags: Sequence[str]) -> HttpProblem:
     for beginning in (_UNKNOWN, _MISSING):
         if what.startswith(beginning):
             name = what.removeprefix(beginning).removesuffix("`")
-            field = _shown(f"{path}.{name}" if path else name)
+            before = f"{path}." if path else ""
+            field = _shown(before + name)
             if beginning == _MISSING:
                 return invalid(field, "is missing")
-            return malformed(f"{field}: nobody knows this field", field=field)
+            said = _shown(before + _said(name))
+            return malformed(f"{said}: nobody knows this field", field=field)
     untagged = bool(tags) and what.startswith("Invalid value ")
     what = _shown(what, 200) + (f"; expected one of {', '.join(tags)}" if untagged else "")
     return invalid(path, what[0].lower() + what[1:].replace("`", ""))
@@ -198,6 +200,11 @@ def _explained_shape(message: str, tags: Sequence[str]) -> HttpProblem:
 def _shown(name: str, chars_max: int = 80) -> str:
     """Return a caller's own word, short enough to be said back."""
     return name if len(name) <= chars_max else f"{name[:chars_max]}…"
+
+
+def _said(name: str) -> str:
+    """Return a caller's own word for a sentence, in which an empty one would not be seen."""
+    return _shown(name) or "''"
 
 
 def _quoted(word: str) -> str:
@@ -309,8 +316,7 @@ def _fields(text: bytes) -> Mapping[str, str]:
     for part in filter(None, text.split(b"&")):
         name, _, value = map(_unescaped, part.replace(b"+", b" ").partition(b"="))
         if name in fields:
-            shown = _shown(name)
-            raise malformed(f"{shown} is given twice; give it once", field=shown)
+            raise malformed(f"{_said(name)} is given twice; give it once", field=_shown(name))
         fields[name] = value
     return fields
 

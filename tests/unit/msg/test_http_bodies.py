@@ -193,6 +193,22 @@ def test_a_name_that_nobody_knows_is_400_whatever_is_in_it(place: str, name: str
     assert (caught.value.status, caught.value.fields["field"]) == (400, field)
 
 
+@pytest.mark.parametrize(
+    ("read", "body", "said"),
+    [
+        (BODY.parse, b'{"":1}', "'': nobody knows"),
+        (BODY.parse, b'{"text":"a","inner":[{"name":"b","":1}]}', "inner[0].'': nobody knows"),
+        (form_fields, b"=1&=2", "'' is given twice"),
+    ],
+)
+def test_an_empty_name_is_shown_in_quotes(
+    read: Callable[[bytes], object], body: bytes, said: str
+) -> None:
+    with pytest.raises(HttpProblem) as caught:
+        read(body)
+    assert caught.value.detail.startswith(said)
+
+
 def test_a_name_cannot_make_the_search_for_its_place_long() -> None:
     body = json.dumps({"text": "a", " - at `$" * 100_000 + "\n": 1}).encode()
     assert refusal(BODY.parse, body) == 400  # searched for from each of them it takes minutes
