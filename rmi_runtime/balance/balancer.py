@@ -185,6 +185,10 @@ class Balancer:
         one, other = ready[first], ready[second]
         return other if other.inflight < one.inflight else one
 
+    def has_another(self, endpoint: Endpoint, tried: Container[Endpoint]) -> bool:
+        """Say whether :meth:`pick` would have any left but *endpoint*."""
+        return any(other is not endpoint and other not in tried for other in self._ready)
+
     def update(self, listing: Mapping[str, Entry]) -> list[Endpoint]:
         """Take over what a name server says.
 

@@ -189,7 +189,8 @@ class Endpoints:
             left_s = deadline - (began := time.monotonic())
             if endpoint is None or left_s <= 0:
                 raise self._given_up(last)
-            try_s = left_s / 2 if repeatable and self._balancer.ready > 1 else left_s
+            more = repeatable and self._balancer.has_another(endpoint, tried)
+            try_s = left_s / 2 if more else left_s
             try:
                 return await self._call_at(endpoint, method, args, kwargs, try_s, late, may_be_cut)
             except (errors.RmiError, DaemonError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,27 @@ async def test_a_repeatable_call_leaves_a_service_that_hangs(services: Services)
         calls = [endpoints.call("wait", repeatable=True, timeout_s=1.0) for _ in range(10)]
         assert await asyncio.gather(*calls) == ["x.2"] * 10
         assert services.echoes["x.1"].calls > 0
+
+
+async def test_the_last_service_that_a_repeatable_call_tries_gets_all_the_time_that_is_left(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried_s: list[float] = []
+
+    async def slow(
+        self: Endpoints, endpoint: Any, method: str, args: Any, kwargs: Any, try_s: float, *_: Any
+    ) -> None:
+        tried_s.append(try_s)
+        endpoint.answered_at = math.inf  # it answers others, so it is not set aside for this
+        raise errors.CallTimeout("no answer came in time")
+
+    await services.start("x.1", "x.2")
+    async with services.endpoints() as endpoints:
+        await eventually(lambda: len(names(endpoints)) == 2)
+        monkeypatch.setattr(Endpoints, "_call_at", slow)
+        with pytest.raises(errors.CallTimeout):
+            await endpoints.call("wait", repeatable=True, timeout_s=1000.0)
+    assert [round(try_s, -1) for try_s in tried_s] == [500.0, 1000.0]
 
 
 async def test_an_impatient_call_does_not_set_a_service_aside_that_answers_others(
