@@ -6,6 +6,7 @@ HTTP part: sending to a client that is gone raises ``OSError``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ class Exchange:
         protocol = self._protocol
         try:
             await app(self._scope, self._receive, self._send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not (protocol.closed and isinstance(error, OSError)):
                 self._log_failure(error)
         finally:
@@ -93,7 +94,7 @@ class Exchange:
             # Part of the answer is out: only a broken connection says that the rest is missing.
             protocol.transport.abort()
 
-    def _log_failure(self, error: Exception) -> None:
+    def _log_failure(self, error: BaseException) -> None:
         foreseen = isinstance(error, RmiError) and not isinstance(error, InternalError)
         if self._begun and foreseen:  # an outage in the middle of a stream must not drown the log
             method, path = self._scope["method"], self._scope["path"]
