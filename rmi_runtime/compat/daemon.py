@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -94,6 +94,7 @@ class Daemon(WithoutSome):
         serving.objects = ObjectTable(serving.daemon_object)
         serving._socket.listen(BACKLOG)  # who comes early waits, as with stock
         self._serving = serving
+        self.methodcall_error_handler: Callable[..., None] = _note_error
         self._nat = nat and (nat[0], nat[1] or serving._socket.getsockname()[1])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
@@ -304,6 +305,26 @@ class Daemon(WithoutSome):
     def __repr__(self) -> str:
         name = f"{type(self).__module__}.{type(self).__name__}"
         return f"<{name} at {self.locationStr}; {len(self._serving.objects)} objects>"
+
+
+def _note_error(
+    daemon: Daemon,
+    client_sock: object,
+    method: Callable[..., Any],
+    vargs: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    exception: Exception,
+) -> None:
+    """Log what a method raised; programs set their own handler in its place.
+
+    Args:
+        daemon: whose object it is.
+        client_sock: the client's address.
+        method: that raised.
+        vargs, kwargs: its arguments.
+        exception: what it raised, which the client gets.
+    """
+    log.debug("%s, called by %s, raised %r", method, client_sock, exception)
 
 
 def serve(

@@ -11,10 +11,6 @@ _INTERNALS: Final = "rmi_runtime.Daemon.stats() tells what a daemon does"
 
 INSTEAD: Final = {
     "events": _FOREIGN_LOOPS,
-    "methodcall_error_handler": (
-        "nobody would call it: put a decorator on the methods; what fails in oneway calls and "
-        "callbacks is logged"
-    ),
     "selector": _FOREIGN_LOOPS,
     "serveSimple": "use rmi_runtime.compat.serve",
     "streaming_responses": _INTERNALS,
@@ -30,11 +26,6 @@ class WithoutSome(NotCopied):
         if name in INSTEAD:
             raise AttributeError(_refusal(name))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "methodcall_error_handler":  # to keep it would look as if it were heeded
-            raise AttributeError(_refusal(name))
-        super().__setattr__(name, value)
 
     def combine(self, daemon: Any) -> None:
         """Refuse: run each daemon's request loop in a thread of its own."""

@@ -9,10 +9,10 @@ import signal
 import socket
 import threading
 from asyncio.events import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -89,6 +89,8 @@ class Facade(Protocol):
     def annotations(self) -> dict[str, bytes]: ...
 
     def uriFor(self, objectOrId: Any, nat: bool = True) -> URI: ...
+
+    methodcall_error_handler: Callable[..., None]
 
 
 class _FirstUser:
@@ -176,6 +178,13 @@ class Connection(ServerConnection):
         """The socket, or what tells of it when the connection has ended."""
         sock = super().sock
         return self._ended if sock is None or sock.fileno() < 0 else sock
+
+    def method_failed(
+        self, method: Any, args: Sequence[Any], kwargs: dict[str, Any], error: Exception
+    ) -> None:
+        """Tell the program's handler, with stock's arguments."""
+        facade = cast(Serving, self._daemon)._facade
+        facade.methodcall_error_handler(facade, self.peer, method, args, kwargs, error)
 
     def getpeercert(self) -> Any:
         """Return the client's certificate as a dictionary, or None."""

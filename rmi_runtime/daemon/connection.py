@@ -18,6 +18,7 @@ import math
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rmi_runtime import wire
@@ -76,6 +77,11 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._sent_bytes = 0  # since it was last looked whether they are read
         self._corked = False
         self._flush_scheduled = False
+
+    def method_failed(
+        self, method: Any, args: Sequence[Any], kwargs: dict[str, Any], error: Exception
+    ) -> None:
+        """Called where a plain method of an object has raised; for who wants to hear of it."""
 
     # -- life-cycle
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import CoroutineType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from Pyro5.callcontext import current_context
 from Pyro5.server import (
@@ -21,9 +21,12 @@ from rmi_runtime.context import Call, check_allowed
 from rmi_runtime.daemon.on_threads import OnThreads
 
 if TYPE_CHECKING:
+    from rmi_runtime.daemon.connection import ServerConnection
     from rmi_runtime.daemon.daemon import Daemon
 
 log = logging.getLogger(__name__)
+
+_OF_PROPERTIES = (_get_exposed_property_value, _set_exposed_property_value)
 
 
 class Members:
@@ -184,6 +187,8 @@ def call_plainly(
             call.begun = False  # the arguments do not fit
         if getattr(method, "_pyroCallback", False):
             log.warning("a callback failed", exc_info=True)
+        if connection is not None and method not in _OF_PROPERTIES:
+            cast("ServerConnection", connection).method_failed(method, args, kwargs, error)
         raise
     call.response_annotations = context["response_annotations"]
     if type(result) is CoroutineType and getattr(method, "_pyroCallback", False):

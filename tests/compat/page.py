@@ -28,9 +28,6 @@ NOT_OFFERED = {
         "`rmi_runtime.Daemon` lives on any asyncio loop"
     ),
     "`connected_socket=`: a socket pair without handshake": "a Unix domain socket",
-    "`methodcall_error_handler`": (
-        "a decorator on the method; what fails in oneway calls and callbacks is logged"
-    ),
     "`config.LOGWIRE`": "any network sniffer",
     "`PYRO_LOGLEVEL`, `PYRO_LOGFILE`": (
         "they set up Python's logging as before; what ours says is under `rmi_runtime`, and its "

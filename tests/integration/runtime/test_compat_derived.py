@@ -221,8 +221,6 @@ def test_serve_tells_the_names_that_the_name_server_knows(
 def test_what_the_drop_in_does_not_offer_is_refused_with_what_to_do_instead() -> None:
     with compat.Daemon() as daemon:
         wanted: Any = daemon
-        with pytest.raises(AttributeError, match="put a decorator on the methods"):
-            wanted.methodcall_error_handler = print  # kept, it would never be called
         for name in ("events", "selector", "transportServer"):
             with pytest.raises(AttributeError, match=rf"no '{name}': .*rmi_runtime\.Daemon"):
                 getattr(wanted, name)
@@ -277,3 +275,78 @@ def test_who_hears_of_a_clients_end_sees_its_resources_before_they_are_closed(
         daemon.shutdown()
         thread.join(10)
     assert happened == ["5 tracked", *["closed"] * 3]
+
+
+class Fragile:
+    """Fails in every way that a client can bring about."""
+
+    @expose
+    def fail(self, number: int, *, word: str = "") -> None:
+        raise ValueError(number, word)
+
+    @expose
+    @Pyro5.api.oneway
+    def fail_unheard(self) -> None:
+        raise KeyError("unheard")
+
+    @expose
+    @property
+    def broken(self) -> int:
+        raise RuntimeError("of a property nobody is told")
+
+
+@BOTH
+@pytest.mark.parametrize("servertype", ["thread", "multiplex"])
+def test_the_programs_handler_is_told_what_methods_raise(
+    module: Any, servertype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SERVERTYPE", servertype)
+    told: list[tuple[Any, ...]] = []
+    with module.Daemon("127.0.0.1") as daemon:
+        assert callable(daemon.methodcall_error_handler)
+        daemon.methodcall_error_handler = lambda *args: told.append(args)
+        uri = daemon.register(Fragile)
+        thread = threading.Thread(target=daemon.requestLoop)
+        thread.start()
+        with Proxy(uri) as proxy:
+            with pytest.raises(ValueError, match="1"):
+                proxy.fail(1, word="a")
+            batch = Pyro5.api.BatchProxy(proxy)
+            batch.fail(2)
+            with pytest.raises(ValueError, match="2"):
+                list(batch())
+            with pytest.raises(RuntimeError):
+                _ = proxy.broken
+            proxy.fail_unheard()
+            sync_eventually(lambda: len(told) == 3)
+            peer = proxy._pyroConnection.sock.getsockname()
+        daemon.shutdown()
+        thread.join(10)
+    assert all(args[0] is daemon and args[1] == peer for args in told)
+    assert [args[2].__name__ for args in told] == ["fail", "fail", "fail_unheard"]
+    assert [(list(args[3]), args[4]) for args in told] == [
+        ([1], {"word": "a"}),
+        ([2], {}),
+        ([], {}),
+    ]
+    assert [repr(args[5]) for args in told] == [
+        "ValueError(1, 'a')",
+        "ValueError(2, '')",
+        "KeyError('unheard')",
+    ]
+
+
+@BOTH
+def test_what_the_programs_handler_raises_is_what_the_client_gets(module: Any) -> None:
+    def translate(*args: Any) -> None:
+        raise LookupError("in other words") from args[-1]
+
+    with module.Daemon("127.0.0.1") as daemon:
+        daemon.methodcall_error_handler = translate
+        uri = daemon.register(Fragile)
+        thread = threading.Thread(target=daemon.requestLoop)
+        thread.start()
+        with Proxy(uri) as proxy, pytest.raises(LookupError, match="in other words"):
+            proxy.fail(1)
+        daemon.shutdown()
+        thread.join(10)
