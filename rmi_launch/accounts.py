@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rmi_launch.options import REACH_SETTINGS, with_settings
+from rmi_launch.options import REACH_SETTINGS, WholeRange, with_settings
 from rmi_launch.system import ask, find_system
 from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded, Proxy
@@ -21,15 +21,15 @@ def account() -> None:
 
 
 @account.command()
-@click.argument("number", type=click.IntRange(1, 2**53))
+@click.argument("number", type=WholeRange(1, 2**53))
 @click.option(
     "--balance",
-    type=click.IntRange(0, 10**15),
+    type=WholeRange(0, 10**15),
     default=0,
     show_default=True,
     help="Minor units on it from the start.",
 )
-@click.option("--owner", type=click.IntRange(0, 2**53), help="Client whose it is. [default: none]")
+@click.option("--owner", type=WholeRange(0, 2**53), help="Client whose it is. [default: none]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings(*REACH_SETTINGS)
 def create(loaded: Loaded, number: int, balance: int, owner: int | None, as_json: bool) -> None:
@@ -50,13 +50,13 @@ def create(loaded: Loaded, number: int, balance: int, owner: int | None, as_json
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.option(
     "--after",
-    type=click.IntRange(-1, 2**53),
+    type=WholeRange(-1, 2**53),
     default=0,
     help="List those above this number. [default: 0]",
 )
 @click.option(
     "--limit",
-    type=click.IntRange(1, PAGE_MAX),
+    type=WholeRange(1, PAGE_MAX),
     default=100,
     show_default=True,
     help="Most accounts to list.",

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rmi_launch.options import FiniteRange
+from rmi_launch.options import FiniteRange, WholeRange
 from rmi_runtime.errors import Definite
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ class BenchmarksMissing(Definite):
 @click.command(short_help="Measure each promise about speed beside a peer.")
 @click.option(
     "--rounds",
-    type=click.IntRange(1, 1000),
+    type=WholeRange(1, 1000),
     default=5,
     show_default=True,
     help="How often each side is measured, in turn with the other.",

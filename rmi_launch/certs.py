@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from rmi_launch.options import with_settings
+from rmi_launch.options import WholeRange, with_settings
 from rmi_launch.tables import new_table, plain, show
 from rmi_launch.up_view import shown
 from rmi_runtime import Loaded, load_or_create_cluster_key
@@ -70,7 +70,7 @@ def _names(
 @click.argument("names", metavar="NAME_OR_ADDRESS...", nargs=-1, required=True, callback=_names)
 @click.option(
     "--days",
-    type=click.IntRange(1, HOST_DAYS_MAX),
+    type=WholeRange(1, HOST_DAYS_MAX),
     default=HOST_DAYS,
     show_default=True,
     help="How long it is good.",

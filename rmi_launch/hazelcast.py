@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from rmi_launch import data_dir
-from rmi_launch.options import with_settings
+from rmi_launch.options import WholeRange, with_settings
 from rmi_launch.stdout import say
 from rmi_launch.zygote import log_to_stderr
 from rmi_msg.hazelcast.install import (
@@ -92,7 +92,7 @@ def fetch_hazelcast(settings: Settings) -> None:
 
 @hazelcast.command(short_help="Run one member that belongs to no logger.")
 @click.option(
-    "--id", "number", type=click.IntRange(1, 999_999), default=1, help="Its number. [default: 1]"
+    "--id", "number", type=WholeRange(1, 999_999), default=1, help="Its number. [default: 1]"
 )
 @click.option(
     "--listen", required=True, metavar="HOST:PORT", help="Address that it listens on; no other."

@@ -23,6 +23,19 @@ REACH_SETTINGS = ("data_dir", "ns", "insecure", *TLS_SETTINGS)
 """What a command needs to reach a running system, here or on another machine."""
 
 
+class WholeRange(click.IntRange):
+    """A range of whole numbers; what is none is told so, not that it is "no integer range"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return *value* as a number within the range; end with wrong use if it is none."""
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        number: int = super().convert(value, param, ctx)
+        return number
+
+
 class FiniteRange(click.FloatRange):
     """A range of numbers that are some: ``nan`` is neither below nor above any bound."""
 
@@ -30,9 +43,13 @@ class FiniteRange(click.FloatRange):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return *value* as a number within the range; end with wrong use if it is none."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
+        try:
+            finite = math.isfinite(float(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        if not finite:
             self.fail(f"{value!r} is not a finite number.", param, ctx)
+        number: float = super().convert(value, param, ctx)
         return number
 
 

@@ -14,7 +14,7 @@ import click
 import uvloop
 
 from rmi_launch import data_dir
-from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, with_settings
+from rmi_launch.options import OPERATION_LOG_SETTINGS, TLS_SETTINGS, WholeRange, with_settings
 from rmi_launch.plan import GATEWAY, NAMESERVER, ServiceSpec
 from rmi_launch.processes import READY_SIZE_BYTES_MAX
 from rmi_launch.stdout import say
@@ -39,7 +39,7 @@ DELAY_TOLD_S = 2.0
 """A service that is not ready after this tells what it waits for."""
 
 number = click.option(
-    "--id", "number", type=click.IntRange(1, 999_999), required=True, help="Its number."
+    "--id", "number", type=WholeRange(1, 999_999), required=True, help="Its number."
 )
 
 
@@ -70,7 +70,7 @@ def business(loaded: Loaded, number: int) -> None:
 
 @click.command(short_help="Run a facade: it hands each message to a logger.")
 @click.option(
-    "--id", "number", type=click.IntRange(1, 999_999), default=1, help="Its number. [default: 1]"
+    "--id", "number", type=WholeRange(1, 999_999), default=1, help="Its number. [default: 1]"
 )
 @with_settings(*_LOGGED, *_MESSAGES)
 def facade(loaded: Loaded, number: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rmi_launch.options import REACH_SETTINGS, with_settings
+from rmi_launch.options import REACH_SETTINGS, WholeRange, with_settings
 from rmi_launch.system import ask, find_system
 from rmi_launch.tables import new_table, show
 from rmi_runtime import Loaded, Proxy
@@ -25,7 +25,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--client", type=click.IntRange(0, 2**53), required=True, help="Whose it will be.")
+@click.option("--client", type=WholeRange(0, 2**53), required=True, help="Whose it will be.")
 @click.option(
     "--role",
     type=click.Choice(ROLES),
@@ -35,7 +35,7 @@ def token() -> None:
 )
 @click.option(
     "--expires-s",
-    type=click.IntRange(1, EXPIRES_S_MAX),
+    type=WholeRange(1, EXPIRES_S_MAX),
     metavar="SECONDS",
     help="How long it is good. [default: until it is revoked]",
 )
@@ -91,7 +91,7 @@ def list_(loaded: Loaded, as_json: bool) -> None:
 
 
 @token.command()
-@click.argument("token_id", type=click.IntRange(0, 2**63 - 1))
+@click.argument("token_id", type=WholeRange(0, 2**63 - 1))
 @with_settings(*REACH_SETTINGS)
 def revoke(loaded: Loaded, token_id: int) -> None:
     """Revoke the token with the number TOKEN_ID (see rmi token list)."""

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from rmi_launch.failures import INTERRUPTED
-from rmi_launch.options import FiniteRange
+from rmi_launch.options import FiniteRange, WholeRange
 from rmi_launch.torture_kinds import hosts_here, kinds_here
 from rmi_runtime.errors import RmiError
 from rmi_torture.campaign import Catch, bugs_named, estimate_s, hunt
@@ -70,7 +70,7 @@ class TortureFound(RmiError):
 @click.option("--seed", type=int, default=1, show_default=True, help="Of faults and requests.")
 @click.option(
     "--requests",
-    type=click.IntRange(0),
+    type=WholeRange(0),
     default=0,
     metavar="NUMBER",
     help="Stop when so many operations were acknowledged. [default: when the time is over]",
@@ -91,14 +91,14 @@ class TortureFound(RmiError):
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, 1000),
+    type=WholeRange(1, 1000),
     default=4,
     show_default=True,
     help="Clients of each kind.",
 )
 @click.option(
     "--batch",
-    type=click.IntRange(1, 1000),
+    type=WholeRange(1, 1000),
     default=32,
     show_default=True,
     help="Operations in a batch; in the messages' workloads, posts under way.",
@@ -112,7 +112,7 @@ class TortureFound(RmiError):
 )
 @click.option(
     "--hosts",
-    type=click.IntRange(1, 2),
+    type=WholeRange(1, 2),
     default=1,
     show_default=True,
     help="2: the system runs on two network namespaces, and faults of the network strike the link "
@@ -144,7 +144,7 @@ class TortureFound(RmiError):
 @click.option(
     "--recovery",
     "lines",
-    type=click.IntRange(0, 10**8),
+    type=WholeRange(0, 10**8),
     default=0,
     metavar="LINES",
     help="Kill the data object with so many lines in its journal, and time its return.",

@@ -52,6 +52,23 @@ def test_the_command_can_be_run_as_a_module(module: str, pytestconfig: pytest.Co
     assert ended.stdout.startswith("rmi, version ")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["business", "--id", "x"], "'x' is not a whole number."),
+        (["account", "create", "1", "--balance", "1.5"], "'1.5' is not a whole number."),
+        (["token", "revoke", "all"], "'all' is not a whole number."),
+        (["torture", "--minutes", "long"], "'long' is not a number."),
+        (["torture", "--minutes", "nan"], "'nan' is not a finite number."),
+    ],
+)
+def test_a_value_that_is_no_number_is_told_what_was_expected(
+    line: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: rmi.main(line, standalone_mode=False)) == failures.WRONG_USE
+    assert expected in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda: rmi.main(["fly"], standalone_mode=False)) == failures.WRONG_USE
     assert "fly" in capsys.readouterr().err
