@@ -99,7 +99,9 @@ def demo_tokens(data_dir: Path) -> dict[int, str]:
         tokens = {int(entry["client"]): str(entry["token"]) for entry in entries}
     except FileNotFoundError:
         give_up(f"{path} is not there: start the system with `make run` first, or give --data-dir")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except KeyError as error:
+        give_up(f"{path}: an entry has no {error}: expected [{{'client': 1, 'token': '…'}}]")
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         give_up(f"{path} cannot be read as a list of client and token: {error}")
     if not tokens or not all(token.isascii() and token.isprintable() for token in tokens.values()):
         give_up(f"{path} has no tokens: expected a list such as [{{'client': 1, 'token': '…'}}]")

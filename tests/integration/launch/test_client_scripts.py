@@ -145,6 +145,11 @@ def test_a_file_without_tokens_is_named(script: str, tokens: object, data_dir: P
     assert str(path) in run(script, data_dir=data_dir)
 
 
+def test_an_entry_without_a_token_is_told_what_it_lacks(data_dir: Path) -> None:
+    (data_dir / "demo-tokens.json").write_text('[{"client": 1}]')
+    assert "an entry has no 'token': expected" in run("bank_client.py", data_dir=data_dir)
+
+
 INTERRUPTED_WHILE_IT_LOADS = """
 import os, runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
