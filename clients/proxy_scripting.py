@@ -49,7 +49,19 @@ def with_stock_proxies(location: str, token: str) -> None:
     with Pyro5.api.Proxy(f"PYRONAME:{FACADE}@{location}") as facade:
         posted = facade.post("hello from a stock proxy")
         print("posted     :", posted["id"])
-        print("read back  :", [m["text"] for m in facade.page(None, 1000)["messages"]][-1])
+        print("read back  :", read_back(facade, posted["id"]))
+
+
+def read_back(facade: Any, message_id: str) -> str | None:
+    """Return the text of a message, on whichever page it is; None if it is on none."""
+    after: Any = None
+    while True:
+        page = facade.page(after, 1000)
+        for message in page["messages"]:
+            if message["id"] == message_id:
+                return str(message["text"])
+        if (after := page["next"]) is None:
+            return None
 
 
 async def with_async_proxies(location: str, token: str) -> None:

@@ -150,6 +150,24 @@ def test_an_entry_without_a_token_is_told_what_it_lacks(data_dir: Path) -> None:
     assert "an entry has no 'token': expected" in run("bank_client.py", data_dir=data_dir)
 
 
+SECOND_PAGE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import proxy_scripting
+class Facade:
+    def page(self, after, limit):
+        text = "later" if after else "first"
+        return {"messages": [{"id": text, "text": text}], "next": None if after else "there"}
+print(proxy_scripting.read_back(Facade(), "later"))
+"""
+
+
+def test_a_posted_message_is_read_back_from_whichever_page_it_is_on() -> None:
+    command = [sys.executable, "-c", SECOND_PAGE, str(SCRIPTS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "later\n"
+
+
 INTERRUPTED_WHILE_IT_LOADS = """
 import os, runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
