@@ -211,7 +211,7 @@ async def test_a_silent_or_half_handshake_is_closed_after_its_time() -> None:
         daemon.register(Target(), "target")
         with RawClient(address_of(daemon), 0) as silent, RawClient(address_of(daemon), 0) as half:
             half.send(header(wire.MSG_CONNECT, size=100) + b"x" * 50)
-            await eventually(lambda: daemon.stats()["refusals"] == 2)
+            await eventually(lambda: daemon.stats()["refusals"] >= 2)
             assert await asyncio.to_thread(silent.outcome) == CLOSED
             assert await asyncio.to_thread(half.outcome) == CLOSED
 
@@ -308,5 +308,6 @@ async def test_replies_of_tasks_to_a_client_that_never_reads_are_bounded() -> No
         client = await asyncio.to_thread(RawClient, address_of(daemon), pipelining=True)
         with client:
             client.send(b"".join(call("repeat_later", 1_000_000, seq=n) for n in range(60)))
-            await eventually(lambda: daemon.stats()["refusals"] == 1)
+            # Or more: a test beside this one may look for a service that had this port before.
+            await eventually(lambda: daemon.stats()["refusals"] >= 1)
             await eventually(lambda: daemon.stats()["connections"] == 0)
