@@ -185,8 +185,8 @@ class Balancer:
         one, other = ready[first], ready[second]
         return other if other.inflight < one.inflight else one
 
-    def has_another(self, endpoint: Endpoint, tried: Container[Endpoint]) -> bool:
-        """Say whether :meth:`pick` would have any left but *endpoint*."""
+    def others(self, endpoint: Endpoint, tried: Container[Endpoint]) -> bool:
+        """Say whether :meth:`pick` would have others left than *endpoint*."""
         return any(other is not endpoint and other not in tried for other in self._ready)
 
     def update(self, listing: Mapping[str, Entry]) -> list[Endpoint]:

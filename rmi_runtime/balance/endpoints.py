@@ -156,16 +156,13 @@ class Endpoints:
         tried at once, and when there is no other left, the call waits for one until its deadline.
 
         Args:
-            method: its name.
-            args, kwargs: its arguments.
+            method, args, kwargs: its name and arguments.
             timeout_s: deadline of it all; None takes the default.
-            repeatable: the request may be done twice without harm (it changes nothing, or carries
-                its own id): then it is tried elsewhere also when the first service may have done
-                it. Each try but the last gets half of the time that is left.
+            repeatable: twice does no harm (it changes nothing, or carries its own id): tried again
+                elsewhere if a service may have done it; each try but the last has half the time.
             prefer: name of the service to try first, if it takes calls; then the policy decides.
             late: takes a result that nobody waits for any more, while the connection stands.
-            unsure: told when a try that may have been done is made again: what a later one returns
-                need not speak for it.
+            unsure: told of each try that may have been done, if another follows.
 
         Returns:
             What the method returns.
@@ -189,14 +186,11 @@ class Endpoints:
             left_s = deadline - (began := time.monotonic())
             if endpoint is None or left_s <= 0:
                 raise self._given_up(last)
-            more = repeatable and self._balancer.has_another(endpoint, tried)
-            try_s = left_s / 2 if more else left_s
+            try_s = left_s / 2 if repeatable and self._balancer.others(endpoint, tried) else left_s
             try:
                 return await self._call_at(endpoint, method, args, kwargs, try_s, late, may_be_cut)
             except (errors.RmiError, DaemonError) as error:
-                if not self._may_go_on(endpoint, error, began, repeatable):
-                    if isinstance(last, errors.Indefinite) and not errors.settles(error):
-                        raise last from error
+                if not self._may_go_on(endpoint, error, began, repeatable, last):
                     raise
                 may_be_cut = may_be_cut and not isinstance(error, errors.ConnectionLost)
                 if not endpoint.aside and not endpoint.gone:
@@ -237,9 +231,18 @@ class Endpoints:
                 self._hang_up(endpoint)
 
     def _may_go_on(
-        self, endpoint: Endpoint, error: Exception, began: float, repeatable: bool
+        self,
+        endpoint: Endpoint,
+        error: Exception,
+        began: float,
+        repeatable: bool,
+        last: BaseException | None,
     ) -> bool:
-        """Note a failed try; return whether the call may be tried again."""
+        """Note a failed try; return whether the call may be tried again.
+
+        Raises:
+            Indefinite: it may not, and *error* leaves *last*, an earlier try, in doubt.
+        """
         if isinstance(error, (Unreached, DaemonError)):
             self._set_aside(endpoint, reachable=False)
             return True
@@ -253,7 +256,11 @@ class Endpoints:
         elif isinstance(error, errors.ConnectionLost):
             self._set_aside(endpoint, reachable=False)
         late = isinstance(error, errors.DeadlinePassed)  # of this try: it was too busy to begin
-        return late or (repeatable and isinstance(error, errors.Indefinite))
+        if late or (repeatable and isinstance(error, errors.Indefinite)):
+            return True
+        if isinstance(last, errors.Indefinite) and not errors.settles(error):
+            raise last from error
+        return False
 
     def _set_aside(self, endpoint: Endpoint, *, reachable: bool) -> None:
         self._balancer.failed(endpoint, reachable=reachable)

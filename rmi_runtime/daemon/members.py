@@ -187,7 +187,7 @@ def call_plainly(
             call.begun = False  # the arguments do not fit
         if getattr(method, "_pyroCallback", False):
             log.warning("a callback failed", exc_info=True)
-        if connection is not None and method not in _OF_PROPERTIES:
+        if connection is not None and not any(method is each for each in _OF_PROPERTIES):
             cast("ServerConnection", connection).method_failed(method, args, kwargs, error)
         raise
     call.response_annotations = context["response_annotations"]
