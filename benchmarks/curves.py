@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks.disk import DiskProbe
 from benchmarks.filled import TOKEN, fill
 from benchmarks.our_system import Load, System, our_system, wrk
 from benchmarks.postgres import find_programs, postgres, prepare_pgbench
@@ -42,7 +43,7 @@ def measure_curves(run: Run) -> dict[str, Any]:
     return figures
 
 
-def _at_half(run: Run, system: System, top: list[dict[str, float]]) -> dict[str, float]:
+def _at_half(run: Run, system: System, top: list[dict[str, float]]) -> dict[str, Any]:
     """Measure at half the highest rate of *top*, with many connections that pause in between."""
     half_per_s = max(point["per_s"] for point in top) / 2
     pause_ms = 1.0
@@ -50,8 +51,9 @@ def _at_half(run: Run, system: System, top: list[dict[str, float]]) -> dict[str,
         load = _load(system, HALF_CONNECTIONS, 1, pause_ms=round(pause_ms))
         more_s = HALF_CONNECTIONS / half_per_s - HALF_CONNECTIONS / load.per_s
         pause_ms = max(1.0, pause_ms + more_s * 1000)
-    load = _load(system, HALF_CONNECTIONS, 2 * run.seconds, pause_ms=round(pause_ms))
-    return _point(HALF_CONNECTIONS, load)
+    with DiskProbe() as probe:
+        load = _load(system, HALF_CONNECTIONS, 2 * run.seconds, pause_ms=round(pause_ms))
+    return {**_point(HALF_CONNECTIONS, load), "disk": probe.figures()}
 
 
 def _by_concurrency(run: Run, system: System) -> list[dict[str, float]]:

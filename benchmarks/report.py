@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.command import bench, shown
 from benchmarks.curves import HOPS, measure_curves
+from benchmarks.disk import in_words
 from benchmarks.run import Run, scratch
 
 FIGURES = "benchmarks.json"
@@ -99,7 +100,7 @@ def _machine(figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"- {about['cores']} cores, {about['processor']}, {about['memory_gb']} GB"
     yield f"- {about['system']}, Python {about['python']}"
-    yield f"- a small write with `fdatasync` takes {about['fdatasync_us']:,.0f} µs (median)"
+    yield f"- a small write with `fdatasync` takes {in_words(about['disk'])}"
     yield f"- measured {figures['at']}"
     yield ""
     if about["load_before"] > about["cores"] / 4:
@@ -137,7 +138,8 @@ def _concurrency(found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"At half the top load ({half['per_s']:,.0f}/s of {top:,.0f}/s, from {half['connections']} "
         "connections that pause between their requests, as users do): "
-        f"p50 {half['p50_ms']:.1f} ms, **p99 {half['p99_ms']:.1f} ms** (promised: under 10)."
+        f"p50 {half['p50_ms']:.1f} ms, **p99 {half['p99_ms']:.1f} ms** (promised: under 10). "
+        f"Meanwhile a small write with `fdatasync` took {in_words(half['disk'])}."
     )
     yield ""
 

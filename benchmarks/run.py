@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bank_clients import BankClientProcess
+from benchmarks.disk import DiskProbe
 from benchmarks.echo_processes import run_clients, server
 from benchmarks.filled import TOKEN, fill
 from benchmarks.our_system import Load, System, has_wrk, our_system, wrk
@@ -27,6 +28,7 @@ ACCOUNTS = 10_000
 CONNECTIONS = 128
 MANY_ACCOUNTS = 1_000_000
 MANY_LINES = 10_000_000
+DISK_S = 2.0
 PEER = Path(__file__).parent / "peers" / "transfers_on_postgres.py"
 
 Say = Callable[[str], None]
@@ -283,21 +285,15 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
-        "fdatasync_us": fdatasync_us(),
+        "disk": disk(),
     }
 
 
-def fdatasync_us() -> float:
-    """Return the median time of a small durable write here."""
-    took = []
-    with tempfile.TemporaryFile() as file:
-        for _ in range(200):
-            file.write(bytes(8192))
-            file.flush()
-            began_s = time.perf_counter()
-            os.fdatasync(file.fileno())
-            took.append(time.perf_counter() - began_s)
-    return round(statistics.median(took) * 1e6, 1)
+def disk() -> dict[str, Any]:
+    """Return how long a small durable write takes here while nothing of ours runs."""
+    with DiskProbe() as probe:
+        time.sleep(DISK_S)
+    return probe.figures()
 
 
 @contextlib.contextmanager
