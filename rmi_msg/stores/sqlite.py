@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rmi_msg.stores import Claim, Consumed, Message, Page, Stores, Word
 from rmi_msg.stores import sqlite_tables as tables
 from rmi_msg.stores.message_ids import MessageIds
+from rmi_msg.stores.write_turn import WriteTurn
 from rmi_runtime import Settings, SqliteThread, StoreFiles, StoreGone, errors, lengthen_log
 
 log = logging.getLogger(__name__)
@@ -36,38 +34,8 @@ _CACHE_KIB: Final = 16 * 1024
 _CHECKPOINT_PAGES: Final = 4000
 """Length of the write-ahead log, in pages of 4 KiB, at which it is folded into the file."""
 
-
-class WriteTurn:
-    """Lets the processes that write one SQLite file wait for each other in the kernel.
-
-    SQLite itself polls for its write lock, with growing pauses: under load, single writers starve
-    for 100 ms and more. Behind a ``flock`` they take turns at once: measured with three writers,
-    1.4 to 1.8 times the rows per second, and the longest wait a tenth. SQLite's own lock stays the
-    one that guards the file; the kernel frees the turn of a process that dies. A process that is
-    stopped (SIGSTOP) within its turn holds up the others, as it would by SQLite's own lock; their
-    callers wait no longer than their deadlines.
-
-    Args:
-        path: a file of its own for the lock; made if missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self._fd)
+LEAVE_S: Final = 2.0
+"""How long closing waits for what is being written, which another process may hold up."""
 
 
 class SqliteDatabase:
@@ -95,6 +63,7 @@ class SqliteDatabase:
                 that was here before (``StoreLost``).
             sqlite3.Error, OSError: it cannot be opened.
         """
+        await self._turn.come()
         opening = asyncio.create_task(self._open_in_turn())
         try:
             await asyncio.shield(opening)
@@ -105,23 +74,31 @@ class SqliteDatabase:
 
     async def _open_in_turn(self) -> None:
         # In turn, because several processes that make the same new file would fail each other.
-        await asyncio.to_thread(self._turn.__enter__)
         try:
             self._files.refuse_lost()
             await self._writer.start()
             await self._reader.start()
         finally:
-            self._turn.__exit__(None, None, None)
+            self._turn.__exit__()
 
     async def close(self) -> None:
-        """Finish what is under way and close the file, if it is the one that others use."""
+        """Finish what is under way and close the file, if it is the one that others use.
+
+        What takes longer than :data:`LEAVE_S` is left behind, as the end of the process would.
+        """
         if self._files.missing():
             # Whoever is the last to close folds the log as far as it knows it, and removes it, with
             # what others have in it by now. The end of the process closes without that.
             log.warning("%s is left as it is: it was deleted or replaced under us", self._name)
         else:
             await self._reader.close()
-            await self._writer.close()
+            if not await self._writer.close(LEAVE_S):
+                log.warning(
+                    "%s is left: what was to be written last had to wait for more than %g s, for "
+                    "another process's turn or for the disk",
+                    self._name,
+                    LEAVE_S,
+                )
         self._turn.close()
 
     async def read(

@@ -255,15 +255,26 @@ class SqliteThread:
         self._jobs.put((function, args, loop, done))
         return await done
 
-    async def close(self) -> None:
-        """Finish what waits, close the database and end the thread. May be called twice."""
+    async def close(self, timeout_s: float | None = None) -> bool:
+        """Finish what waits, close the database and end the thread. May be called twice.
+
+        Args:
+            timeout_s: how long that may last; then the thread is left to itself, and ends when it
+                can, or with the process. None: as long as it lasts.
+
+        Returns:
+            Whether the thread has ended.
+        """
         thread, self._thread = self._thread, None
         if thread is None or self._over is None:
-            return
+            return True
         self._jobs.put(None)
         # No thread waits for its end: where memory is short none may be had.
-        await asyncio.shield(self._over)
+        over, _ = await asyncio.wait([self._over], timeout=timeout_s)
+        if not over:
+            return False
         thread.join()  # which has nothing left to do
+        return True
 
     def _run(
         self,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +18,7 @@ import pytest
 from rmi_msg import MessageGateway
 from rmi_msg.stores import Message, Stores
 from rmi_msg.stores.opening import open_stores
+from rmi_msg.stores.sqlite import FILE_NAME
 from rmi_runtime import Endpoints, NameServers, Settings, load_or_create_cluster_key
 from rmi_runtime.credentials import ServiceAuthenticator
 from rmi_runtime.daemon import Daemon
@@ -192,3 +195,31 @@ async def test_services_end_cleanly_when_told_to(processes: Processes) -> None:
         assert len(log.read_text().splitlines()) >= 1
     with contextlib.suppress(FileNotFoundError):  # the last to close folds the log into the file
         assert (processes.data_dir / "messages.sqlite-wal").stat().st_size == 0
+
+
+def waits_for(path: Path) -> bool:
+    """Say whether some process waits for the lock on *path* (``man 5 proc_locks``)."""
+    inode = path.stat().st_ino
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("-> FLOCK" in line and f":{inode} " in line for line in lines)
+
+
+async def test_services_end_when_told_though_another_process_stands_in_its_turn_to_write(
+    processes: Processes,
+) -> None:
+    await processes.start("logger", 1)
+    await processes.start("facade", 1)
+    await processes.start("messages", 1)
+    path = processes.data_dir / f"{FILE_NAME}.turn"
+    turn = os.open(path, os.O_RDWR)
+    posting = asyncio.create_task(MessageGateway(processes.facades).post("nobody knows", "id"))
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        await eventually(lambda: waits_for(path))
+        stopping = [processes.stop("msg.logger.1"), processes.stop("msg.messages.1")]
+        for code, _ in await asyncio.wait_for(asyncio.gather(*stopping), 60):
+            assert code == 0
+    finally:
+        os.close(turn)
+        posting.cancel()
+        await asyncio.gather(posting, return_exceptions=True)
