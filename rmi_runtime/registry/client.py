@@ -101,7 +101,9 @@ class NameServers:
         answered = False
         for location in self._order():
             try:
-                return str(await self._ask(location, "lookup", name))
+                found = URI(str(await self._proxies.ask(location, "lookup", [name], {})))
+                self._last_good = location
+                return str(found)
             except NamingError:
                 answered = True
             except _UNREACHABLE as error:
@@ -121,9 +123,9 @@ class NameServers:
         answered = False
         for location in self._order():
             try:
-                found = await self._ask(location, "list", prefix=name, return_metadata=True)
+                found = await self._listed_at(location, "list", prefix=name)
                 answered = True
-                if (entry := _entries(found).get(name)) is not None:
+                if (entry := found.get(name)) is not None:
                     return entry.uri
             except _UNREACHABLE as error:
                 log.debug("name server %s does not answer: %s", location, error)
@@ -140,8 +142,7 @@ class NameServers:
         Raises:
             Unavailable: no name server answers.
         """
-        found = await self._ask_any("list", prefix=prefix or None, return_metadata=True)
-        return _entries(found)
+        return await self._listed("list", prefix=prefix or None)
 
     async def resolve(self, uri: str) -> str:
         """Make a ``PYRO:`` URI of any other; fit for ``Proxy(resolve=...)``.
@@ -188,7 +189,7 @@ class NameServers:
         await self._proxies.aclose()
 
     async def _choose(self, tags: Sequence[str]) -> str:
-        entries = _entries(await self._ask_any("yplookup", meta_all=tags, return_metadata=True))
+        entries = await self._listed("yplookup", meta_all=tags)
         uris = [entry.uri for entry in entries.values() if not entry.draining]
         uris = uris or [entry.uri for entry in entries.values()]
         if not uris:
@@ -198,15 +199,17 @@ class NameServers:
     def _order(self) -> Sequence[str]:
         return sorted(self.locations, key=lambda location: location != self._last_good)
 
-    async def _ask(self, location: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        result = await self._proxies.ask(location, method, args, kwargs)
+    async def _listed_at(self, location: str, method: str, **kwargs: Any) -> dict[str, Entry]:
+        kwargs["return_metadata"] = True
+        found = _entries(await self._proxies.ask(location, method, [], kwargs))
         self._last_good = location
-        return result
+        return found
 
-    async def _ask_any(self, method: str, **kwargs: Any) -> Any:
+    async def _listed(self, method: str, **kwargs: Any) -> dict[str, Entry]:
+        """Return what the first name server lists that answers with something sensible."""
         for location in self._order():
             try:
-                return await self._ask(location, method, **kwargs)
+                return await self._listed_at(location, method, **kwargs)
             except _UNREACHABLE as error:
                 log.debug("name server %s does not answer: %s", location, error)
         raise self._nobody()
@@ -294,6 +297,7 @@ class _Teller:
         self._location = location
         self._leases = True  # False: a stock name server, which has none
         self._known = False  # whether the name server has the present tags
+        self._registered = False  # at a stock name server: it has had the name from us
         self._again = asyncio.Event()
         self._told = asyncio.Event()
         self._trouble = ""
@@ -345,7 +349,7 @@ class _Teller:
             known_uri = await self._registered_uri()
             if known_uri == announcer.uri and self._known:
                 return
-            if known_uri not in (None, announcer.uri) and self._known:
+            if known_uri not in (None, announcer.uri) and self._registered:
                 raise errors.Conflict(f"{announcer.name} was taken over by {known_uri}")
         name, uri, tags = announcer.name, announcer.uri, announcer.tags
         try:
@@ -354,6 +358,7 @@ class _Teller:
         except AttributeError:
             self._leases = False
             await self._call("register", name, uri, False, tags)
+            self._registered = True
         self._known = tags == announcer.tags  # they may be others since
 
     async def _registered_uri(self) -> str | None:

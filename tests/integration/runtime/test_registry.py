@@ -12,8 +12,9 @@ from typing import Any
 
 import Pyro5.api
 import pytest
+from Pyro5.core import NAMESERVER_NAME
 
-from rmi_runtime import errors
+from rmi_runtime import Daemon, errors, expose
 from rmi_runtime.proxy import Proxy
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.registry.nametable import DRAINING, Entry
@@ -267,6 +268,57 @@ async def test_a_daemon_without_a_name_server_is_passed_over() -> None:
         servers(uri.partition("@")[2], location) as known,
     ):
         assert "Pyro.NameServer" in await known.list()
+
+
+class Nonsense:
+    """A name server that answers, but nothing that makes sense."""
+
+    @expose
+    def lookup(self, name: str) -> str:
+        return f"{name} is over there"
+
+    @expose
+    def list(self, prefix: str | None, return_metadata: bool) -> str:
+        return f"whatever starts with {prefix}"
+
+    @expose
+    def yplookup(self, meta_all: object, return_metadata: bool) -> dict[str, int]:
+        return {"x": 1}
+
+
+async def test_a_name_server_that_answers_nonsense_is_passed_over() -> None:
+    daemon = Daemon()
+    daemon.register(Nonsense(), NAMESERVER_NAME)
+    async with (
+        daemon,
+        name_server() as location,
+        servers(daemon.location, location) as known,
+        servers(daemon.location) as alone,
+    ):
+        await known.call_at(location, "register", "x", A, False, ["red"])
+        for _ in range(2):
+            assert await known.lookup("x") == A
+            known._last_good = known.locations[0]
+            assert await known.find("x") == A
+            known._last_good = known.locations[0]
+            assert (await known.list("x"))["x"].uri == A
+            known._last_good = known.locations[0]
+            assert await known.resolve("PYROMETA:red") == A
+            assert known._last_good == location
+        tagged = alone.resolve("PYROMETA:red")
+        for ask in (alone.lookup("x"), alone.find("x"), alone.list(), tagged):
+            with pytest.raises(errors.Unavailable, match="no name server answers"):
+                await ask
+
+
+async def test_a_service_that_lost_its_name_at_a_stock_name_server_leaves_it_alone() -> None:
+    async with stock_name_server() as server, servers(server.location) as known:
+        async with announcer(known) as told:
+            await asyncio.wait_for(told.announced.wait(), 10)
+            await known.call_at(server.location, "register", "x", B)
+            await told.drain()
+            assert await known.lookup("x") == B
+        assert await known.lookup("x") == B
 
 
 async def test_without_the_cluster_key_nothing_is_announced() -> None:
