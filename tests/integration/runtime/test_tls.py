@@ -256,6 +256,31 @@ async def test_endpoints_take_their_tls_from_the_name_servers(
                 assert await proxy.who() == "anonymous"
 
 
+async def test_a_service_whose_certificate_has_expired_is_told_once_in_its_callers_log(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(files.ca, tmp_path)
+    shutil.copy(files.directory / "ca.key", tmp_path)
+    made = create_certificate(tmp_path, ["late"], NOW - timedelta(days=400))
+    daemon = Daemon(ssl=server_context(made.certificate, made.key))
+    apart = Daemon(authenticate=ServiceAuthenticator(KEY))
+    async with NameKeeper(None) as keeper, daemon, apart:
+        uri = str(daemon.register(Who(), "who"))
+        apart.register(NameServer(keeper), "Pyro.NameServer")
+        async with (
+            NameServers([apart.location], handshake=SERVICE_HANDSHAKE) as names,
+            Endpoints(names, "who", ssl=client_context(files.ca)) as endpoints,
+        ):
+            await names.call_at(apart.location, "register", "who", uri)
+            for _ in range(2):
+                with pytest.raises(errors.Unavailable):
+                    await endpoints.call("who", timeout_s=0.5)
+    told = [record.getMessage() for record in caplog.records if "no TLS with" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith(f"no TLS with who at {uri}: ")
+    assert "expired" in told[0]
+
+
 STOCK_CLIENT = """
 import json, sys
 import Pyro5.api
