@@ -14,6 +14,7 @@ from Pyro5.errors import PyroError
 
 from rmi_runtime import errors
 from rmi_runtime.balance.balancer import Endpoint
+from rmi_runtime.credentials.tls import of_tls
 from rmi_runtime.proxy.proxy import Proxy
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class EndpointProxies:
             await proxy._bind(min(timeout_s, CONNECT_S))
         except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
             # NotFound: another service has the address now.
-            if not endpoint.failures and _of_tls(error):  # it will not pass by itself
+            if not endpoint.failures and of_tls(error):  # it will not pass by itself
                 log.warning("no TLS with %s at %s: %s", endpoint.name, endpoint.uri, error)
             raise Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
         except (errors.Forbidden, errors.Unauthenticated) as error:
@@ -150,11 +151,3 @@ class EndpointProxies:
             serializer=self._serializer,
             ssl=self._ssl,
         )
-
-
-def _of_tls(error: BaseException) -> bool:
-    """Say whether it came of certificates or of TLS itself."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, tls.SSLError):
-        cause = cause.__cause__
-    return cause is not None

@@ -194,6 +194,14 @@ def _check_validity(cert: Path, ca: Path, now: datetime) -> None:
     _check_time(ca, max(issuers, key=lambda issuer: issuer.not_valid_after_utc), now)
 
 
+def of_tls(error: BaseException) -> bool:
+    """Say whether a failed connection's *error* comes of certificates, or of TLS itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def _check_time(path: Path, certificate: Certificate, now: datetime) -> None:
     since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not since <= now < until:

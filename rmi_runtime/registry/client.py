@@ -19,6 +19,7 @@ from Pyro5.core import URI
 from Pyro5.errors import NamingError, PyroError
 
 from rmi_runtime import errors
+from rmi_runtime.credentials.tls import of_tls
 from rmi_runtime.registry.name_server_proxies import NameServerProxies
 from rmi_runtime.registry.nametable import DRAINING, Entry
 
@@ -79,6 +80,7 @@ class NameServers:
             self.locations, handshake=handshake, timeout_s=timeout_s, ssl=ssl
         )
         self._last_good = self.locations[0]
+        self._tls_trouble = ""
 
     async def __aenter__(self) -> NameServers:
         return self
@@ -107,7 +109,7 @@ class NameServers:
             except NamingError:
                 answered = True
             except _UNREACHABLE as error:
-                log.debug("name server %s does not answer: %s", location, error)
+                self._pass_over(location, error)
         if not answered:
             raise self._nobody()
         raise errors.NotFound(f"no object is registered as {name!r}; is it running?", name=name)
@@ -128,7 +130,7 @@ class NameServers:
                 if (entry := found.get(name)) is not None:
                     return entry.uri
             except _UNREACHABLE as error:
-                log.debug("name server %s does not answer: %s", location, error)
+                self._pass_over(location, error)
         if not answered:
             raise self._nobody()
         return None
@@ -211,13 +213,17 @@ class NameServers:
             try:
                 return await self._listed_at(location, method, **kwargs)
             except _UNREACHABLE as error:
-                log.debug("name server %s does not answer: %s", location, error)
+                self._pass_over(location, error)
         raise self._nobody()
+
+    def _pass_over(self, location: str, error: Exception) -> None:
+        log.debug("name server %s does not answer: %s", location, error)
+        self._tls_trouble = f"; {error}" if of_tls(error) else ""
 
     def _nobody(self) -> errors.Unavailable:
         return errors.Unavailable(
             f"no name server answers at {', '.join(self.locations)}: start one with "
-            "'rmi nameserver', or say where it is (RMI_NS, --ns)"
+            f"'rmi nameserver', or say where it is (RMI_NS, --ns){self._tls_trouble}"
         )
 
 

@@ -281,6 +281,21 @@ async def test_a_service_whose_certificate_has_expired_is_told_once_in_its_calle
     assert "expired" in told[0]
 
 
+async def test_a_name_server_whose_certificate_has_expired_is_not_just_absent(
+    files: Files, tmp_path: Path
+) -> None:
+    shutil.copy(files.ca, tmp_path)
+    shutil.copy(files.directory / "ca.key", tmp_path)
+    made = create_certificate(tmp_path, ["late"], NOW - timedelta(days=400))
+    async with (
+        Daemon(ssl=server_context(made.certificate, made.key)) as daemon,
+        NameServers([daemon.location], ssl=client_context(files.ca)) as names,
+    ):
+        for ask in (names.lookup("x"), names.find("x"), names.list()):
+            with pytest.raises(errors.Unavailable, match=r"no name server answers .* expired"):
+                await ask
+
+
 STOCK_CLIENT = """
 import json, sys
 import Pyro5.api
