@@ -6,8 +6,7 @@ import asyncio
 import logging
 import ssl as tls
 import time
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import PyroError
@@ -52,6 +51,7 @@ class EndpointProxies:
         self._serializer = serializer
         self._ssl = ssl
         self._proxies: dict[Endpoint, Proxy] = {}
+        self._closings: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __len__(self) -> int:
@@ -132,16 +132,20 @@ class EndpointProxies:
         if proxy is not None and proxy._connection is not None:
             proxy._connection.abort()
 
-    def forget(self, endpoint: Endpoint) -> Coroutine[Any, Any, None] | None:
-        """Forget an endpoint; return what closes the connection to it, if there is one."""
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint, and close the connection to it, if there is one."""
         proxy = self._proxies.pop(endpoint, None)
-        return None if proxy is None else proxy._close()
+        if proxy is not None:
+            task = asyncio.get_running_loop().create_task(proxy._close())
+            self._closings.add(task)
+            task.add_done_callback(self._closings.discard)
 
     async def aclose(self) -> None:
         """Close all connections, and make no more."""
         self._closed = True
-        proxies, self._proxies = self._proxies, {}
-        await asyncio.gather(*(proxy._close() for proxy in proxies.values()))
+        for endpoint in list(self._proxies):
+            self.forget(endpoint)
+        await asyncio.gather(*self._closings)
 
     def _new_proxy(self, endpoint: Endpoint) -> Proxy:
         return Proxy(

@@ -313,8 +313,8 @@ class Endpoints:
 
     def _hang_up(self, endpoint: Endpoint) -> None:
         """Close the connection to an endpoint that is forgotten, once its calls have ended."""
-        if not endpoint.inflight and (closing := self._proxies.forget(endpoint)):
-            self._spawn(closing)
+        if not endpoint.inflight:
+            self._proxies.forget(endpoint)
 
     async def _keep_looking(self) -> None:
         while True:

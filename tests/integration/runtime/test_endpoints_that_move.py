@@ -180,3 +180,16 @@ async def test_without_a_name_server_from_the_start_calls_wait() -> None:
             await services.kill("x.1")
             await services.names.aclose()
     await known.aclose()
+
+
+async def test_leaving_waits_for_the_connection_to_a_service_just_forgotten(
+    services: Services,
+) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        await endpoints.call("who")
+        ((endpoint, proxy),) = endpoints._proxies._proxies.items()
+        endpoints._hang_up(endpoint)  # as when the name server does not list it any more
+        assert proxy._connected
+    assert not proxy._connected
+    assert len(endpoints._proxies) == 0
