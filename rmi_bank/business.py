@@ -254,7 +254,8 @@ class BusinessObject:
         Returns:
             ``{"client", "role"}``, or None if it is fake, revoked or expired.
         """
-        identity = await self._identities.find(token_hash)
+        known = isinstance(token_hash, str)
+        identity = await self._identities.find(token_hash) if known else None
         return None if identity is None else {"client": identity.client, "role": identity.role}
 
     async def _ask_identity(self, token_hash: str) -> dict[str, Any] | None:

@@ -221,10 +221,13 @@ class NameTable:
 
         Raises:
             ValueError: both are given.
+            TypeError: the prefix is no string.
             NamingError: the pattern is not valid.
         """
         if prefix and regex:
             raise ValueError("you can only filter on one thing at a time")
+        if prefix and not isinstance(prefix, str):
+            raise TypeError(f"prefix must be a str, not {type(prefix).__name__}")
         self.sweep()
         names: Iterable[str] = self._names
         if prefix:
@@ -334,9 +337,10 @@ class NameTable:
         limits = self._limits
         if isinstance(metadata, str):
             raise TypeError("metadata should not be a str, but another iterable (set, list, etc)")
-        tags = frozenset(metadata)
-        if not all(isinstance(tag, str) for tag in tags):
+        given = tuple(metadata) if isinstance(metadata, Iterable) else (metadata,)
+        if not all(isinstance(tag, str) for tag in given):
             raise TypeError("metadata must be a collection of strings")
+        tags = frozenset(given)
         longest = limits.tag_length_max
         if len(tags) > limits.tags_max or not all(
             tag.isprintable() and len(tag) <= longest for tag in tags

@@ -382,3 +382,9 @@ async def test_the_plain_script_client_does_the_same_without_a_thread_of_its_own
     balance, before, after = await asyncio.to_thread(script)
     assert balance == 1005
     assert after == before
+
+
+async def test_what_can_be_no_token_is_nobodys(bank: BankCluster) -> None:
+    async with bank.proxy("bank.business.1") as business:
+        for wrong in ([], {}, None, 7, b"a", "a", "é" * 64):
+            assert await business.identify(wrong) is None

@@ -71,6 +71,24 @@ def test_no_look_up_tells_of_the_dead(table: NameTable, clock: Clock, look_up: A
     assert not look_up(table)
 
 
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda table: table.entries(prefix=["x"]), "prefix must be a str, not list"),
+        (lambda table: table.entries(prefix=7), "prefix must be a str, not int"),
+        (lambda table: table.search(all_of=7), "metadata must be a collection of strings"),
+        (lambda table: table.search(any_of=[["t"]]), "metadata must be a collection of strings"),
+        (lambda table: table.search(all_of={"t": 1, 2: 3}), "metadata must be a collection"),
+        (lambda table: table.set_metadata("x", 7), "metadata must be a collection of strings"),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_told(table: NameTable, ask: Any, said: str) -> None:
+    table.register("x", A, metadata=(tag for tag in ["t"]))
+    with pytest.raises(TypeError, match=said):
+        ask(table)
+    assert table.search(all_of=["t"])
+
+
 def test_renewed_names_stay(table: NameTable, clock: Clock) -> None:
     for _ in range(10):
         table.announce("x", A, 2.0)
