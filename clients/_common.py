@@ -103,6 +103,9 @@ def demo_tokens(data_dir: Path) -> dict[int, str]:
         give_up(f"{path}: an entry has no {error}: expected [{{'client': 1, 'token': '…'}}]")
     except (OSError, ValueError, TypeError, OverflowError) as error:
         give_up(f"{path} cannot be read as a list of client and token: {error}")
-    if not tokens or not all(token.isascii() and token.isprintable() for token in tokens.values()):
+    if not tokens:
         give_up(f"{path} has no tokens: expected a list such as [{{'client': 1, 'token': '…'}}]")
+    for client, token in tokens.items():
+        if not token or not token.isascii() or not token.isprintable():
+            give_up(f"{path}: the token of client {client} is none: expected printable ASCII text")
     return tokens

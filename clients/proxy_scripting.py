@@ -111,7 +111,10 @@ def main(ns: str, data_dir: Path) -> None:
         print("-- rmi_runtime.Proxy")
         asyncio.run(with_async_proxies(ns, token))
     except (Pyro5.errors.PyroError, errors.RmiError) as error:
-        give_up(f"{error}; is the system running (`make run`), and is {data_dir} its directory?")
+        give_up(
+            f"{error}; does the system run (`make run`), with its name server at {ns} (--ns) and "
+            f"its directory {data_dir} (--data-dir)?"
+        )
     except Exception as error:
         # What a service refuses reaches a stock client as a builtin exception with a code.
         if not hasattr(error, "code"):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
+
 SCRIPTS = Path(__file__).resolve().parents[3] / "clients"
 READERS = ("bank_client.py", "getrequest.py")
 
@@ -143,6 +145,19 @@ def test_a_file_without_tokens_is_named(script: str, tokens: object, data_dir: P
     path = data_dir / "demo-tokens.json"
     path.write_text(json.dumps(tokens))
     assert str(path) in run(script, data_dir=data_dir)
+
+
+@pytest.mark.parametrize("token", ["", "\n", "sécret"])
+def test_a_token_that_cannot_be_sent_is_told_with_its_client(token: str, data_dir: Path) -> None:
+    tokens = [{"client": 1, "token": "good"}, {"client": 2, "token": token}]
+    (data_dir / "demo-tokens.json").write_text(json.dumps(tokens))
+    assert "the token of client 2 is none: expected" in run("bank_client.py", data_dir=data_dir)
+
+
+def test_a_name_server_that_is_not_there_is_named_with_its_option(data_dir: Path) -> None:
+    location = f"127.0.0.1:{free_ports()}"
+    said = run("proxy_scripting.py", "--ns", location, data_dir=data_dir)
+    assert f"its name server at {location} (--ns)" in said
 
 
 def test_an_entry_without_a_token_is_told_what_it_lacks(data_dir: Path) -> None:
