@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import pairwise
 
 from rmi_torture.checkers.verdict import Verdict
-from rmi_torture.history import OK, Operation
+from rmi_torture.history import FAIL, OK, Operation
 
 
 def check_messages(operations: Sequence[Operation], final: Sequence[tuple[str, str]]) -> Verdict:
@@ -19,13 +20,19 @@ def check_messages(operations: Sequence[Operation], final: Sequence[tuple[str, s
 
     Returns:
         A verdict; its errors are ``lost`` (acknowledged, not there in the end), ``duplicated``
-        (an id, or a key, is there twice), ``altered`` (another text than was posted), ``stale``
-        (a later read lacked it, although it is there in the end), ``unexpected`` (nobody posted
-        it).
+        (an id, or a key, is there twice, in the end or in a read), ``altered`` (another text than
+        was posted), ``stale`` (a later read lacked it, although it is there in the end),
+        ``disordered`` (a read has it before or after another than the last read has),
+        ``unexpected`` (nobody posted it, or whoever did was told that it certainly failed).
     """
-    verdict = Verdict("messages").expect("lost", "duplicated", "altered", "stale", "unexpected")
+    verdict = Verdict("messages").expect(
+        "lost", "duplicated", "altered", "stale", "disordered", "unexpected"
+    )
     _check_final(operations, final, verdict)
-    _check_reads(operations, {id_ for id_, _ in final}, verdict)
+    _check_refused(operations, {text for _, text in final}, verdict)
+    places = {id_: place for place, (id_, _) in enumerate(final)}
+    _check_reads(operations, places.keys(), verdict)
+    _check_order(operations, places, verdict)
     return verdict
 
 
@@ -76,7 +83,43 @@ def _check_texts(
             verdict.blame("duplicated", f"the text {text!r} is there {count} times")
 
 
-def _check_reads(operations: Sequence[Operation], kept: set[str], verdict: Verdict) -> None:
+def _check_refused(operations: Sequence[Operation], kept: Set[str], verdict: Verdict) -> None:
+    """What certainly failed, each time it was tried, is not there."""
+    posts = [operation for operation in operations if operation.f == "post"]
+    perhaps = {str(post.asked["text"]) for post in posts if post.outcome != FAIL}
+    for post in posts:
+        text = str(post.asked["text"])
+        if text in kept and text not in perhaps:
+            verdict.blame(
+                "unexpected",
+                f"the text {text!r} was refused ({post.code}), and is there",
+                post.index,
+            )
+
+
+def _check_order(
+    operations: Sequence[Operation], places: Mapping[str, int], verdict: Verdict
+) -> None:
+    """Every read has each message once, and all in the order of the last one."""
+    for read in operations:
+        if read.f != "read" or read.outcome != OK:
+            continue
+        ids: list[str] = read.got["ids"]
+        if len(set(ids)) < len(ids):
+            (id_, count), *_ = Counter(ids).most_common(1)
+            sentence = f"read {read.index} has message {id_} {count} times"
+            verdict.blame("duplicated", sentence, read.index)
+        known = [id_ for id_ in ids if id_ in places]
+        for one, other in pairwise(known):
+            if places[one] > places[other]:
+                verdict.blame(
+                    "disordered",
+                    f"read {read.index} has message {one} before {other}, the last read after it",
+                    read.index,
+                )
+
+
+def _check_reads(operations: Sequence[Operation], kept: Set[str], verdict: Verdict) -> None:
     """A read sees every message that was acknowledged before it began."""
     reads = [op for op in operations if op.f == "read" and op.outcome == OK]
     posts = [op for op in operations if op.f == "post" and op.outcome == OK]

@@ -1,5 +1,6 @@
 """The messages: posts with and without keys, repeated posts, paged reads; and what was consumed.
 
+Now and then a key that has its message is used for another text: that must be refused.
 Over HTTP a post may have no key: then it is not repeated when nobody knows its end. Over Pyro every
 post has its id.
 """
@@ -15,13 +16,14 @@ from typing import Any
 
 from rmi_msg import MessageGateway
 from rmi_runtime import Endpoints, NameServers
-from rmi_runtime.errors import RmiError, Unavailable
+from rmi_runtime.errors import Conflict, RmiError, Unavailable
 from rmi_torture.http_client import HttpClient
 from rmi_torture.kept import Kept
 from rmi_torture.workloads.base import PAUSE_S, Process, Setting
 
 PAGE = 1000
 REPEATED = 0.03
+REUSED = 0.01
 KEYED = 0.7
 TRIES_MAX = 8
 READ_PAUSE_S = 0.3
@@ -60,8 +62,12 @@ class _Poster:
             return
         if outcome == "info":
             self._again.append((asked, tries + 1))
-        elif outcome == "ok" and not tries and self._rng.random() < REPEATED:
-            self._again.append((asked, TRIES_MAX))
+        elif outcome == "ok" and not tries:
+            chance = self._rng.random()
+            if chance < REPEATED:
+                self._again.append((asked, TRIES_MAX))
+            elif chance < REPEATED + REUSED:
+                self._again.append(({**asked, "text": f"not {asked['text']}"}, TRIES_MAX))
 
 
 class MessagesWorkload:
@@ -139,7 +145,9 @@ class MessagesWorkload:
         async def post(asked: Mapping[str, Any]) -> str:
             id_ = str(asked["key"])
             word = await self._gateway.post(str(asked["text"]), id_)
-            return id_ if word != "other" else f"{id_} has another text"
+            if word == "other":
+                raise Conflict(f"{id_} has another text")
+            return id_
 
         return self._poster(name, 1.0, post)
 

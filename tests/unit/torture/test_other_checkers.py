@@ -65,6 +65,54 @@ def test_a_read_that_lacks_what_was_acknowledged_before_it_is_caught() -> None:
     assert check_messages([*POSTS, early], KEPT).valid
 
 
+def read(*ids: str) -> Operation:
+    return Operation(9, 1, "read", {}, 42, 110, "ok", {"ids": list(ids)})
+
+
+def test_reads_in_the_order_of_the_last_one_are_valid() -> None:
+    reads = [read(), read("id 0", "id 1", "id 2", "id 3", "id 4"), read("id 0", "id 9", "id 3")]
+    for one in reads:
+        verdict = check_messages([*POSTS[:1], one], [*KEPT])
+        assert not verdict.counts["disordered"]
+        assert not verdict.counts["duplicated"]
+
+
+def test_a_read_in_another_order_than_the_last_one_is_caught() -> None:
+    verdict = check_messages([*POSTS, read("id 0", "id 1", "id 3", "id 2", "id 4")], KEPT)
+    assert verdict.counts["disordered"] == 1
+    assert not verdict.counts["duplicated"]
+
+
+def test_a_read_that_has_a_message_twice_is_caught() -> None:
+    verdict = check_messages([*POSTS, read("id 0", "id 1", "id 1", "id 2")], KEPT)
+    assert verdict.counts["duplicated"] == 1
+
+
+def refused(number: int, text: str, key: str) -> Operation:
+    asked = {"text": text, "key": key}
+    return Operation(number, 1, "post", asked, 200, 210, "fail", {}, {"code": "overloaded"})
+
+
+def test_a_message_that_was_refused_and_is_there_is_caught() -> None:
+    verdict = check_messages([*POSTS, refused(9, "never", "key 9")], [*KEPT, ("id 9", "never")])
+    assert verdict.counts["unexpected"] == 1
+
+
+def test_a_message_that_was_refused_once_and_tried_again_may_be_there() -> None:
+    unknown = Operation(8, 1, "post", {"text": "maybe", "key": "key 9"}, 0)
+    posts = [*POSTS, unknown, refused(9, "maybe", "key 9")]
+    assert check_messages(posts, [*KEPT, ("id 9", "maybe")]).valid
+    assert check_messages(posts, KEPT).valid
+
+
+def test_a_key_used_for_another_text_that_takes_its_place_is_caught() -> None:
+    posts = [*POSTS, refused(9, "not text 0", "key 0")]
+    assert check_messages(posts, KEPT).valid
+    taken = [("id 0", "not text 0"), *KEPT[1:]]
+    assert check_messages(posts, taken).counts["altered"] == 1
+    assert check_messages(posts, taken).counts["unexpected"] == 1
+
+
 def test_one_key_with_two_messages_is_caught() -> None:
     again = Operation(9, 1, "post", POSTS[0].asked, 100, 110, "ok", {"id": "id 9"})
     verdict = check_messages([*POSTS, again], [*KEPT, ("id 9", "text 0")])
