@@ -27,8 +27,9 @@ def check_effects(
 
     Returns:
         A verdict; its errors are ``lost`` (acknowledged, not in the journal), ``doubled``,
-        ``refused but done``, ``altered`` (other accounts or another amount), ``invented`` (nobody
-        asked for it), ``changed answer`` (the same id was answered differently).
+        ``refused but done``, ``altered`` (other accounts or another amount than were asked for
+        first, in the journal or acknowledged later), ``invented`` (nobody asked for it),
+        ``changed answer`` (the same id was answered differently).
     """
     verdict = Verdict("effects").expect(
         "lost", "doubled", "refused but done", "altered", "invented", "changed answer"
@@ -63,6 +64,10 @@ def _check_one(
     answers = {(op.got.get("balance"), op.got.get("commit")) for op in acknowledged}
     if len(answers) > 1:
         verdict.blame("changed answer", f"{request_id} was answered with {sorted(answers)}", at)
+    for operation in acknowledged:
+        if (operation.f, _due(operation)) != (tried[0].f, _due(tried[0])):
+            sentence = f"{request_id}: {operation.asked} was acknowledged after {tried[0].asked}"
+            verdict.blame("altered", sentence, operation.index)
     for line in lines:
         if (line.debit, line.credit, line.amount) != _due(tried[0]):
             verdict.blame("altered", f"{request_id}: {tried[0].asked} became {line}", at)

@@ -37,6 +37,18 @@ def keys_ignored() -> None:
     routes.keyed_message_id = lambda key: routes.new_message_id()
 
 
+def another_text_taken() -> None:
+    """A key that has its message takes any other text for the same."""
+    tables = part("rmi_msg.stores.sqlite_tables")
+    put_many = tables.put_many
+
+    def put_all(*arguments: Any) -> list[str]:
+        words = put_many(*arguments)
+        return ["same" if word == "other" else word for word in words]
+
+    tables.put_many = put_all
+
+
 def others_ids_unknown() -> None:
     """A logger knows only the ids that it has stored itself."""
     ids = part("rmi_msg.stores.message_ids:MessageIds")

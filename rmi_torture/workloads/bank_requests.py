@@ -14,6 +14,9 @@ TRIES_MAX = 6
 REPEATED = 0.02
 """Share of the acknowledged requests that are asked again, for the same answer."""
 
+REUSED = 0.01
+"""Share of them whose id is used again for another amount, which must be refused."""
+
 HOT = 0.5
 """Share of the choices that fall on the two hottest accounts."""
 
@@ -91,9 +94,15 @@ class Requests:
         return self._rng.choice(self._accounts)
 
     def answered(self, wish: Wish) -> None:
-        """Note that *wish* was fulfilled; now and then it is asked again all the same."""
-        if wish.f != "balance" and wish.tries == 0 and self._rng.random() < REPEATED:
+        """Note that *wish* was fulfilled; now and then it, or its id, is asked with again."""
+        if wish.f == "balance" or wish.tries:
+            return
+        chance = self._rng.random()
+        if chance < REPEATED:
             self._again.append(Wish(wish.f, wish.asked, TRIES_MAX))
+        elif chance < REPEATED + REUSED:
+            another = {**wish.asked, "amount": wish.asked["amount"] + 1}
+            self._again.append(Wish(wish.f, another, TRIES_MAX))
 
     def unanswered(self, wish: Wish) -> None:
         """Note that nobody knows what became of *wish*: it is asked again, with its id."""

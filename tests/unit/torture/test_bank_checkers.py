@@ -166,6 +166,19 @@ def test_the_same_id_answered_differently_is_caught(run: Simulation) -> None:
     assert verdict.counts["changed answer"] == 1
 
 
+def test_an_id_used_again_for_another_amount_must_be_refused(run: Simulation) -> None:
+    history = run.operations()
+    first = acknowledged(history, "transfer")[0]
+    asked = {**first.asked, "amount": first.asked["amount"] + 1}
+    again = dataclasses.replace(first, index=10**6, asked=asked)
+    error = {"code": "request_id_reused"}
+    refused = dataclasses.replace(again, outcome="fail", got={}, error=error)
+    for other, altered in ((again, 1), (refused, 0)):
+        both = [*history, other]
+        assert check_effects(both, run.ledger(), run.opening).counts["altered"] == altered
+    assert check_bank_order([*history, refused], run.ledger()).valid
+
+
 def test_the_search_knows_concurrent_from_sequential() -> None:
     # A deposit and a read at the same time: the read may see either; one after it may not.
     deposit = Step(0, 10, change=5, after=5)

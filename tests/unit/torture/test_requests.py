@@ -47,12 +47,13 @@ def test_what_got_no_answer_is_asked_again_with_its_id_but_not_for_ever() -> Non
 
 def test_some_acknowledged_requests_are_asked_again_once() -> None:
     requests = Requests(Random(1), "w", ACCOUNTS)
-    seen: list[str] = []
+    seen: dict[str, list[int]] = {}
     for _ in range(5000):
         wish = requests.next()
         if wish.f != "balance":
-            seen.append(wish.asked["request_id"])
+            seen.setdefault(wish.asked["request_id"], []).append(wish.asked["amount"])
             requests.answered(wish)
-    repeated = [id_ for id_ in set(seen) if seen.count(id_) > 1]
-    assert repeated
-    assert max(seen.count(id_) for id_ in repeated) == 2
+    again = [amounts for amounts in seen.values() if len(amounts) > 1]
+    assert max(map(len, again)) == 2
+    others = [amounts for amounts in again if amounts[0] != amounts[1]]
+    assert 0 < len(others) < len(again) - len(others)
