@@ -60,7 +60,10 @@ class RemoteStream(AsyncIterator[Any]):
     """The items of a remote generator or iterator, fetched one by one: ``async for``.
 
     Reading goes on after a lost connection, if the server keeps the stream that long. An item whose
-    fetching was cancelled or timed out is lost. A stream that is dropped unfinished is closed.
+    fetching was cancelled or timed out is lost; until the server has it, the next one cannot be
+    fetched. Asynchronous items that are still not there after the call's deadline are cancelled,
+    and the stream is over (``PyroError``: item stream terminated). A stream that is dropped
+    unfinished is closed.
 
     Args:
         proxy: where the stream came from.
