@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import Pyro5.api
+import Pyro5.errors
 import Pyro5.server
 import pytest
 from Pyro5 import config
@@ -350,3 +351,48 @@ def test_what_the_programs_handler_raises_is_what_the_client_gets(module: Any) -
             proxy.fail(1)
         daemon.shutdown()
         thread.join(10)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
+@pytest.mark.parametrize("method", ["annotations", "validateHandshake", "clientDisconnect"])
+def test_what_ends_a_process_or_a_coroutine_ends_no_daemon_whose_own_methods_raise_it(
+    method: str, error: type[BaseException]
+) -> None:
+    raised = threading.Event()
+    answers: list[object] = []
+
+    def fail(*_: object) -> object:
+        if fails:
+            raised.set()
+            raise error
+        return {} if method == "annotations" else "hello"
+
+    def add(client: Proxy) -> None:
+        client._pyroTimeout = 10
+        try:
+            answers.append(client.add())
+        except (Pyro5.errors.PyroError, StopIteration) as why:
+            answers.append(why)
+        finally:
+            client._pyroRelease()
+
+    fails = False
+    daemon = type("Odd", (compat.Daemon,), {method: fail})("127.0.0.1")
+    uri = daemon.register(Counter())
+    thread = threading.Thread(target=daemon.requestLoop)
+    thread.start()
+    try:
+        connected = Proxy(uri)
+        connected._pyroBind()
+        fails = True
+        add(connected)
+        add(Proxy(uri))
+        assert raised.wait(10)
+        fails = False
+        add(Proxy(uri))
+    finally:
+        daemon.shutdown()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert not any(isinstance(answer, Pyro5.errors.TimeoutError) for answer in answers)
+    assert isinstance(answers[-1], int)
