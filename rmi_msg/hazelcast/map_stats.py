@@ -124,6 +124,7 @@ class MapStatistics:
         safety: of the cluster as a whole, all maps together.
         fill: share (0 to 1) of its heap that the entries of all maps occupy, in the fullest member.
         heap_bytes: of the smallest heap; 0: not all members told of theirs.
+        entries: of all maps together, without their backups.
     """
 
     name: str
@@ -131,6 +132,7 @@ class MapStatistics:
     safety: Safety
     fill: float
     heap_bytes: int
+    entries: int = 0
 
     @property
     def total(self) -> MapRow:
@@ -177,7 +179,7 @@ def map_statistics(name: str, members: Mapping[str, Iterable[Metric]]) -> MapSta
     missing = max(losses * entries - backups, 0)
     settled = not missing and not queued
     safety = Safety(len(rows), losses if settled else 0, queued > 0, missing)
-    return MapStatistics(name, tuple(rows), safety, fill, min(heaps_bytes, default=0))
+    return MapStatistics(name, tuple(rows), safety, fill, min(heaps_bytes, default=0), entries)
 
 
 async def gather_map_statistics(

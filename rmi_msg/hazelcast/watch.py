@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,7 +17,7 @@ from typing import Final
 from rmi_msg.cluster_state import ClusterState, judge
 from rmi_msg.hazelcast.cluster import MESSAGES
 from rmi_msg.hazelcast.link import Link
-from rmi_msg.hazelcast.map_stats import MapStatistics, gather_map_statistics
+from rmi_msg.hazelcast.map_stats import BACKUPS, MapStatistics, gather_map_statistics
 from rmi_msg.hazelcast.room import Room
 from rmi_runtime import errors
 
@@ -28,6 +29,10 @@ LOOK_S: Final = 1.0
 SETTLE_S: Final = 2.5
 """How long figures may be older than they look, in seconds: members collect them once a second, and
 those from before a change of members say nothing about what came after it."""
+
+_LOOKS: Final = 3
+"""Members count at moments of their own, up to a second apart: what was written within so many
+looks may be in one member's figures and not yet in another's."""
 
 
 class ClusterWatch:
@@ -51,6 +56,7 @@ class ClusterWatch:
         self._members: tuple[str, ...] = ()
         self._changed_s = clock()
         self._losses: int | None = None
+        self._entries: deque[int] = deque(maxlen=_LOOKS)  # at the last looks
         self._silent = False
         self._was_whole = False
         self._said: tuple[object, ...] = ("unreachable",)
@@ -71,6 +77,7 @@ class ClusterWatch:
         if members != self._members:
             self._changed_s = self._clock()
             self._losses, self._silent = None, False
+            self._entries.clear()
         self._members = members
         count = f"{len(members)} of {max(len(self._expected), len(members))}"
         for member in sorted(set(members) - before):
@@ -92,13 +99,29 @@ class ClusterWatch:
         self._silent = False
         if len(found.rows) != len(self._members) or asked_s - self._changed_s < SETTLE_S:
             return  # of other members, or from before they changed
+        self._entries.append(found.entries)
         safety = found.safety
-        self._losses = None if safety.migrating or safety.backups_missing else safety.losses
+        if safety.migrating or safety.backups_missing > self._just_written():
+            self._losses = None
+        elif not safety.backups_missing:
+            self._losses = safety.losses
         self._tell()
+
+    def _just_written(self) -> int:
+        """Return how many backups may seem to be missing, and are only not counted yet.
+
+        None, until the same members were once seen to have all of them: then these do not vanish,
+        and what seems to be missing is what is being written.
+        """
+        if self._losses is None:
+            return 0
+        return BACKUPS * (max(self._entries) - min(self._entries))
 
     def on_silence(self) -> None:
         """Take note that a member did not answer."""
         self._silent = bool(self._members)
+        self._losses = None
+        self._entries.clear()
         self._tell()
 
     @asynccontextmanager

@@ -90,9 +90,10 @@ def test_services_without_a_cluster_tell_of_none() -> None:
     assert common_state([{"name": "bank.data"}, {"store": None}]) is None
 
 
-def figures(members: int, losses: int, missing: int = 0) -> MapStatistics:
+def figures(members: int, losses: int, missing: int = 0, entries: int = 0) -> MapStatistics:
     rows = tuple(MapRow(f"h:{n}") for n in range(1, members + 1))
-    return MapStatistics("messages", rows, Safety(members, losses, False, missing), 0.25, 1000)
+    safety = Safety(members, losses, False, missing)
+    return MapStatistics("messages", rows, safety, 0.25, 1000, entries)
 
 
 class Seen:
@@ -174,6 +175,32 @@ def test_figures_from_before_a_loss_do_not_make_it_safe() -> None:
     seen.look(figures(2, 1), wait_s=1.0)  # collected before, and looking well
     assert seen.state == ("migrating", 2, None)
     seen.look(figures(3, 2))  # of three, while there are two
+    assert seen.state == ("migrating", 2, None)
+
+
+def test_a_safe_cluster_stays_so_while_messages_come() -> None:
+    seen = Seen()
+    seen.watch.on_members(THREE)
+    seen.look(figures(3, 2, entries=1000))
+    for second in range(1, 9):  # the owners counted a little later than those with the backups
+        seen.look(figures(3, 0, missing=600, entries=1000 + 300 * second), wait_s=1.0)
+        assert seen.state == ("safe", 3, 2)
+    for _ in range(3):  # nothing comes any more, and they are missing all the same
+        seen.look(figures(3, 0, missing=600, entries=3400), wait_s=1.0)
+    assert seen.state == ("migrating", 3, None)
+
+
+def test_backups_that_are_missing_while_messages_come_count_until_all_were_seen() -> None:
+    seen = Seen()
+    seen.watch.on_members(THREE)
+    seen.look(figures(3, 2, entries=1000))
+    seen.watch.on_members(THREE[:2])
+    seen.look(figures(2, 0, missing=300, entries=1300))
+    seen.look(figures(2, 0, missing=300, entries=1600), wait_s=1.0)
+    assert seen.state == ("migrating", 2, None)
+    seen.look(figures(2, 1, entries=1900), wait_s=1.0)
+    seen.watch.on_silence()
+    seen.look(figures(2, 0, missing=300, entries=2200), wait_s=1.0)
     assert seen.state == ("migrating", 2, None)
 
 

@@ -95,6 +95,7 @@ def test_rows_are_of_the_map_asked_for_and_add_up() -> None:
     )
     assert [(row.member, row.entries) for row in found.rows] == [("a:1", 2), ("b:2", 5)]
     assert (found.total.member, found.total.entries) == ("TOTAL", 7)
+    assert found.entries == 14  # of all maps
 
 
 def test_three_members_with_two_backups_of_all_are_safe() -> None:
