@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,9 @@ from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import PyroError
 
 from rmi_runtime import URI, Endpoints, EndpointView, NameServers, Proxy, errors
+from rmi_runtime.credentials.tls import of_tls
+
+log = logging.getLogger(__name__)
 
 ASK_TIMEOUT_S: Final = 1.0
 """How long one service may take to answer before it counts as unreachable."""
@@ -108,25 +112,32 @@ class Census:
 
     async def _row(self, name: str, uri: str, leaves: bool) -> Row:
         row: Row = {"name": name, "uri": uri, "address": str(URI(uri).location)}
-        stats = await ask_daemon(uri, self._handshake, self._name_servers.ssl)
-        if stats is None:
+        try:
+            stats = await ask_daemon(uri, self._handshake, self._name_servers.ssl)
+        except NoAnswer:
             return {**row, "state": "unreachable"}
         row |= {stat: value for stat, value in stats.items() if stat not in ("location", "objects")}
         row["state"] = "draining" if leaves else str(stats.get("state", "ready"))
         return row
 
 
-async def ask_daemon(
-    uri: str, handshake: object, ssl: SSLContext | None
-) -> Mapping[str, Any] | None:
-    """Return the ``stats()`` of the daemon at the place of *uri*, or None if it does not answer."""
+class NoAnswer(Exception):
+    """A daemon does not answer; the words are what TLS says, if it is that that fails."""
+
+
+async def ask_daemon(uri: str, handshake: object, ssl: SSLContext | None) -> Mapping[str, Any]:
+    """Return the ``stats()`` of the daemon at the place of *uri*.
+
+    Raises:
+        NoAnswer: it gives none.
+    """
     try:
         place = f"PYRO:{DAEMON_NAME}@{URI(uri).location}"
         async with Proxy(place, handshake=handshake, timeout_s=ASK_TIMEOUT_S, ssl=ssl) as daemon:
             stats: Mapping[str, Any] = await daemon._call("stats")
             return stats
-    except _FAILURES:
-        return None
+    except _FAILURES as error:
+        raise NoAnswer(str(error) if of_tls(error) else "") from error
 
 
 class Readiness:
@@ -152,6 +163,7 @@ class Readiness:
         self._clock = clock
         self._asked: asyncio.Task[list[str]] | None = None
         self._asked_s = 0.0
+        self._no_tls = False  # whether that was the trouble last
 
     async def reasons(self) -> Sequence[str]:
         """Return why the gateway is not ready; nothing if it is. Remembered for a short while."""
@@ -161,13 +173,18 @@ class Readiness:
         return await asyncio.shield(asked)
 
     async def _ask_all(self) -> list[str]:
+        no_tls: list[str] = []
         missing = await asyncio.gather(
-            *(self._reason(what, endpoints) for what, endpoints in self._needed.items())
+            *(self._reason(what, endpoints, no_tls) for what, endpoints in self._needed.items())
         )
         self._asked_s = self._clock()
+        # Connections that are open go on, so that nobody else may have noticed yet.
+        if no_tls and not self._no_tls:
+            log.warning("not ready, as there is no TLS with services: %s", no_tls[0])
+        self._no_tls = bool(no_tls)
         return [reason for reason in missing if reason]
 
-    async def _reason(self, what: str, endpoints: Endpoints) -> str:
+    async def _reason(self, what: str, endpoints: Endpoints, no_tls: list[str]) -> str:
         if not (views := _takers(endpoints)):
             with contextlib.suppress(errors.Unavailable):
                 await endpoints.ready(LOOK_S)  # it may have come since the last look
@@ -177,15 +194,23 @@ class Readiness:
             asyncio.ensure_future(ask_daemon(view.uri, self._handshake, self._ssl))
             for view in views
         ]
+        why = ""
         try:
             for answered in asyncio.as_completed(asks):
-                if await answered is not None:
+                try:
+                    await answered
+                except NoAnswer as error:
+                    why = why or str(error)
+                else:
                     return ""
         finally:
             for ask in asks:
                 ask.cancel()
             await asyncio.gather(*asks, return_exceptions=True)
-        return f"no {what} of {len(views)} announced answers"
+        if not why:
+            return f"no {what} of {len(views)} announced answers"
+        no_tls.append(why)
+        return f"no {what} of {len(views)} announced answers: {why}"
 
 
 def _takers(endpoints: Endpoints) -> list[EndpointView]:

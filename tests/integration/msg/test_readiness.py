@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import cast
+
+import pytest
 
 from rmi_msg.gateway_status import FRESH_S, SERVICES_MAX, Census, Readiness
 from rmi_runtime import (
@@ -15,8 +19,11 @@ from rmi_runtime import (
     Entry,
     NameServers,
     ServiceAuthenticator,
+    client_context,
     expose,
+    server_context,
 )
+from rmi_runtime.credentials.certificates import create_authority, create_certificate
 from tests.integration.runtime.names import KEY, SERVICE_HANDSHAKE, name_server
 
 FOREVER_S = 3600.0
@@ -69,6 +76,36 @@ async def test_a_service_that_is_announced_and_does_not_answer_is_none() -> None
                 "no logger of 1 announced answers"
             ]
         await names.aclose()
+
+
+async def test_a_service_whose_certificate_has_expired_is_told_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = datetime.now(UTC)
+    ca = create_authority(tmp_path, now)
+    late = create_certificate(tmp_path, ["late"], now - timedelta(days=400))
+    daemon = Daemon(
+        authenticate=ServiceAuthenticator(KEY), ssl=server_context(late.certificate, late.key)
+    )
+    async with name_server() as location, logger_names(location) as names, daemon:
+        uri = daemon.register(Logger(), "msg.logger.1")
+        ssl = client_context(ca.certificate)
+        async with (
+            Endpoints(names, "msg.logger.", refresh_s=FOREVER_S, ssl=ssl) as loggers,
+            Announcer(names, "msg.logger.1", uri) as announcer,
+        ):
+            await announcer.announced.wait()
+            await loggers.ready()
+            now_s = 50.0
+            readiness = Readiness({"logger": loggers}, SERVICE_HANDSHAKE, ssl, lambda: now_s)
+            for _ in range(2):
+                (reason,) = await readiness.reasons()
+                assert reason.startswith("no logger of 1 announced answers: ")
+                assert "certificate has expired" in reason
+                now_s += FRESH_S + 0.01
+    told = [text for text in caplog.messages if text.startswith("not ready")]
+    assert len(told) == 1
+    assert "certificate has expired" in told[0]
 
 
 async def test_the_table_has_a_service_that_was_announced_a_moment_ago() -> None:
