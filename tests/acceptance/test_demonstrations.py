@@ -126,7 +126,7 @@ def test_a_script_with_tokens_of_another_system_says_which_directory_it_took_the
     )
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "the token is fake" in refused.stderr
-    assert f"is {tmp_path} its directory?" in refused.stderr
+    assert f"its directory {tmp_path} (--data-dir)" in refused.stderr
 
 
 def test_status_shows_every_service_as_ready(system: System) -> None:
