@@ -120,10 +120,18 @@ def locked(data_dir: Path, wait_s: float) -> Iterator[int]:
         deadline = time.monotonic() + wait_s
         while not _try_lock(fd, data_dir):
             holder = _holder(fd)
-            if time.monotonic() > deadline or _alive(holder):
+            if _alive(holder):
                 raise DataDirInUse(
                     f"data directory {data_dir} is in use by another rmi up (process {holder}); "
                     "stop that one, or choose another directory with --data-dir",
+                    path=str(data_dir),
+                    pid=holder,
+                )
+            if time.monotonic() > deadline:
+                raise DataDirInUse(
+                    f"data directory {data_dir} is in use by services of an rmi up that has ended "
+                    f"(process {holder}); they have not ended within {wait_s:g} s: end them, or "
+                    "choose another directory with --data-dir",
                     path=str(data_dir),
                     pid=holder,
                 )
@@ -155,7 +163,7 @@ def _holder(fd: int) -> int:
 
 
 def _alive(pid: int) -> bool:
-    """Say whether the process *pid* exists (0 stands for none)."""
+    """Say whether the process *pid* runs (0 stands for none)."""
     if pid <= 0:
         return False
     try:
@@ -166,7 +174,12 @@ def _alive(pid: int) -> bool:
         return True
     except OverflowError:
         return False
-    return True
+    # One that has ended stays in the table until its parent asks; in a container that may be never.
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return not Path("/proc/self/stat").exists()
+    return state not in "ZX"
 
 
 class _Service(TypedDict):

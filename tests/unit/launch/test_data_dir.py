@@ -9,6 +9,10 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +95,38 @@ def test_a_second_holder_is_refused_and_told_the_first(tmp_path: Path) -> None:
         assert caught.value.fields == {"path": str(tmp_path), "pid": os.getpid()}
     with locked(tmp_path, 0.0):
         pass
+
+
+@pytest.fixture
+def ended_and_not_waited_for() -> Iterator[int]:
+    """A process that has ended, and whose parent has not asked what became of it."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    yield process.pid
+    process.wait()
+
+
+def test_what_is_left_of_a_killed_system_is_waited_for_before_that_is_reaped(
+    tmp_path: Path, ended_and_not_waited_for: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as services:
+        services.enter_context(locked(tmp_path, 0.0))
+        (tmp_path / "rmi.lock").write_text(str(ended_and_not_waited_for))
+        monkeypatch.setattr(time, "sleep", lambda _: services.close())
+        with locked(tmp_path, 60.0):
+            assert (tmp_path / "rmi.lock").read_text() == str(os.getpid())
+
+
+def test_services_that_outlive_a_killed_system_are_told_of_and_not_that_system(
+    tmp_path: Path, ended_and_not_waited_for: int
+) -> None:
+    with locked(tmp_path, 0.0):
+        (tmp_path / "rmi.lock").write_text(str(ended_and_not_waited_for))
+        with (
+            pytest.raises(DataDirInUse, match=r"services of an rmi up that has ended .* end them"),
+            locked(tmp_path, 0.1),
+        ):
+            pass
 
 
 def test_running_is_what_was_written_until_it_is_removed(tmp_path: Path) -> None:
