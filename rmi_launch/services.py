@@ -20,8 +20,8 @@ from rmi_launch.processes import READY_SIZE_BYTES_MAX
 from rmi_launch.stdout import say
 from rmi_launch.supervisor import StartFailed
 from rmi_launch.zygote import log_to_stderr
-from rmi_runtime import Loaded, Settings
-from rmi_runtime.errors import Unavailable
+from rmi_runtime import Loaded, NameServers, Settings, load_tls
+from rmi_runtime.errors import RmiError, Unavailable
 
 _COMMON = ("data_dir", "host", "ns", "insecure", *TLS_SETTINGS, "log_level")
 _LOGGED = (*_COMMON, *OPERATION_LOG_SETTINGS)
@@ -149,11 +149,7 @@ async def _serve(
         return
     loop = asyncio.get_running_loop()
 
-    def on_delay() -> None:
-        where = " or ".join(settings.ns)
-        click.echo(f"{name} waits for a name server at {where}; is one running?", err=True)
-
-    delay = loop.call_later(DELAY_TOLD_S, on_delay)
+    delay = asyncio.create_task(_tell_delay(name, settings))
 
     def on_ready(fd: int) -> None:
         loop.remove_reader(fd)
@@ -167,3 +163,16 @@ async def _serve(
     finally:
         delay.cancel()
         loop.remove_reader(ready_fd)
+
+
+async def _tell_delay(name: str, settings: Settings) -> None:
+    """After a while, say what the service waits for."""
+    await asyncio.sleep(DELAY_TOLD_S)
+    where = " or ".join(settings.ns)
+    says = f"waits for a name server at {where}; is one running?"
+    with contextlib.suppress(RmiError):
+        tls = load_tls(settings)
+        async with NameServers(settings.ns, ssl=tls.client if tls else None) as name_servers:
+            await name_servers.find(name)
+        says = f"is not ready, though a name server answers at {where}: its store may take long"
+    click.echo(f"{name} {says}", err=True)

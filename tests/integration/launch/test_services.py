@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -132,6 +133,20 @@ def test_a_service_without_a_name_server_says_what_it_waits_for(tmp_path: Path) 
         assert rest == "127.0.0.1:1; is one running?"
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_a_service_whose_store_is_held_up_does_not_put_it_on_the_name_server(
+    stock_ns: str, tmp_path: Path
+) -> None:
+    command = [*RMI, "logger", "--id", "1", "--ns", stock_ns, "--data-dir", str(tmp_path)]
+    with open(tmp_path / "messages.sqlite.turn", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with started(command, "msg.logger.1 ") as (process, rest):
+            assert rest == (
+                f"is not ready, though a name server answers at {stock_ns}: its store may take long"
+            )
+            process.terminate()
+            assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("out", ["/dev/full", "a pipe that nobody reads"])
