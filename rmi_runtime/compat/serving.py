@@ -294,10 +294,7 @@ class Serving(Daemon):
         mark = connection.greeting_mark
         current_context.correlation_id = UUID(bytes=mark) if mark else connection.correlation_uuid
         current_context.response_annotations = {}
-        try:
-            answer = self._facade.validateHandshake(connection, handshake)
-        except StopIteration as error:  # futures refuse it
-            raise PyroError(f"validateHandshake raised {error!r}") from error
+        answer = self._facade.validateHandshake(connection, handshake)
         return answer, current_context.response_annotations
 
     async def apart(self, thread: Executor | None, function: Callable[..., Any], *args: Any) -> Any:
