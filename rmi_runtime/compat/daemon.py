@@ -259,7 +259,9 @@ class Daemon(WithoutSome):
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
                 await self._serving.apart(None, self.housekeeping)
-            except Exception:
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                raise
+            except BaseException:  # SystemExit, too: it is not for this to end the daemon
                 log.exception("housekeeping failed")
 
     def shutdown(self) -> None:

@@ -250,6 +250,13 @@ class ConnectionThreads:
             thread.shutdown(wait=False, cancel_futures=True)
 
 
+def _without_stop(function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except StopIteration as stop:  # futures refuse it, and who awaits one would wait in vain
+        raise RuntimeError(f"{function.__name__.strip('_')} raised StopIteration") from stop
+
+
 class Serving(Daemon):
     """The asyncio daemon, asking the one that looks like stock what it may override.
 
@@ -305,9 +312,10 @@ class Serving(Daemon):
             Exception: what *function* raises.
         """
         if self.executor is None:
-            return function(*args)
+            return _without_stop(function, *args)
+        act = partial(_without_stop, function, *args)
         try:
-            called = self.loop.run_in_executor(thread or self.executor, function, *args)
+            called = self.loop.run_in_executor(thread or self.executor, act)
         except RuntimeError as why:
             raise overloaded(self) from why
         return await called

@@ -351,7 +351,7 @@ class Dispatcher:
             payload = serializer.dumps(errors.to_wire(self._too_large(len(payload))))
         try:
             self._send(request, flags, payload, {**request.response_annotations, **annotations})
-        except Exception as why:  # the method's own annotations are what is wrong, or the daemon's
+        except BaseException as why:  # the method's annotations are what is wrong, or the daemon's
             log.warning("annotations of a reply cannot be sent: %s", errors.describe(why))
             self._send(request, flags, payload, annotations, always={})
 

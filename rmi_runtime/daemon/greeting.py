@@ -118,6 +118,10 @@ class Greeted(Held):
         except Exception as error:
             self._reject(message, error)
             return
+        except BaseException as error:  # of an overridden method; the client is answered
+            ended = f"making the answer to the handshake ended with {type(error).__name__}"
+            self._reject(message, errors.Unavailable(f"{ended}; nothing was done, try again"))
+            return
         self._know(identity, time.monotonic())
         if identity.kind == "client":  # it may have made its faults on another connection
             self.hold_newcomer()
