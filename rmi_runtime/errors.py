@@ -237,7 +237,7 @@ def describe(error: BaseException, length_max: int = 1000) -> str:
     """
     try:
         text = str(error)
-    except Exception:
+    except BaseException:  # whatever it is, who asks is not to end of it
         text = ""
     return (text or type(error).__name__)[:length_max].encode("utf-8", "replace").decode("utf-8")
 
@@ -251,7 +251,7 @@ def shown(value: object, length_max: int = 100) -> str:
     """
     try:
         return repr(value)[:length_max]
-    except Exception:
+    except BaseException:
         if isinstance(value, int):
             return f"a number of {value.bit_length()} bits"
         return f"a {type(value).__name__} that cannot be shown"

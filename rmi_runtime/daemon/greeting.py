@@ -138,7 +138,8 @@ class Greeted(Held):
         self._book.count_refusal()
         if is_fault(error):
             self.fault()
-        log.info("connection %d from %s rejected: %s", self.id, self.peer, error)
+        said = errors.describe(error)  # it is anybody's, and may not know what to say
+        log.info("connection %d from %s rejected: %s", self.id, self.peer, said)
         self.send(handshake.encode_refusal(message, error))
         self._hang_up()
 
@@ -153,7 +154,8 @@ class Greeted(Held):
         try:
             self._know(await renew(), asked_at)
         except BaseException as error:
-            self._unknown = why = _nobody_knows(error)
+            self._unknown = _nobody_knows(error)
+            why = errors.describe(self._unknown)
             log.info("connection %d from %s is known no longer: %s", self.id, self.peer, why)
             self._ask_at = time.monotonic() + handshake.ASK_AGAIN_S
         if self._state == GREETING:
