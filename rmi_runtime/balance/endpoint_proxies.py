@@ -22,8 +22,19 @@ CONNECT_S = 1.0
 """How long connecting to one endpoint, or probing it, may take before the next one is tried."""
 
 
+CLOCK_S = 0.002
+"""By so much the loop's clock, which knows milliseconds only, may be early."""
+
+HURRIED_S = 0.1
+"""Who gives an endpoint less than this to be connected to learns nothing about it."""
+
+
 class Unreached(errors.Unavailable):
     """Nobody, or somebody else, is at an endpoint's address."""
+
+
+class Hurried(errors.DeadlinePassed):
+    """There was too little time to connect; whether somebody is there is not known."""
 
 
 class EndpointProxies:
@@ -71,6 +82,7 @@ class EndpointProxies:
 
         Raises:
             Unreached: it is not there in time, or there is one of another cluster.
+            Hurried: there was next to no time, or it is there, and no time is left.
             RmiError: it refuses.
         """
         until = time.monotonic() + timeout_s
@@ -82,6 +94,8 @@ class EndpointProxies:
         try:
             await proxy._bind(min(timeout_s, CONNECT_S))
         except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
+            if timeout_s < HURRIED_S and time.monotonic() > until - CLOCK_S:
+                raise Hurried(f"{timeout_s:.3g} s were too few to connect to {endpoint.name}") from None
             # NotFound: another service has the address now.
             if not endpoint.failures and of_tls(error):  # it will not pass by itself
                 log.warning("no TLS with %s at %s: %s", endpoint.name, endpoint.uri, error)
@@ -96,7 +110,7 @@ class EndpointProxies:
             raise Unreached(f"{endpoint.name} is not at {endpoint.uri}: {error}") from error
         left_s = until - time.monotonic()
         if left_s <= 0:
-            raise Unreached(f"{endpoint.name} at {endpoint.uri} took all {timeout_s} s to connect")
+            raise Hurried(f"{endpoint.name} took all {timeout_s:.3g} s to connect to")
         return proxy, left_s
 
     async def ping(self, endpoint: Endpoint) -> None:

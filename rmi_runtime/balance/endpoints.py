@@ -17,7 +17,7 @@ from Pyro5.errors import DaemonError
 
 from rmi_runtime import errors
 from rmi_runtime.balance.balancer import SILENT_S, Balancer, Endpoint, EndpointView, Policy
-from rmi_runtime.balance.endpoint_proxies import EndpointProxies, Unreached
+from rmi_runtime.balance.endpoint_proxies import EndpointProxies, Hurried, Unreached
 from rmi_runtime.proxy.calls import Late
 from rmi_runtime.proxy.state import checked_timeout, deadline_after
 from rmi_runtime.registry.client import NameServers
@@ -255,6 +255,9 @@ class Endpoints:
                 self._set_aside(endpoint, reachable=False)
         elif isinstance(error, errors.ConnectionLost):
             self._set_aside(endpoint, reachable=False)
+        elif isinstance(error, Hurried) and not (endpoint.probing or self._closed):
+            endpoint.probing = True  # somebody with more time finds out whether it is there
+            self._spawn(self._listen(endpoint))
         late = isinstance(error, errors.DeadlinePassed)  # of this try: it was too busy to begin
         if late or (repeatable and isinstance(error, errors.Indefinite)):
             return True

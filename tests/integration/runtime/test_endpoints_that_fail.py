@@ -183,6 +183,37 @@ async def test_a_black_hole_delays_a_call_by_its_connect_limit_only(services: Se
             assert endpoints.view()[0].set_aside
 
 
+async def test_a_call_without_time_to_connect_does_not_set_a_service_aside(
+    services: Services,
+) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        await endpoints.ready()
+        with pytest.raises(errors.DeadlinePassed, match="too few to connect to x.1"):
+            await endpoints.call("who", timeout_s=0.0005)
+        assert not endpoints.view()[0].set_aside
+        assert await endpoints.call("who") == "x.1"
+
+
+async def test_a_black_hole_that_nobody_has_time_for_is_set_aside_all_the_same(
+    services: Services,
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as hole,
+        socket.create_connection(hole.getsockname()),
+    ):
+        host, port = hole.getsockname()
+        services.uris["x.1"] = f"PYRO:x.1@{host}:{port}"
+        await services.tell("x.1")
+        async with services.endpoints() as endpoints:
+            await endpoints.ready()
+            for _ in range(3):
+                with pytest.raises(errors.DeadlinePassed):
+                    await endpoints.call("who", timeout_s=0.01)
+            assert not endpoints.view()[0].set_aside
+            await eventually(lambda: endpoints.view()[0].set_aside)
+
+
 async def test_it_is_said_that_services_are_known_but_do_not_answer(services: Services) -> None:
     await services.start("x.1")
     async with services.endpoints() as endpoints:
