@@ -95,7 +95,9 @@ class EndpointProxies:
             await proxy._bind(min(timeout_s, CONNECT_S))
         except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
             if timeout_s < HURRIED_S and time.monotonic() > until - CLOCK_S:
-                raise Hurried(f"{timeout_s:.3g} s were too few to connect to {endpoint.name}") from None
+                raise Hurried(
+                    f"{timeout_s:.3g} s were too few to connect to {endpoint.name}"
+                ) from None
             # NotFound: another service has the address now.
             if not endpoint.failures and of_tls(error):  # it will not pass by itself
                 log.warning("no TLS with %s at %s: %s", endpoint.name, endpoint.uri, error)
