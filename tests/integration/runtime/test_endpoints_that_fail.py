@@ -189,7 +189,7 @@ async def test_a_call_without_time_to_connect_does_not_set_a_service_aside(
     await services.start("x.1")
     async with services.endpoints() as endpoints:
         await endpoints.ready()
-        with pytest.raises(errors.DeadlinePassed, match="too few to connect to x.1"):
+        with pytest.raises(errors.DeadlinePassed, match=r"too few to connect to x\.1"):
             await endpoints.call("who", timeout_s=0.0005)
         assert not endpoints.view()[0].set_aside
         assert await endpoints.call("who") == "x.1"
