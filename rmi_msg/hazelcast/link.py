@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final
@@ -63,6 +64,7 @@ class Link:
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._doubted = False
+        self._cluster_id: uuid.UUID | None = None
         self._others = Others(members)
 
     async def __aenter__(self) -> Link:
@@ -201,6 +203,7 @@ class Link:
             self._maps, self._making = {}, {}
             self._doubted = False
             self._connected.set()
+            self._compare(client._connection_manager._cluster_id)
             self._changed()
             await self._ended.wait()
             self._connected.clear()
@@ -208,6 +211,15 @@ class Link:
             log.warning("the connection to the cluster is lost, connecting anew")
             self._tell(())
             await _apart(client.shutdown())
+
+    def _compare(self, cluster_id: uuid.UUID | None) -> None:
+        """Say so if this is another cluster: nobody else would tell that messages are gone."""
+        if self._cluster_id not in (None, cluster_id):
+            log.warning(
+                "the Hazelcast cluster is another one than before, begun anew: messages that only "
+                "the one before held are lost"
+            )
+        self._cluster_id = cluster_id
 
     async def _connect(self) -> HazelcastClient | None:
         client = HazelcastClient(**self._configuration())

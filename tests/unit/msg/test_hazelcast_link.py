@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import time
+import uuid
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +16,14 @@ from hazelcast.errors import TargetDisconnectedError
 from rmi_msg.hazelcast import link as link_module
 from rmi_msg.hazelcast.link import Link
 
+CLUSTER_ID = uuid.uuid4()
+
 
 class Client:
     """Stands in for a client that is connected to one member."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster_id: uuid.UUID = CLUSTER_ID) -> None:
+        self._connection_manager = SimpleNamespace(_cluster_id=cluster_id)
         self.cluster_service = SimpleNamespace(
             get_members=lambda: [SimpleNamespace(address=SimpleNamespace(host="h", port=1))]
         )
@@ -53,6 +57,30 @@ async def test_a_user_who_fails_as_members_change_does_not_end_the_way_to_the_cl
         link._ended.set()
         assert await link.client() is clients[1]
         assert told == [("h:1",), (), ("h:1",)]
+
+
+async def test_a_cluster_that_was_begun_anew_is_told_of_as_what_was_kept_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clients = [Client(), Client(), Client(uuid.uuid4())]
+    link: Any = Link(["h:1"], "rmi")
+    made = iter(clients)
+
+    async def connect() -> Client:
+        return next(made)
+
+    def told() -> list[str]:
+        return [text for text in caplog.messages if "begun anew" in text]
+
+    link._connect = connect
+    async with link:
+        assert await link.client() is clients[0]
+        for client, lines in ((clients[1], 0), (clients[2], 1)):
+            link._connected.clear()  # as the connection breaks
+            link._ended.set()
+            assert await link.client() is client
+            assert len(told()) == lines
+    assert "are lost" in told()[0]
 
 
 async def test_a_ping_that_a_frozen_member_does_not_answer_leaves_no_traceback_in_the_log(
