@@ -63,6 +63,7 @@ class NameKeeper:
         self._lock_fd = -1
         self._database = SqliteThread(path, self._read) if path else None
         self._stored: dict[str, Registration] = {}
+        self._files: dict[Path, int | None] = {}  # that are open, and which they are
         self._unwritten: dict[str, Registration | None] = {}
         self._writes: Coalescer[None, None] = Coalescer(self._write)
         self._failing = False
@@ -102,6 +103,9 @@ class NameKeeper:
     def _read(self, database: sqlite3.Connection) -> None:
         _create_table(database)
         self._stored = _load(database)
+        if self._path:
+            log_path = self._path.with_name(f"{self._path.name}-wal")
+            self._files = {path: _which(path) for path in (self._path, log_path)}
 
     async def _close(self) -> None:
         if self._database:
@@ -128,7 +132,7 @@ class NameKeeper:
         self._unwritten.update(self.table.take_changes())
         if self._unwritten and self._database:
             try:
-                await self._database.run(_store, self._unwritten)
+                await self._database.run(self._keep, self._unwritten)
             except Exception as error:
                 if not self._failing:
                     self._failing = True
@@ -140,12 +144,30 @@ class NameKeeper:
         self._unwritten = {}
         return askers
 
+    def _keep(
+        self, database: sqlite3.Connection, changes: Mapping[str, Registration | None]
+    ) -> None:
+        _store(database, changes)
+        for path, opened in self._files.items():
+            if _which(path) != opened:
+                raise sqlite3.OperationalError(
+                    f"{path} is gone, or another file is in its place; put it back, or start the "
+                    "name server again and register anew what nobody announces"
+                )
+
     async def _sweep_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_s)
             if dropped := self.table.sweep():
                 log.info("%d names were dropped: their leases ran out", dropped)
             self.save_soon()
+
+
+def _which(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _forget_error(write: asyncio.Future[None]) -> None:

@@ -175,6 +175,24 @@ async def test_a_disk_that_fails_does_not_stop_the_names_and_is_made_up_for_late
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
+@pytest.mark.parametrize("end", ["", "-wal"])
+async def test_names_are_not_said_to_be_on_disk_while_their_file_is_gone(
+    path: Path, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, elsewhere = path.with_name(path.name + end), path.with_name("elsewhere")
+    async with NameKeeper(path, sweep_s=0.001) as keeper:
+        server = NameServer(keeper)
+        await server.register("x", A)
+        file.rename(elsewhere)
+        with pytest.raises(NamingError, match=f"a restart .* would undo it: .*{file.name} is gone"):
+            await server.register("y", B)
+        assert server.list() == {"x": A, "y": B}
+        elsewhere.rename(file)
+        await eventually(lambda: len(caplog.records) == 2)
+        assert rows(path) == {"x": A, "y": B}
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
 async def test_a_disk_that_hangs_for_long_does_not_stop_the_names(path: Path) -> None:
     begun, over = threading.Event(), threading.Event()
 
