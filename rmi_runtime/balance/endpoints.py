@@ -34,6 +34,7 @@ LOOK_GAP_S = 0.02
 """Least time between two looks at the name server."""
 
 _SERVICE_REFUSALS = (errors.Unavailable, errors.Draining, errors.Overloaded)
+_NO_ANSWERS = (errors.CallTimeout, errors.ConnectionLost, errors.Unavailable)
 
 
 class Endpoints:
@@ -218,7 +219,13 @@ class Endpoints:
             proxy = self._proxies.connected(endpoint)
             if proxy is None:
                 proxy, timeout_s = await self._proxies.connect(endpoint, timeout_s)
-            result = await proxy._call(method, args, kwargs, timeout_s=timeout_s, late=late)
+            sent = proxy._call(method, args, kwargs, timeout_s=timeout_s, late=late)
+            try:
+                result = await sent
+            except Exception as error:
+                if not isinstance(error, _NO_ANSWERS):
+                    endpoint.answered_at = time.monotonic()
+                raise
             endpoint.answered_at = time.monotonic()
             if endpoint.failures:
                 self._balancer.succeeded(endpoint)
@@ -227,8 +234,7 @@ class Endpoints:
         finally:
             endpoint.inflight -= 1
             endpoint.uncut -= not may_be_cut
-            if endpoint.gone:
-                self._hang_up(endpoint)
+            self._hang_up(endpoint)
 
     def _may_go_on(
         self,
@@ -267,8 +273,7 @@ class Endpoints:
 
     def _set_aside(self, endpoint: Endpoint, *, reachable: bool) -> None:
         self._balancer.failed(endpoint, reachable=reachable)
-        if endpoint.gone:
-            self._hang_up(endpoint)
+        self._hang_up(endpoint)
         self._trouble_at = time.monotonic()
         self._look_now.set()
         self._probe_now.set()
@@ -316,7 +321,7 @@ class Endpoints:
 
     def _hang_up(self, endpoint: Endpoint) -> None:
         """Close the connection to an endpoint that is forgotten, once its calls have ended."""
-        if not endpoint.inflight:
+        if endpoint.gone and not endpoint.inflight:
             self._proxies.forget(endpoint)
 
     async def _keep_looking(self) -> None:
@@ -369,8 +374,7 @@ class Endpoints:
             answered = isinstance(error, _SERVICE_REFUSALS) and not isinstance(error, Unreached)
         finally:
             self._balancer.probed(endpoint, answered)
-        if endpoint.gone:
-            self._hang_up(endpoint)
+        self._hang_up(endpoint)
         self._probe_now.set()
         self._wake()
 

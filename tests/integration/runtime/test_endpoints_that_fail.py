@@ -105,6 +105,20 @@ async def test_an_impatient_call_does_not_set_a_service_aside_that_answers_other
         assert endpoints.view()[0].set_aside
 
 
+async def test_nor_one_that_answers_others_with_errors(services: Services) -> None:
+    await services.start("x.1")
+    async with services.endpoints() as endpoints:
+        impatient = asyncio.create_task(endpoints.call("wait", timeout_s=0.1))
+        await eventually(lambda: services.echoes["x.1"].calls)
+        for error in (LookupError("of the method"), errors.Conflict("of the method")):
+            services.echoes["x.1"].error = error
+            with pytest.raises(type(error), match="of the method"):
+                await endpoints.call("who")
+        with pytest.raises(errors.CallTimeout):
+            await impatient
+        assert not endpoints.view()[0].set_aside
+
+
 async def test_what_a_service_is_too_busy_to_begin_in_its_share_of_the_time_goes_to_another(
     services: Services,
 ) -> None:
