@@ -35,6 +35,7 @@ from Pyro5.serializers import SerpentSerializer as StockSerpent
 
 from rmi_runtime import errors
 from rmi_runtime.wire import literals
+from rmi_runtime.wire.unreadable import explain_unreadable
 
 Call = tuple[str, str, Any, Any]
 """Object id, method name, positional arguments, keyword arguments."""
@@ -285,9 +286,13 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
     def loads(self, data: bytes) -> Any:
         """Read a value."""
         hook = self.object_hook if _TAG in data else None
-        return msgpack.unpackb(
-            data, raw=False, strict_map_key=False, object_hook=hook, ext_hook=self.ext_hook
-        )
+        try:
+            return msgpack.unpackb(
+                data, raw=False, strict_map_key=False, object_hook=hook, ext_hook=self.ext_hook
+            )
+        except TypeError as error:
+            explain_unreadable(error, len(data))
+            raise
 
     def load_call(self, payload: bytes, elements_max: int | None) -> Call:
         """Read a call. Raises whatever the data provokes, always an ``Exception``."""
@@ -304,8 +309,7 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
 
     def _load_bounded(self, payload: bytes, elements_max: int | None) -> Any:
         bound = len(payload) if elements_max is None else elements_max
-        hook = self.object_hook if _TAG in payload else None
-        pairs_hook = None
+        hook, pairs_hook = (self.object_hook if _TAG in payload else None), None
         if elements_max is not None and _extension(payload):
             hook, pairs_hook = None, self._checked_dict
         try:
@@ -319,11 +323,8 @@ class MsgpackSerializer(_Guarded, StockMsgpack):  # type: ignore[misc]
                 object_pairs_hook=pairs_hook,
                 ext_hook=self.ext_hook,
             )
-        except ValueError as error:
-            if "exceeds max_" in str(error):
-                raise SerializeError(
-                    f"the data has more than {bound} elements: send less at once"
-                ) from None
+        except (TypeError, ValueError) as error:
+            explain_unreadable(error, bound)
             raise
 
     def _checked_dict(self, pairs: list[tuple[Any, Any]]) -> Any:
