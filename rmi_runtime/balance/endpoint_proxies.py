@@ -89,9 +89,9 @@ class EndpointProxies:
         if self._closed:
             raise errors.Unavailable(f"the connection to {endpoint.name} is closed for good")
         proxy = self._proxies.get(endpoint)
-        if proxy is None:
-            proxy = self._proxies[endpoint] = self._new_proxy(endpoint)
         try:
+            if proxy is None:  # a name server may list what is no URI
+                proxy = self._proxies[endpoint] = self._new_proxy(endpoint)
             await proxy._bind(min(timeout_s, CONNECT_S))
         except (errors.Unavailable, errors.NotFound, errors.Indefinite, PyroError) as error:
             if timeout_s < HURRIED_S and time.monotonic() > until - CLOCK_S:

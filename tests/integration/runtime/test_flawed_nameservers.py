@@ -13,7 +13,7 @@ from rmi_runtime import Daemon, Proxy, errors, expose
 from rmi_runtime.balance import Endpoints
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.registry.nametable import DRAINING
-from tests.integration.runtime.names import name_server
+from tests.integration.runtime.names import name_server, serving
 from tests.support import eventually
 
 A = "PYRO:a@127.0.0.1:1001"
@@ -88,6 +88,19 @@ async def test_endpoints_look_again_after_nonsense(
         await eventually(lambda: server.asked >= 2)
         server.answer = {"a": (A, [])}
         await eventually(lambda: [view.name for view in endpoints.view()] == ["a"])
+
+
+@pytest.mark.parametrize("nowhere", ["no uri", "", "PYRO:a@127.0.0.1:99999"])
+async def test_a_service_at_what_is_no_place_is_set_aside_for_the_others(
+    flawed: tuple[Flawed, NameServers], nowhere: str
+) -> None:
+    server, names = flawed
+    async with serving("x.2") as (_, uri), Endpoints(names, "x.", refresh_s=0.01) as endpoints:
+        server.answer = {"x.1": (nowhere, []), "x.2": (uri, [])}
+        await eventually(lambda: len(endpoints.view()) == 2)
+        for _ in range(20):
+            assert await endpoints.call("who", prefer="x.1") == "x.2"
+        assert endpoints.view()[0].set_aside
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
