@@ -21,18 +21,22 @@ def check_messages(operations: Sequence[Operation], final: Sequence[tuple[str, s
     Returns:
         A verdict; its errors are ``lost`` (acknowledged, not there in the end), ``duplicated``
         (an id, or a key, is there twice, in the end or in a read), ``altered`` (another text than
-        was posted), ``stale`` (a later read lacked it, although it is there in the end),
-        ``disordered`` (a read has it before or after another than the last read has),
+        was posted), ``stale`` (a read lacked what was acknowledged, or read by another, before it
+        began, although it is there in the end), ``disordered`` (a read has it before or after
+        another than the last read has), ``vanished`` (a read had it, and it is not there in the
+        end), ``skipped`` (a read passed its place without it: who pages on never gets it),
         ``unexpected`` (nobody posted it, or whoever did was told that it certainly failed).
     """
     verdict = Verdict("messages").expect(
-        "lost", "duplicated", "altered", "stale", "disordered", "unexpected"
+        *("lost", "duplicated", "altered", "stale", "disordered", "vanished", "skipped"),
+        "unexpected",
     )
     _check_final(operations, final, verdict)
     _check_refused(operations, {text for _, text in final}, verdict)
     places = {id_: place for place, (id_, _) in enumerate(final)}
     _check_reads(operations, places.keys(), verdict)
     _check_order(operations, places, verdict)
+    _check_prefixes(operations, places, verdict)
     return verdict
 
 
@@ -119,21 +123,46 @@ def _check_order(
                 )
 
 
+def _check_prefixes(
+    operations: Sequence[Operation], places: Mapping[str, int], verdict: Verdict
+) -> None:
+    """The log only grows at its end: each read has what the last one begins with."""
+    order = list(places)
+    vanished: set[str] = set()
+    for read in operations:
+        if read.f != "read" or read.outcome != OK:
+            continue
+        seen = set(read.got["ids"])
+        for id_ in sorted(seen - places.keys() - vanished):
+            verdict.blame(
+                "vanished", f"read {read.index} has message {id_}; it is not there", read.index
+            )
+        vanished |= seen - places.keys()
+        passed = 1 + max((places[id_] for id_ in seen if id_ in places), default=-1)
+        for id_ in order[:passed]:
+            if id_ not in seen:
+                verdict.blame(
+                    "skipped",
+                    f"read {read.index} has what comes after message {id_}, and not this one",
+                    read.index,
+                )
+
+
 def _check_reads(operations: Sequence[Operation], kept: Set[str], verdict: Verdict) -> None:
-    """A read sees every message that was acknowledged before it began."""
-    reads = [op for op in operations if op.f == "read" and op.outcome == OK]
-    posts = [op for op in operations if op.f == "post" and op.outcome == OK]
-    posts.sort(key=lambda operation: operation.ended_ns)
+    """A read sees every message that was acknowledged, or read, before it began."""
+    told = [op for op in operations if op.f in ("post", "read") and op.outcome == OK]
+    reads = sorted((op for op in told if op.f == "read"), key=lambda op: op.began_ns)
+    told.sort(key=lambda op: op.ended_ns)
+    known: set[str] = set()
+    place = 0
     for read in reads:
         verdict.checked += 1
-        seen = set(read.got["ids"])
-        for post in posts:
-            if post.ended_ns >= read.began_ns:
-                break
-            if post.got["id"] not in seen and post.got["id"] in kept:
-                verdict.blame(
-                    "stale", f"read {read.index} lacks message {post.got['id']}", read.index
-                )
+        while place < len(told) and told[place].ended_ns < read.began_ns:
+            got = told[place].got
+            known.update(got["ids"] if told[place].f == "read" else [got["id"]])
+            place += 1
+        for id_ in sorted((known & kept) - set(read.got["ids"])):
+            verdict.blame("stale", f"read {read.index} lacks message {id_}", read.index)
 
 
 def check_queue(operations: Sequence[Operation], consumed: Mapping[str, Iterable[str]]) -> Verdict:

@@ -88,6 +88,33 @@ def test_a_read_that_has_a_message_twice_is_caught() -> None:
     assert verdict.counts["duplicated"] == 1
 
 
+UNKNOWN = Operation(7, 2, "post", {"text": "maybe"}, 0)
+ALL_IDS = [f"id {n}" for n in range(5)]
+
+
+def test_a_message_of_unknown_end_that_was_read_and_is_gone_is_caught() -> None:
+    history = [*POSTS, UNKNOWN, read(*ALL_IDS, "id 7")]
+    assert check_messages(history, [*KEPT, ("id 7", "maybe")]).valid
+    verdict = check_messages(history, KEPT)
+    assert verdict.counts["vanished"] == 1
+    assert verdict.first == 9
+
+
+def test_a_message_of_unknown_end_that_a_later_read_lacks_is_caught() -> None:
+    first = Operation(8, 1, "read", {}, 100, 110, "ok", {"ids": [*ALL_IDS, "id 7"]})
+    at_once = Operation(9, 2, "read", {}, 105, 115, "ok", {"ids": ALL_IDS})
+    later = Operation(9, 2, "read", {}, 120, 130, "ok", {"ids": ALL_IDS})
+    kept = [*KEPT, ("id 7", "maybe")]
+    assert check_messages([*POSTS, UNKNOWN, first, at_once], kept).valid
+    assert check_messages([*POSTS, UNKNOWN, first, later], kept).counts["stale"] == 1
+
+
+def test_a_message_that_appears_before_a_place_that_a_read_has_passed_is_caught() -> None:
+    verdict = check_messages([*POSTS, read("id 0", "id 1", "id 2", "id 4")], KEPT)
+    assert verdict.counts["skipped"] == 1
+    assert check_messages([*POSTS, read("id 0", "id 1", "id 2", "id 3")], KEPT).valid
+
+
 def refused(number: int, text: str, key: str) -> Operation:
     asked = {"text": text, "key": key}
     return Operation(number, 1, "post", asked, 200, 210, "fail", {}, {"code": "overloaded"})
