@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 
@@ -169,14 +169,17 @@ def check_queue(operations: Sequence[Operation], consumed: Mapping[str, Iterable
     """Check that every acknowledged message was consumed by exactly one service, once.
 
     Args:
-        operations: the history's, with ``post`` as in :func:`check_messages`.
+        operations: the history's: ``post`` as in :func:`check_messages`, and ``consumed``, a read
+            of all that was consumed (got ``ids``).
         consumed: messages service to the ids it consumed, as it tells them after the run.
 
     Returns:
         A verdict; its errors are ``lost`` (acknowledged, never consumed), ``doubled`` (consumed
-        twice, by one service or by two) and ``unexpected`` (no post could have made it).
+        twice, by one service or by two, in the end or in a read), ``unexpected`` (no post could
+        have made it), ``vanished`` (a read had it as consumed, and it is not in the end) and
+        ``stale`` (a read lacked what an earlier one had).
     """
-    verdict = Verdict("queue").expect("lost", "doubled", "unexpected")
+    verdict = Verdict("queue").expect("lost", "doubled", "unexpected", "vanished", "stale")
     times: Counter[str] = Counter()
     for ids in consumed.values():
         times.update(ids)
@@ -199,4 +202,30 @@ def check_queue(operations: Sequence[Operation], consumed: Mapping[str, Iterable
             f"{len(strangers)} messages were consumed that nobody posted; at most {unknown} posts "
             "have an unknown end",
         )
+    _check_consumed_reads(operations, times.keys(), verdict)
     return verdict
+
+
+def _check_consumed_reads(
+    operations: Sequence[Operation], final: Set[str], verdict: Verdict
+) -> None:
+    """What was consumed stays consumed: later reads have it, and so has the last one."""
+    reads = [op for op in operations if op.f == "consumed" and op.outcome == OK]
+    known: set[str] = set()
+    vanished: set[str] = set()
+    ended = deque(sorted(reads, key=lambda read: read.ended_ns))
+    for read in sorted(reads, key=lambda read: read.began_ns):
+        verdict.checked += 1
+        while ended[0].ended_ns < read.began_ns:
+            known.update(ended.popleft().got["ids"])
+        times: Counter[str] = Counter(read.got["ids"])
+        for id_, count in times.items():
+            if count > 1:
+                sentence = f"read {read.index} has message {id_} as consumed {count} times"
+                verdict.blame("doubled", sentence, read.index)
+        for id_ in sorted((known & final) - times.keys()):
+            verdict.blame("stale", f"read {read.index} lacks message {id_}", read.index)
+        for id_ in sorted(times.keys() - final - vanished):
+            sentence = f"read {read.index} has message {id_} as consumed; it is not"
+            verdict.blame("vanished", sentence, read.index)
+        vanished |= times.keys() - final

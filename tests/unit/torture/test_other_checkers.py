@@ -163,6 +163,38 @@ def test_messages_consumed_once_are_valid() -> None:
     assert check_queue(POSTS, consumed).valid
 
 
+CONSUMED = {"a": ["id 0", "id 3"], "b": ["id 1", "id 2", "id 4"]}
+
+
+def seen_consumed(index: int, began: int, ended: int, *numbers: int) -> Operation:
+    ids = [f"id {number}" for number in numbers]
+    return Operation(index, index, "consumed", {}, began, ended, "ok", {"ids": ids})
+
+
+def test_reads_of_what_was_consumed_that_only_grow_are_valid() -> None:
+    reads = [
+        *(seen_consumed(5, 50, 60, 0, 1), seen_consumed(6, 55, 65, 0)),
+        *(seen_consumed(7, 70, 80, 0, 1, 2), seen_consumed(8, 90, 95, 0, 1, 2, 3, 4)),
+    ]
+    verdict = check_queue([*POSTS, *reads], CONSUMED)
+    assert verdict.valid
+    assert verdict.checked == len(POSTS) + len(reads)
+
+
+@pytest.mark.parametrize(
+    ("reads", "kind"),
+    [
+        ([seen_consumed(5, 50, 60, 0, 1, 7)], "vanished"),
+        ([seen_consumed(5, 50, 60, 0, 1, 1)], "doubled"),
+        ([seen_consumed(4, 50, 60, 0, 1), seen_consumed(5, 70, 80, 0)], "stale"),
+    ],
+)
+def test_each_wrong_read_of_what_was_consumed_is_caught(reads: list[Operation], kind: str) -> None:
+    verdict = check_queue([*POSTS, *reads], CONSUMED)
+    assert verdict.counts[kind] == 1
+    assert verdict.first == 5
+
+
 def lock(index: int, lease: int, began: int, ended: int, *accounts: int) -> Operation:
     asked = {"accounts": list(accounts)}
     return Operation(index, index, "lock", asked, began, ended, "ok", {"lease": lease})
