@@ -100,13 +100,16 @@ def check_raw_commits(operations: Sequence[Operation], ledger: Ledger) -> Verdic
     """Check that each acknowledged commit is in the journal once, and each refused one is not.
 
     Args:
-        operations: ``commit`` (asked ``request_id``, scoped by client, got ``commit``).
+        operations: ``commit`` (asked ``request_id``, scoped by client, ``source`` and ``target`` of
+            one minor unit, got ``commit``).
         ledger: the journal as it was after the run.
 
     Returns:
-        A verdict; its errors are ``lost``, ``doubled`` and ``refused but done``.
+        A verdict; its errors are ``lost``, ``doubled``, ``refused but done``, ``altered`` (other
+        accounts or another amount than were asked for) and ``invented`` (nobody asked for it).
     """
-    verdict = Verdict("commits").expect("lost", "doubled", "refused but done")
+    kinds = ("lost", "doubled", "refused but done", "altered", "invented")
+    verdict = Verdict("commits").expect(*kinds)
     tries: dict[str, list[Operation]] = {}
     for operation in operations:
         if operation.f == "commit":
@@ -124,4 +127,11 @@ def check_raw_commits(operations: Sequence[Operation], ledger: Ledger) -> Verdic
             verdict.blame(
                 "refused but done", f"{request_id} was refused, and is there: {lines}", at
             )
+        due = (int(tried[0].asked["source"]), int(tried[0].asked["target"]), 1)
+        for line in lines:
+            if (line.debit, line.credit, line.amount) != due:
+                verdict.blame("altered", f"{request_id}: {tried[0].asked} became {line}", at)
+    # The demonstration's opening lines have no request id.
+    for request_id in ledger.by_request.keys() - tries.keys() - {""}:
+        verdict.blame("invented", f"the journal has {request_id!r}, which nobody asked for")
     return verdict

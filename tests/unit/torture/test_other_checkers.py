@@ -277,10 +277,12 @@ def test_a_commit_from_another_connection_after_a_hang_up_is_caught() -> None:
         ("ok", [Line(1, 9, 1, 2, 1, "r")], "lost"),
         ("ok", [Line(1, 5, 1, 2, 1, "r"), Line(2, 6, 1, 2, 1, "r")], "doubled"),
         ("fail", [Line(1, 5, 1, 2, 1, "r")], "refused but done"),
+        ("ok", [Line(1, 5, 1, 2, 9, "r")], "altered"),
+        ("ok", [Line(1, 5, 1, 3, 1, "r")], "altered"),
     ],
 )
 def test_each_wrong_raw_commit_is_caught(outcome: Any, lines: list[Line], kind: str) -> None:
-    asked = {"lease": 1, "request_id": "0:r"}
+    asked = {"lease": 1, "request_id": "0:r", "source": 1, "target": 2}
     tried = Operation(3, 0, "commit", asked, 0, 1, outcome, {"commit": 5})
     verdict = check_raw_commits([tried], Ledger(lines))
     assert verdict.counts[kind] == 1
@@ -288,7 +290,16 @@ def test_each_wrong_raw_commit_is_caught(outcome: Any, lines: list[Line], kind: 
 
 
 def test_raw_commits_that_are_there_once_are_valid() -> None:
-    asked = {"lease": 1, "request_id": "0:r"}
+    asked = {"lease": 1, "request_id": "0:r", "source": 1, "target": 2}
     done = Operation(0, 0, "commit", asked, 0, 1, "ok", {"commit": 5})
     unknown = Operation(1, 1, "commit", {**asked, "request_id": "0:u"}, 0)
     assert check_raw_commits([done, unknown], Ledger([Line(1, 5, 1, 2, 1, "r")])).valid
+
+
+def test_a_posting_that_no_raw_commit_asked_for_is_caught() -> None:
+    asked = {"lease": 1, "request_id": "0:r", "source": 1, "target": 2}
+    done = Operation(0, 0, "commit", asked, 0, 1, "ok", {"commit": 5})
+    lines = [Line(1, 1, 0, 1, 1000, ""), Line(2, 5, 1, 2, 1, "r")]
+    assert check_raw_commits([done], Ledger(lines)).valid
+    verdict = check_raw_commits([done], Ledger([*lines, Line(3, 6, 1, 2, 1, "s")]))
+    assert verdict.counts["invented"] == 1
