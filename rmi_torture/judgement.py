@@ -25,6 +25,7 @@ from rmi_torture.checkers import (
     check_messages,
     check_queue,
     check_raw_commits,
+    check_statements,
 )
 from rmi_torture.history import Operation, operations, read_history
 from rmi_torture.kept import Kept, read_kept
@@ -61,7 +62,10 @@ Check = Callable[[Sequence[Operation], Kept], list[Verdict]]
 
 def _check_bank(history: Sequence[Operation], kept: Kept) -> list[Verdict]:
     ledger = Ledger(kept.lines)
+    # Runs that were saved before statements were kept have none.
+    statements = [check_statements(kept.statements, ledger)] if kept.statements else []
     return [
+        *statements,
         check_books(history, ledger, sum(kept.initial.values())),
         check_bank_order(history, ledger),
         check_effects(history, ledger, kept.own),

@@ -2,14 +2,15 @@
 
 ``kept.jsonl`` lies beside ``history.jsonl``, one JSON object a line. ``what`` says what it is:
 
-============ =======================================================================================
-``account``  ``account``, ``balance``: a customer's account, and what was on it before the run
-``own``      ``request_id``: of a posting that the harness itself caused before the run
-``line``     ``line``, ``commit``, ``debit``, ``credit``, ``amount``, ``request_id``: a posting of
-             the journal, as the statements of all accounts showed it after the run
-``message``  ``id``, ``text``: in the order in which all messages were read after the run
-``consumed`` ``id``, ``by``: of a message, and the messages service that consumed it
-============ =======================================================================================
+============= ======================================================================================
+``account``   ``account``, ``balance``: a customer's account, and what was on it before the run
+``own``       ``request_id``: of a posting that the harness itself caused before the run
+``line``      ``line``, ``commit``, ``debit``, ``credit``, ``amount``, ``request_id``: a posting of
+              the journal, as the statements of all accounts showed it after the run
+``statement`` ``account``, ``lines``: the numbers of the lines on its statement, as it showed them
+``message``   ``id``, ``text``: in the order in which all messages were read after the run
+``consumed``  ``id``, ``by``: of a message, and the messages service that consumed it
+============= ======================================================================================
 
 A run's verdict is made of these two files, and of nothing else.
 """
@@ -43,6 +44,11 @@ class _Line(msgspec.Struct, tag_field="what", tag="line"):
     request_id: str
 
 
+class _Statement(msgspec.Struct, tag_field="what", tag="statement"):
+    account: int
+    lines: list[int]
+
+
 class _Message(msgspec.Struct, tag_field="what", tag="message"):
     id: str
     text: str
@@ -53,7 +59,7 @@ class _Consumed(msgspec.Struct, tag_field="what", tag="consumed"):
     by: str
 
 
-_Row = _Account | _Own | _Line | _Message | _Consumed
+_Row = _Account | _Own | _Line | _Statement | _Message | _Consumed
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Row).decode
 
@@ -66,6 +72,7 @@ class Kept:
         initial: customer's account to its balance before the run.
         own: request ids of the harness' own postings.
         lines: of the journal, each once.
+        statements: account to the numbers of the lines on its statement, as it showed them.
         messages: (id, text) of all messages, in the order in which they were read.
         consumed: messages service to the ids it consumed.
     """
@@ -75,6 +82,7 @@ class Kept:
     lines: set[Line] = field(default_factory=set)
     messages: list[tuple[str, str]] = field(default_factory=list)
     consumed: dict[str, list[str]] = field(default_factory=dict)
+    statements: dict[int, list[int]] = field(default_factory=dict)
 
     def _rows(self) -> Iterator[_Row]:
         for account, balance in self.initial.items():
@@ -83,6 +91,8 @@ class Kept:
             yield _Own(request_id)
         for line in sorted(self.lines):
             yield _Line(*line)
+        for account, numbers in self.statements.items():
+            yield _Statement(account, numbers)
         for id_, text in self.messages:
             yield _Message(id_, text)
         for by, ids in self.consumed.items():
@@ -93,6 +103,8 @@ class Kept:
         match row:
             case _Line():
                 self.lines.add(Line(*msgspec.structs.astuple(row)))
+            case _Statement():
+                self.statements[row.account] = row.lines
             case _Message():
                 self.messages.append((row.id, row.text))
             case _Consumed():

@@ -6,6 +6,7 @@ from rmi_torture.checkers.ledger import Ledger, Line
 from rmi_torture.checkers.locks import check_locks, check_raw_commits
 from rmi_torture.checkers.messages import check_messages, check_queue
 from rmi_torture.checkers.search import Step, check_by_search, search
+from rmi_torture.checkers.statements import check_statements
 from rmi_torture.checkers.verdict import Verdict, all_valid
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "check_messages",
     "check_queue",
     "check_raw_commits",
+    "check_statements",
     "search",
 ]

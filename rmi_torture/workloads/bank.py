@@ -212,6 +212,7 @@ class BankWorkload:
     async def collect(self) -> Kept:
         """Read the journal: all lines of all accounts."""
         lines: set[Line] = set()
+        statements: dict[int, list[int]] = {account: [] for account in self._accounts}
         waiting = list(self._accounts)
 
         async def read() -> None:
@@ -221,11 +222,12 @@ class BankWorkload:
                 while after is not None:
                     page = await self._page(account, after)
                     lines.update(map(_line, page["lines"]))
+                    statements[account] += [line["line"] for line in page["lines"]]
                     after = page["next"]
 
         async with asyncio.timeout(COLLECT_S):
             await asyncio.gather(*(read() for _ in range(4)))
-        return Kept(self._initial, self._own, lines)
+        return Kept(self._initial, self._own, lines, statements=statements)
 
     async def _page(self, account: int, after: int) -> dict[str, Any]:
         for tries in itertools.count():

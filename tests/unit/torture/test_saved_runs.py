@@ -75,6 +75,18 @@ def test_a_journal_that_was_changed_afterwards_is_found(
     assert {v.checker: v.counts for v in found.verdicts}["effects"]["lost"] == 1
 
 
+def test_a_statement_that_lacks_lines_of_the_journal_is_found(
+    tmp_path: Path, simulation: Simulation
+) -> None:
+    save(tmp_path, simulation, simulation.lines)
+    kept = read_kept(tmp_path / KEPT)
+    kept.statements[1] = []
+    write_kept(kept, tmp_path / KEPT)
+    found = judge(tmp_path)
+    assert found.verdict == "failed"
+    assert {v.checker for v in found.verdicts if not v.valid} == {"statements"}
+
+
 def test_a_run_that_was_cut_short_is_judged_and_says_so(
     tmp_path: Path, simulation: Simulation
 ) -> None:
