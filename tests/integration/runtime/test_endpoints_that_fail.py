@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rmi_runtime import Endpoints, NameServers, errors
+from rmi_runtime import Endpoints, NameServers, Proxy, errors
 from tests.integration.runtime.equal_services import Services, asked, names
 from tests.ports import free_ports
 from tests.support import eventually
@@ -198,13 +198,21 @@ async def test_a_black_hole_delays_a_call_by_its_connect_limit_only(services: Se
 
 
 async def test_a_call_without_time_to_connect_does_not_set_a_service_aside(
-    services: Services,
+    services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    connect, gate = Proxy._connect, asyncio.Event()
+
+    async def slow_connect(proxy: Proxy, wait_s: float) -> Any:
+        await gate.wait()
+        return await connect(proxy, wait_s)
+
     await services.start("x.1")
     async with services.endpoints() as endpoints:
         await endpoints.ready()
-        with pytest.raises(errors.DeadlinePassed, match=r"too few to connect to x\.1"):
-            await endpoints.call("who", timeout_s=0.0005)
+        monkeypatch.setattr(Proxy, "_connect", slow_connect)
+        with pytest.raises(errors.DeadlinePassed, match="too few to connect to"):
+            await endpoints.call("who", timeout_s=0.005)
+        gate.set()
         assert not endpoints.view()[0].set_aside
         assert await endpoints.call("who") == "x.1"
 
