@@ -41,8 +41,11 @@ NOT_OFFERED = {
     "an `interface` class derived from `Pyro5.server.DaemonObject`": (
         "`rmi_runtime.compat.DaemonObject`"
     ),
-    "`transportServer`, `streaming_responses` and other internals of Pyro5's daemon": (
-        "`rmi_runtime.Daemon.stats()`"
+    "`isinstance(daemon, Pyro5.server.Daemon)`": "`rmi_runtime.compat.Daemon`",
+    "`transportServer`, `streaming_responses`, `handleRequest`, and methods of Pyro5's daemon "
+    "whose names begin with an underscore (`_handshake`, `_getInstance`)": (
+        "`rmi_runtime.Daemon.stats()`; `validateHandshake`, `clientDisconnect` and `annotations` "
+        "may be overridden"
     ),
     "more connections than threads are refused": "some share a thread",
     "a reachable address without TLS and a check of who calls": (
