@@ -355,11 +355,10 @@ def _read_toml(path: Path | None) -> Mapping[str, object]:
 def _unknown(word: str, known: Iterable[str], source: str, what: str) -> SettingsError:
     # Capitals count least: they tell a variable from a setting, and are mixed up first.
     like = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), list(like), n=1, cutoff=0.0)
+    near = difflib.get_close_matches(word.lower(), list(like), n=1)
+    hint = f"did you mean {like[near[0]]!r}?" if near else "docs/reference.md has them all"
     return SettingsError(
-        f"{source}: no {what} is called {word!r}; did you mean {like[near[0]]!r}?",
-        field=word,
-        source=source,
+        f"{source}: no {what} is called {word!r}; {hint}", field=word, source=source
     )
 
 

@@ -44,7 +44,7 @@ def test_the_bank_stands_kills_pauses_and_cuts_of_power_and_network(tmp_path: Pa
     assert not told["cut_short"]
     assert told["missing"] == []
     assert [checker["valid"] and checker["checked"] > 0 for checker in told["checkers"]] == [
-        *(True, True, True, True),
+        *(True, True, True, True, True),
     ]
     # Those that kill may have found nobody alive; the others always find something to do.
     assert {"pause", "partition", "loss", "clock"} <= set(told["faults"])

@@ -151,6 +151,12 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one(variable: str
     assert caught.value.fields["field"] == variable
 
 
+@pytest.mark.parametrize("word", ["zzz", "colour", "x"])
+def test_for_what_is_like_no_setting_none_is_suggested(word: str) -> None:
+    with pytest.raises(SettingsError, match=rf"no setting is called .{word}.; docs/reference\.md"):
+        load_settings(env={}, flags={word: 3})
+
+
 def test_capitals_hide_no_name() -> None:
     with pytest.raises(SettingsError, match="did you mean 'RMI_BUSINESS'"):
         load_settings(env={"RMI_business": "3"})
