@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -16,6 +17,44 @@ import httpx
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_NAME_SERVER = "127.0.0.1:9090"
 PORT_MAX = 65535
+
+INTERRUPTED = 130
+UNREAD = 141
+"""Exit statuses of `rmi`, too: Ctrl-C, and an output that nobody reads any more (`… | head`)."""
+
+
+class WholeRange(click.IntRange):
+    """A range of whole numbers; what is none is told so, not that it is "no integer range"."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return *value* as a number within the range; end with wrong use if it is none."""
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"expected a whole number such as 10, not {value!r}", param, ctx)
+        number: int = super().convert(value, param, ctx)
+        return number
+
+
+class Seconds(click.FloatRange):
+    """A range of seconds; what is no number, or none that ends (``nan``, ``inf``), is told so."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return *value* as a number within the range; end with wrong use if it is none."""
+        try:
+            finite = math.isfinite(float(value))
+        except ValueError:
+            finite = False
+        if not finite:
+            self.fail(f"expected a number of seconds such as 2.5, not {value!r}", param, ctx)
+        number: float = super().convert(value, param, ctx)
+        return number
 
 
 def give_up(why: str) -> NoReturn:
@@ -31,8 +70,23 @@ def run(script: click.Command) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack signs that messages have
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        script()
+        # Not script(): an output that nobody reads would be a failure like any other there.
+        with script.make_context(Path(sys.argv[0]).name, sys.argv[1:]) as context:
+            script.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:  # after --help
+        raise SystemExit(ended.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     except OSError as error:
+        with open(os.devnull, "w") as nothing:  # for what Python still writes at its end
+            os.dup2(nothing.fileno(), 1)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(UNREAD) from None
         give_up(f"the output cannot be written: {error.strerror or error}")
     raise SystemExit
 

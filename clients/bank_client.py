@@ -5,7 +5,8 @@ when no answer came; its effect happens once. At the end the books must balance:
 
     sum before + deposits - withdrawals = sum after
 
-Exits with 0 if they do, every operation was answered, and exactly the fake tokens were Forbidden.
+Exits with 0 if they do, every operation was answered, none with a failure of the bank (status 5xx),
+and exactly the fake tokens were Forbidden.
 Run it alone: money that others move meanwhile does not fit the sum.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import asyncio
 import json
-import math
 import random
 import sys
 import time
@@ -28,6 +28,8 @@ import click
 import httpx
 from _common import (
     DEFAULT_URL,
+    Seconds,
+    WholeRange,
     demo_tokens,
     gateway_url,
     give_up,
@@ -88,9 +90,14 @@ class Report:
         return self.forbidden_fake == self.fakes and self.forbidden_real == 0
 
     @property
+    def failed(self) -> int:
+        """How many requests the bank answered with a failure of its own."""
+        return sum(n for (_, code), n in self.statuses.items() if httpx.codes.is_server_error(code))
+
+    @property
     def ok(self) -> bool:
         """True if all is as it should be."""
-        return self.balanced and self.forbidden_as_due and not self.unanswered
+        return self.balanced and self.forbidden_as_due and not self.unanswered and not self.failed
 
     def percentile_ms(self, share: float) -> float:
         """Return the latency in milliseconds that *share* of the requests did not exceed."""
@@ -114,6 +121,7 @@ class Report:
             "forbidden": self.forbidden_fake + self.forbidden_real,
             "retries": self.retries,
             "unanswered": self.unanswered,
+            "failed": self.failed,
             "books": {
                 "before": self.before,
                 "deposits": self.deposited,
@@ -274,7 +282,8 @@ def show(report: Report, console: Console) -> None:
     rate = len(report.seconds) / report.elapsed_s if report.elapsed_s else 0.0
     console.print(
         f"{len(report.seconds)} requests in {report.elapsed_s:.2f} s ({rate:.0f}/s), "
-        f"{report.retries} sent again, {report.unanswered} never answered"
+        f"{report.retries} sent again, {report.unanswered} never answered, "
+        f"{report.failed} failed at the bank"
     )
     console.print(
         f"Forbidden: {report.forbidden_fake} of {report.fakes} fake tokens, "
@@ -305,13 +314,6 @@ def parse_accounts(context: click.Context, option: click.Parameter, text: str) -
     return sorted(set(accounts))
 
 
-def finite(context: click.Context, option: click.Parameter, seconds: float) -> float:
-    """Refuse a number of seconds that is none."""
-    if not math.isfinite(seconds):
-        raise click.BadParameter("expected a number of seconds")
-    return seconds
-
-
 async def attack(options: dict[str, Any], progress: Progress) -> Report:
     """Make the requests and return what came of them."""
     tokens = list(demo_tokens(options["data_dir"]).values())
@@ -338,13 +340,13 @@ async def attack(options: dict[str, Any], progress: Progress) -> Report:
     callback=gateway_url,
     help="The HTTP gateway.",
 )
-@click.option("--requests", default=200, show_default=True, type=click.IntRange(1))
-@click.option("--concurrency", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--requests", default=200, show_default=True, type=WholeRange(1))
+@click.option("--concurrency", default=20, show_default=True, type=WholeRange(1, 1000))
 @click.option(
     "--fake-every",
     default=10,
     show_default=True,
-    type=click.IntRange(0),
+    type=WholeRange(0),
     help="Every so many requests one has a fake token; 0 for none.",
 )
 @click.option(
@@ -360,8 +362,7 @@ async def attack(options: dict[str, Any], progress: Progress) -> Report:
     "--patience-s",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(0),
-    callback=finite,
+    type=Seconds(0),
     help="For so long a request is sent again while nobody answers.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import click
 import httpx
-from _common import DEFAULT_URL, gateway_url, give_up, run
+from _common import DEFAULT_URL, WholeRange, gateway_url, give_up, run
 
 
 @click.command(help=__doc__)
@@ -20,7 +20,7 @@ from _common import DEFAULT_URL, gateway_url, give_up, run
     callback=gateway_url,
     help="The HTTP gateway.",
 )
-@click.option("--count", default=10, show_default=True, type=click.IntRange(1), help="Messages.")
+@click.option("--count", default=10, show_default=True, type=WholeRange(1), help="Messages.")
 def main(url: str, count: int) -> None:
     """Post ``msg1`` to ``msg<count>`` as forms."""
     refused = 0

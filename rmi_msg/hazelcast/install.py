@@ -31,25 +31,31 @@ _TAIL_LINES: Final = 15
 Tell = Callable[[str], None]
 
 
-class ClientMissing(errors.Unavailable):
+class PartMissing(errors.Definite):
+    """Something that Hazelcast needs is not on this machine: a failure, whatever runs here."""
+
+    code = "part_missing"
+
+
+class ClientMissing(PartMissing):
     """There is no client library to reach Hazelcast with."""
 
     code = "client_missing"
 
 
-class JavaMissing(errors.Unavailable):
+class JavaMissing(PartMissing):
     """There is no Java that can run a Hazelcast member."""
 
     code = "java_missing"
 
 
-class MavenMissing(errors.Unavailable):
+class MavenMissing(PartMissing):
     """There is no Maven to fetch Hazelcast with."""
 
     code = "maven_missing"
 
 
-class FetchFailed(errors.Unavailable):
+class FetchFailed(PartMissing):
     """Maven could not fetch Hazelcast."""
 
     code = "fetch_failed"
