@@ -98,7 +98,7 @@ def _option(name: str) -> Callable[[Command], Command]:
         flags = f"{flag_of(name)}/{flag_of(name, value=False)}"
         said = flag_of(name, default).removeprefix("--")
         return click.option(flags, name, default=None, help=f"{text}. [default: {said}]")
-    said = (",".join(default) or "none") if isinstance(default, tuple) else str(default)
+    said = (",".join(default) if isinstance(default, tuple) else str(default)) or "none"
     metavar = "|".join(rule.choices) or _metavar(name, default)
     # Checked by the settings themselves, whose message names the bounds.
     return click.option(

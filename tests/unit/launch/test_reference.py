@@ -26,6 +26,10 @@ def test_the_reference_page_has_every_command_and_every_setting() -> None:
     assert all(f"| `{name}` |" in page for name in FIELDS)
 
 
+def test_a_default_that_is_nothing_is_called_none() -> None:
+    assert "[default: ]" not in reference()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_readme_names_every_command(name: str) -> None:
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2]
