@@ -215,7 +215,10 @@ def _plot_concurrency(path: Path, found: dict[str, Any]) -> None:
         )
     rate.set(xscale="log", xlabel="connections", ylabel="durable transfers per second")
     latency.set(xscale="log", yscale="log", xlabel="connections", ylabel="milliseconds")
-    _save(figure, path)
+    rate.legend()
+    # Below the plot: no corner of it is free of points.
+    latency.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    _save(figure, path, legend=False)
 
 
 def _plot_sizes(path: Path, curves: dict[str, Any]) -> None:
@@ -250,7 +253,7 @@ def _plot_hops(path: Path, hops: dict[str, Any]) -> None:
             )
             start += width
         axes.text(101, place, f"{total:.0f} µs", va="center")
-    axes.set_yticks(range(len(hops)), [f"{n} connections" for n in hops])
+    axes.set_yticks(range(len(hops)), [f"{n} connection{'s' * (int(n) != 1)}" for n in hops])
     axes.set(xlabel="% of the processor time of one transfer (numbers: µs)", xlim=(0, 112))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.3), ncols=4)
     _save(figure, path, legend=False)
