@@ -1,6 +1,6 @@
 """Errors of the messages, hung below those of the runtime.
 
-InvalidRequest ... MessageInvalid     message_invalid      422 ValueError   a message breaks a rule
+InvalidRequest ... LogBegunAnew       log_begun_anew       422 ValueError   a cursor's log is lost
 Conflict ......... MessageIdReused    message_id_reused    422 ValueError   an id has another text
 """
 
@@ -14,3 +14,9 @@ class MessageIdReused(errors.Conflict):
 
     code = "message_id_reused"
     http_status = 422
+
+
+class LogBegunAnew(errors.InvalidRequest):
+    """A cursor is of a log that was lost: read from the beginning. ``fields['field']`` names it."""
+
+    code = "log_begun_anew"

@@ -171,6 +171,7 @@ class FacadeObject:
 
         Raises:
             InvalidRequest: *after* or *limit* is wrong.
+            LogBegunAnew: *after* is of a log that was lost; read from the beginning.
             Unavailable: no logger answers.
         """
         return await self._read(self._loggers, "page", after, limit)
@@ -190,6 +191,7 @@ class FacadeObject:
 
         Raises:
             InvalidRequest: *after* or *limit* is wrong.
+            LogBegunAnew: *after* is of a log that was lost; read from the beginning.
             Unavailable: no messages service answers.
         """
         return await self._read(self._messages, "consumed", after, limit)

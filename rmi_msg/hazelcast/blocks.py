@@ -47,6 +47,10 @@ class Block(msgspec.Struct, frozen=True):
         """How many ids the log has up to and with this block."""
         return self.base + len(self.ids)
 
+    def mark(self, offset: int) -> str:
+        """Return the digest of what the log had, in this block and before, up to *offset*."""
+        return digest("\n".join((self.before, str(offset), *self.ids[:offset])))
+
     def can_take(self, count: int) -> bool:
         """Say whether *count* more ids may be added to this block."""
         return not self.closed and len(self.ids) + count <= GROWING_IDS_MAX

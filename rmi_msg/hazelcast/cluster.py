@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from rmi_msg.hazelcast.link import Link
+from rmi_msg.hazelcast.marks import Marks
 from rmi_msg.hazelcast.order import Order
 from rmi_msg.hazelcast.records import Records
 from rmi_msg.hazelcast.room import Room
@@ -66,6 +67,8 @@ class Cluster:
         tables = open_table or on_link
         self.message_order = Order(tables(MESSAGES + ORDER_SUFFIX))
         self.consumed_order = Order(tables(CONSUMED + ORDER_SUFFIX))
+        self.message_marks = Marks(tables(MESSAGES + ORDER_SUFFIX))
+        self.consumed_marks = Marks(tables(CONSUMED + ORDER_SUFFIX))
         self.messages = Records(tables(MESSAGES), self.message_order, MessageEntry)
         self.queue: Table[str] = tables(QUEUE)
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from rmi_msg.hazelcast import missing, portions
+from rmi_msg.hazelcast import marks, missing, portions
 from rmi_msg.hazelcast.blocks import Place
 from rmi_msg.hazelcast.cluster import Cluster
 from rmi_msg.hazelcast.fetching import Fetching
 from rmi_msg.hazelcast.missing import Missing
+from rmi_msg.hazelcast.order import Listed
 from rmi_msg.hazelcast.pages import iso, page_of
 from rmi_msg.hazelcast.portions import Portion, Within
 from rmi_msg.hazelcast.queue_entry import QueueEntry
@@ -29,11 +30,17 @@ _PORTIONS_FIRST: Final = 2
 
 
 class _Listed(NamedTuple):
-    """A consumed message, the place behind it, and the portion that it is in."""
+    """A consumed message, the place behind it, and the portion that it is in, as that is listed."""
 
     id: str
     after: Within
     portion: Portion
+    entered: Listed
+
+    @property
+    def cursor(self) -> str:
+        """The place as a cursor, with the mark of its portion's end."""
+        return f"{self.after}-{self.entered.block.mark(self.entered.after.offset)}"
 
 
 class HazelcastConsumedStore:
@@ -61,8 +68,10 @@ class HazelcastConsumedStore:
 
     async def page(self, after: str | None, limit: int) -> Page[Consumed]:
         """Read a page of consumed messages; see the protocol."""
-        within = portions.parse_within(after)
+        cursor, mark = marks.split(after)
+        within = portions.parse_within(cursor)
         async with self._cluster.reading():
+            await self._cluster.consumed_marks.check(within.marked, mark)
             listed = await self._listed(within, limit + 1)
             portion_of = {one.id: one.portion for one in listed}
 
@@ -94,7 +103,9 @@ class HazelcastConsumedStore:
                 before = Place(one.after.block, one.after.offset - 1)
                 afters = [Within(before, number) for number in range(1, len(ids))]
                 afters.append(Within(one.after, 0))
-                found += list(map(_Listed, ids, afters, [part] * len(ids)))[skip:]
+                found += [
+                    _Listed(id, after, part, one) for id, after in zip(ids, afters, strict=False)
+                ][skip:]
                 place, skip = one.after, 0
         return found[:count]
 

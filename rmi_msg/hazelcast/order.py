@@ -1,7 +1,7 @@
 """The order of arrival: a log of ids on one Hazelcast map, written by all loggers at once.
 
-Hazelcast gives single steps on single keys, two backups, and no order. The log is built of two such
-steps, ``put_if_absent`` and ``replace`` (compare and set), by these rules:
+Hazelcast gives single steps on single keys, two backups, and no order. The log is built of two,
+``put_if_absent`` and ``replace`` (compare and set), by these rules:
 
 1. Ids are added by growing the last block, or by beginning the next one.
 2. The next block is begun only after the last one is *settled and closed*: its closed form was
@@ -44,16 +44,21 @@ log = logging.getLogger(__name__)
 READ_AHEAD: Final = 4
 """Blocks that are read at once."""
 
-
 RECENT_S: Final = 0.5
 """How old what we know of the last block may be to save asking, in seconds."""
 
 
 class Listed(NamedTuple):
-    """An id in the log, and the place behind it."""
+    """An id in the log, the place behind it, and the block that it is in."""
 
     id: str
     after: Place
+    block: Block = Block(0, ())
+
+    @property
+    def cursor(self) -> str:
+        """The place, with its mark: see :mod:`rmi_msg.hazelcast.marks`."""
+        return f"{self.after}-{self.block.mark(self.after.offset)}"
 
 
 class Order:
@@ -201,8 +206,7 @@ class Order:
             ids: id to a block before which it cannot be.
 
         Returns:
-            The ids that are not in the log, each with a block before which it cannot be; those
-            left out are in the log, and settled.
+            Those that are not, each with a block before which it cannot be; others are settled.
         """
         left = dict(ids)
         number = min(left.values(), default=0)
@@ -247,10 +251,9 @@ class Order:
                 ended = False
                 continue
             for text in row:
-                ids = unpack(text).ids[index:]
-                found += [
-                    Listed(id, Place(number, place)) for place, id in enumerate(ids, index + 1)
-                ]
+                block = unpack(text)
+                ids = enumerate(block.ids[index:], index + 1)
+                found += [Listed(id, Place(number, place), block) for place, id in ids]
                 number, index = number + 1, 0
         return found[:limit]
 
@@ -351,9 +354,7 @@ class Order:
     async def _row_at_end(self, first: int) -> list[str]:
         """Return the same, where block *first* is likely to be the last: it alone if it is open."""
         text = await self._blocks.get(first)
-        if text is not None and not unpack(text).closed:
-            return [text]
-        return await self._row(first)
+        return [text] if text is not None and not unpack(text).closed else await self._row(first)
 
     async def _settle(self, number: int, text: str, *, anew: bool = False) -> bool:
         """See that block *number*, which was *text* a moment ago, is settled.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from rmi_msg.batches import BATCH_CHARS_MAX
 from rmi_msg.hazelcast.fetching import Fetching
@@ -12,15 +12,15 @@ from rmi_msg.stores import Consumed, Message, Page
 
 
 class Listed(Protocol):
-    """An id in an order, and the place behind it, whose text is the cursor."""
+    """An id in an order, and the cursor of the place behind it."""
 
     @property
     def id(self) -> str:
         """The id."""
 
     @property
-    def after(self) -> Any:
-        """The place behind it."""
+    def cursor(self) -> str:
+        """The cursor."""
 
 
 Row = TypeVar("Row", Message, Consumed)
@@ -44,14 +44,14 @@ async def page_of(
     listed = listed[:limit]
     rows: list[Row] = []
     chars = 0
-    for_next = str(listed[-1].after) if more else None
-    passed = ""
+    for_next = listed[-1].cursor if more else None
+    passed: Listed | None = None
     async for one, row in fetching.fetched(listed, fetch):
         chars += len(row.text)
-        if rows and chars > BATCH_CHARS_MAX:
-            return Page(rows, passed)
+        if passed and chars > BATCH_CHARS_MAX:
+            return Page(rows, passed.cursor)
         rows.append(row)
-        passed = str(one.after)
+        passed = one
     return Page(rows, for_next)
 
 

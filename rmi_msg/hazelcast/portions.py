@@ -44,6 +44,11 @@ class Within(NamedTuple):
     place: Place
     passed: int
 
+    @property
+    def marked(self) -> Place:
+        """The place whose mark its cursor has: behind the portion, if some of that is passed."""
+        return Place(self.place.block, self.place.offset + bool(self.passed))
+
     def __str__(self) -> str:
         return f"{self.place}.{self.passed}" if self.passed else str(self.place)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from rmi_msg.batches import BATCH_CHARS_MAX
 from rmi_msg.cluster_state import ClusterState
+from rmi_msg.hazelcast import marks
 from rmi_msg.hazelcast.blocks import Place, parse_cursor
 from rmi_msg.hazelcast.cluster import Cluster, MessageEntry
 from rmi_msg.hazelcast.consumed import HazelcastConsumedStore
@@ -62,8 +63,11 @@ class HazelcastMessageStore:
                 for id, entry in entries.items()
             }
 
+        cursor, mark = marks.split(after)
+        place = parse_cursor(cursor)
         async with self._cluster.reading():
-            listed = await self._cluster.message_order.read(parse_cursor(after), limit + 1)
+            await self._cluster.message_marks.check(place, mark)
+            listed = await self._cluster.message_order.read(place, limit + 1)
             return await page_of(self._fetching, listed, limit, fetch)
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 
 import pytest
 
+from rmi_msg.errors import LogBegunAnew
 from rmi_msg.hazelcast.link import Link
 from rmi_msg.stores import Stores
 from rmi_runtime import errors
@@ -56,7 +57,9 @@ async def test_two_of_three_members_killed_at_once_lose_nothing(
 async def test_every_member_down_is_refused_in_time_and_heals_by_itself(
     members: Members, link: Link, stores: Stores
 ) -> None:
-    await stores.messages.put_many([("before", "x")], "L")
+    await stores.messages.put_many([("before", "x"), ("too", "x")], "L")
+    followed = (await stores.messages.page(None, 1)).next
+    assert followed is not None
     members.signal(signal.SIGKILL, *members.numbers)
     codes: Counter[str] = Counter()
     acknowledged = []
@@ -83,6 +86,8 @@ async def test_every_member_down_is_refused_in_time_and_heals_by_itself(
     # All data is gone with the last member; what was acknowledged since is there.
     assert set(acknowledged) <= set(await read_ids(stores))
     assert "before" not in await read_ids(stores)
+    with pytest.raises(LogBegunAnew):  # nobody who follows the messages takes this for the same log
+        await stores.messages.page(followed, 10)
     print(f"\nevery member down: callers saw {dict(codes)}, none waited over {longest_s:.1f} s")
     await eventually(lambda: whole(link), timeout_s=90)
 

@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from rmi_msg import keyed_message_id, message_id
+from rmi_msg.errors import LogBegunAnew
 from rmi_runtime import errors
 from tests.unit.msg.http_fakes import Gateway, assert_problem, gateway
 
@@ -265,6 +266,13 @@ async def test_without_a_key_nobody_is_told_to_ask_again_with_the_same_one() -> 
         document = assert_problem(await post_form(g, b"msg=a"), 503, "connection_lost")
         assert document["id"] == message_id("a")
         assert "same text is kept once" in document["detail"]
+
+
+async def test_who_follows_a_log_that_was_begun_anew_is_told_so_by_a_code() -> None:
+    async with gateway() as g:
+        g.messages.error = LogBegunAnew("after is of a log that is lost", field="after")
+        answer = await g.http.get("/messages?after=3.14-0123456789abcdef")
+        assert assert_problem(answer, 422, "log_begun_anew")["field"] == "after"
 
 
 async def test_pages_of_messages_and_of_what_was_consumed() -> None:
