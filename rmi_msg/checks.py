@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from rmi_msg.errors import LogBegunAnew
 from rmi_runtime import errors
 
 TEXT_SIZE_BYTES_MAX: Final = 256 * 1024
@@ -166,6 +167,15 @@ def bad_cursor(after: str) -> errors.InvalidRequest:
     """Return the error for a cursor that no page ever gave out."""
     shown = ascii(after) if len(after) <= 40 else f"{after[:40]!a}…"
     return _invalid("after", f"{shown} is no cursor: give the `next` of the page before, or none")
+
+
+def log_begun_anew() -> LogBegunAnew:
+    """Return the error for a cursor of a log that is lost."""
+    return LogBegunAnew(
+        "after is a place of a log that is lost, wholly or there: the log was begun anew, or is an "
+        "older copy. Read from its beginning, without after, and skip what you know by id",
+        field="after",
+    )
 
 
 def _invalid(field: str, what: str) -> errors.InvalidRequest:

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from rmi_msg.checks import bad_cursor
-from rmi_msg.errors import LogBegunAnew
+from rmi_msg.checks import bad_cursor, log_begun_anew
 from rmi_msg.hazelcast import missing
 from rmi_msg.hazelcast.blocks import Place, unpack
 from rmi_msg.hazelcast.missing import Missing
@@ -76,9 +75,5 @@ class Marks:
                 self._missing.found([mark])
                 return
             if self._missing.given_up(mark) or self._missing.missed([mark], self._monotonic_s()):
-                raise LogBegunAnew(
-                    "after is a place of a log that is lost, wholly or there: the log was begun "
-                    "anew. Read from its beginning, without after, and skip what you know by id",
-                    field="after",
-                )
+                raise log_begun_anew()
             await asyncio.sleep(missing.PAUSE_S)

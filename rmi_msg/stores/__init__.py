@@ -110,7 +110,7 @@ class MessageStore(Protocol):
 
         Raises:
             InvalidRequest: *after* is no cursor of this store.
-            LogBegunAnew: it is of a log that was lost, as a store in memory may be.
+            LogBegunAnew: it is of a log that was lost, or of what an older copy has not.
         """
         ...
 

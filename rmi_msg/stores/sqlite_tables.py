@@ -16,13 +16,14 @@ lease may last is therefore one from before the reboot, and counts as past.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from rmi_msg.checks import bad_cursor
+from rmi_msg.checks import bad_cursor, log_begun_anew
 from rmi_msg.stores import Claim, Consumed, Message, Page, Word, message_ids
 from rmi_msg.stores.message_ids import MessageIds, id_hash
 from rmi_runtime import check_tables, errors
@@ -72,6 +73,14 @@ _LAST_SEQ: Final = {
     "messages": "SELECT ifnull(max(seq), 0) FROM messages",
     "consumed": "SELECT ifnull(max(seq), 0) FROM consumed",
 }
+
+_ID_AT: Final = {
+    "messages": "SELECT id FROM messages WHERE seq = ?",
+    "consumed": "SELECT id FROM consumed JOIN messages ON messages.seq = consumed.message"
+    " WHERE consumed.seq = ?",
+}
+
+_CURSOR: Final = re.compile("([0-9]{1,18})(-[0-9a-f]{16})?")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -179,10 +188,11 @@ def _words(
 
 def messages_page(connection: sqlite3.Connection, after: str | None, limit: int) -> Page[Message]:
     """Read the messages behind a cursor, in order; see :meth:`MessageStore.page`."""
+    seq = _passed(connection, "messages", after)
     found = connection.execute(
         "SELECT seq, id, text, received_at, logger FROM messages"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
-        (_seq(after), limit + 1),
+        (seq, limit + 1),
     )
     rows, next = _cut(found, limit)
     return Page([Message(id, text, _iso(at), logger) for _, id, text, at, logger in rows], next)
@@ -190,11 +200,12 @@ def messages_page(connection: sqlite3.Connection, after: str | None, limit: int)
 
 def consumed_page(connection: sqlite3.Connection, after: str | None, limit: int) -> Page[Consumed]:
     """Read what was consumed behind a cursor, in order; see :meth:`ConsumedStore.page`."""
+    seq = _passed(connection, "consumed", after)
     found = connection.execute(
         "SELECT consumed.seq, id, text, consumed_at, consumer"
         " FROM consumed JOIN messages ON messages.seq = consumed.message"
         " WHERE consumed.seq > ? ORDER BY consumed.seq LIMIT ?",
-        (_seq(after), limit + 1),
+        (seq, limit + 1),
     )
     rows, next = _cut(found, limit)
     return Page([Consumed(id, text, _iso(at), by) for _, id, text, at, by in rows], next)
@@ -210,7 +221,7 @@ def _cut(found: Iterable[_Found], limit: int) -> tuple[list[_Found], str | None]
     for row in found:
         chars += len(row[2])
         if rows and (len(rows) == limit or chars > TEXT_CHARS_MAX):
-            return rows, str(rows[-1][0])
+            return rows, _cursor(rows[-1][0], rows[-1][1])
         rows.append(row)
     return rows, None
 
@@ -349,12 +360,33 @@ def _last_seq(connection: sqlite3.Connection, table: str) -> int:
     return int(last)
 
 
-def _seq(after: str | None) -> int:
+def _cursor(seq: int, id: str) -> str:
+    """Return the cursor behind a row, with a mark: another file has another message there."""
+    return f"{seq}-{id_hash(id) & (1 << 64) - 1:016x}"
+
+
+def _passed(connection: sqlite3.Connection, table: str, after: str | None) -> int:
+    """Return the seq that a cursor is behind.
+
+    Args:
+        connection: to be read from.
+        table: that the cursor is of.
+        after: a cursor, with its mark or, as they were before, without; None: the beginning.
+
+    Raises:
+        InvalidRequest: it is none.
+        LogBegunAnew: it is of another file, or of what this one has lost.
+    """
     if after is None:
         return 0
-    if not (after.isascii() and after.isdigit() and len(after) <= 18):
+    if not (found := _CURSOR.fullmatch(after)):
         raise bad_cursor(after)
-    return int(after)
+    seq = int(found[1])
+    if found[2]:
+        row = connection.execute(_ID_AT[table], (seq,)).fetchone()
+        if row is None or _cursor(seq, row[0]) != f"{seq}{found[2]}":
+            raise log_begun_anew()
+    return seq
 
 
 @lru_cache(maxsize=1024)

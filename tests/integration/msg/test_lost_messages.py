@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rmi_msg.errors import LogBegunAnew
+from rmi_msg.stores import Stores
 from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Settings
 from rmi_runtime.errors import Conflict, Unavailable
@@ -99,3 +101,38 @@ async def test_a_store_that_is_damaged_under_it_is_unavailable(tmp_path: Path) -
             await stores.messages.put_many([("b", "text")], LOGGER)
         with pytest.raises(Unavailable, match=r"cannot be read now: .* It is damaged: "):
             await stores.messages.page(None, 10)
+
+
+async def post_and_consume(stores: Stores, name: str, count: int) -> None:
+    await stores.messages.put_many([(f"{name}{n}", "text") for n in range(count)], LOGGER)
+    while (claim := await stores.queue.claim("msg.messages.1", 1000, 10)) is not None:
+        await stores.consumed.add(claim)
+        await stores.queue.done(claim)
+
+
+@pytest.mark.parametrize("since", [0, 3, 6, 60])
+async def test_a_cursor_of_what_an_older_copy_does_not_have_is_refused(
+    tmp_path: Path, since: int
+) -> None:
+    live, copy = tmp_path / "live", tmp_path / "copy"
+    async with open_stores(Settings(data_dir=live)) as stores:
+        await post_and_consume(stores, "before", 5)
+        shutil.copytree(live, copy)
+        await post_and_consume(stores, "lost", 6)
+        kept = [(await page(None, 5)).next for page in (stores.messages.page, stores.consumed.page)]
+        lost = [(await page(None, 9)).next for page in (stores.messages.page, stores.consumed.page)]
+    (copy / "messages.id").unlink()  # to go on with it on purpose
+    async with open_stores(Settings(data_dir=copy)) as stores:
+        await post_and_consume(stores, "since", since)
+        for number, page in enumerate((stores.messages.page, stores.consumed.page)):
+            with pytest.raises(LogBegunAnew, match=r"older copy.*without after"):
+                await page(lost[number], 10)
+            ids = [row.id for row in (await page(kept[number], 1000)).rows]
+            assert ids == [f"since{n}" for n in range(since)]
+
+
+async def test_a_cursor_without_a_mark_is_taken_as_it_is(tmp_path: Path) -> None:
+    async with open_stores(Settings(data_dir=tmp_path)) as stores:
+        await post_and_consume(stores, "a", 5)
+        for page in (stores.messages.page, stores.consumed.page):
+            assert [row.id for row in (await page("3", 10)).rows] == ["a3", "a4"]
