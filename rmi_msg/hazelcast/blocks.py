@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
@@ -101,6 +102,17 @@ def unpack(text: str) -> Block:
         msgspec.MsgspecError: it is none.
     """
     return _decoder.decode(text)
+
+
+def misfits(first: int, row: Sequence[str]) -> dict[int, tuple[str, str]]:
+    """Return those blocks in *row*, from *first* on, that do not fit the one before.
+
+    Returns:
+        The number of each, with the digest of the one before, and the one that it names.
+    """
+    pairs = enumerate(pairwise(row), first + 1)
+    named = {number: (digest(one), unpack(then).before) for number, (one, then) in pairs}
+    return {number: both for number, both in named.items() if both[0] != both[1]}
 
 
 def parse_cursor(cursor: str | None) -> Place:

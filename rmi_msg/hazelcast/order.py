@@ -21,7 +21,7 @@ the writer, who was told nothing, adds its ids again.
 If more members are lost at once than there are backups, blocks may be lost in the middle of the
 log, and what is begun anew in such a place does not fit what comes after it. Whoever finds that
 waits, as for any entry that should be there (:mod:`~rmi_msg.hazelcast.missing`), and goes on with
-what is there.
+what is there. A block that is lost is begun closed and empty: readers may have passed its place.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from rmi_msg.hazelcast import missing
-from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, Block, Place, digest, pack, unpack
+from rmi_msg.hazelcast.blocks import BLOCK_IDS_MAX, Block, Place, digest, misfits, pack, unpack
 from rmi_msg.hazelcast.missing import Missing
 from rmi_msg.hazelcast.table import Table
 
@@ -190,14 +190,23 @@ class Order:
         await self._begin(number + 1, closed, left)
         return True
 
-    async def _begin(self, number: int, before: Block | None, left: dict[str, None]) -> None:
-        """Begin block *number* with the first of *left*, unless another has begun it."""
-        ids = list(left)[:BLOCK_IDS_MAX]
-        new = pack(before.successor(ids) if before else Block(0, tuple(ids)))
-        if await self._blocks.put_if_absent(number, new) is None:
-            for id in ids:
-                del left[id]
-            self._note(number, new)
+    async def _begin(self, number: int, before: Block | None, left: dict[str, None]) -> bool:
+        """Begin block *number* with the first of *left*, unless another has begun it.
+
+        Returns:
+            False if it is not the end: another has, or it was lost, and stays empty.
+        """
+        # Who has passed a block that is lost would never see what was added there.
+        lost = await self._blocks.get_all(range(number + 1, number + 1 + READ_AHEAD))
+        ids = [] if lost else list(left)[:BLOCK_IDS_MAX]
+        block = before.successor(ids) if before else Block(0, tuple(ids))
+        new = pack(block.shut() if lost else block)
+        if await self._blocks.put_if_absent(number, new) is not None:
+            return False
+        for id in ids:
+            del left[id]
+        self._note(number, new)
+        return not lost
 
     async def missing(self, ids: Mapping[str, int]) -> dict[str, int]:
         """Tell which of some ids are not in the log.
@@ -299,11 +308,11 @@ class Order:
             block = unpack(text)
             if not (current and block.closed):
                 return True
-            return await self._blocks.put_if_absent(number + 1, pack(block.successor(()))) is None
+            return await self._begin(number + 1, block, {})
         if not current:
             return True
         if number == 0:
-            return await self._blocks.put_if_absent(0, pack(Block(0, ()))) is None
+            return await self._begin(0, None, {})
         last = await self.last()
         row = await self._row(last)
         return last + len(row) <= number and await self._is_end(last, row, True)
@@ -325,7 +334,7 @@ class Order:
                     break
                 row.append(text)
             # A block that was read before its successor was begun may be another since.
-            apart = _apart(first, row)
+            apart = misfits(first, row)
             fit = range(first + 1, first + len(row))
             self._missing.found([number for number in fit if number not in apart])
             if self._is_lost(apart, again=apart == seen):
@@ -378,17 +387,6 @@ class Order:
         self._settled = (number, text)
         if number >= self._last:
             self._last, self._last_at_s = number, self._monotonic_s()
-
-
-def _apart(first: int, row: list[str]) -> dict[int, tuple[str, str]]:
-    """Return those blocks in *row*, from *first* on, that do not fit the one before.
-
-    Returns:
-        The number of each, with the digest of the one before, and the one that it names.
-    """
-    pairs = enumerate(pairwise(row), first + 1)
-    named = {number: (digest(one), unpack(then).before) for number, (one, then) in pairs}
-    return {number: both for number, both in named.items() if both[0] != both[1]}
 
 
 def _strike(left: dict[str, Any], text: str) -> list[str]:

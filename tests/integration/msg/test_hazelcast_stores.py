@@ -158,3 +158,27 @@ async def test_an_entry_that_is_put_again_and_again_has_two_backups_each_time(
         await stores.messages.put_many([("a", "x")], "L")
     total = (await gather_map_statistics(await link.client(), "messages")).total
     assert (total.entries, total.backups) == (1, 2)
+
+
+async def test_what_is_posted_after_a_loss_is_read_and_consumed_by_who_had_passed_its_place(
+    members: Members, stores: Stores, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", -1.0)  # over at once
+    async with Link(members.addresses, "rmi") as other_link:
+        await other_link.client(wait_s=30)
+        quiet = stores_on(Cluster(other_link, 8.0))
+        for block in range(5):
+            await stores.messages.put_many([(f"{block}-{n}", "x") for n in range(101)], "L1")
+            if block == 2:
+                await quiet.messages.put_many([("2-0", "x")], "L2")  # and knows no later block
+        while (claim := await stores.queue.claim("M", 1000, 10)) is not None:
+            await stores.consumed.add(claim)
+            await stores.queue.done(claim)
+        passed = (await stores.messages.page(None, 504)).next
+        await (await link.map("messages.order")).remove(3)  # as if its members had been lost
+        for id in ("a", "b"):
+            assert await quiet.messages.put_many([(id, "x")], "L2") == ["new"]
+            assert (await stores.messages.page(passed, 10)).rows[-1].id == id
+            later = await stores.queue.claim("M", 1000, 10)
+            assert later is not None
+            assert later.messages == [(id, "x")]

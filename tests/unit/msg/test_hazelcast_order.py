@@ -344,3 +344,25 @@ async def test_what_does_not_fit_is_waited_for_as_long_as_a_member_left_behind_m
         listed = await Order(blocks, clock).read(START, 300)
     assert [one.id for one in listed] == ids[:300]
     assert now_s == 4.0
+
+
+@pytest.mark.parametrize("lost", [(3,), (0,), (3, 4), (7,), (2, 3, 4)])
+@pytest.mark.parametrize("first", ["writer", "reader"])
+async def test_what_is_added_after_a_loss_is_behind_all_that_readers_have_passed(
+    lost: tuple[int, ...], first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.PAUSE_S", 0)
+    monkeypatch.setattr("rmi_msg.hazelcast.missing.ABSENT_S", -1.0)  # over at once
+    blocks, ids = await a_long_log()
+    follower, writer = Order(blocks), Order(blocks)
+    place = (await follower.read(START, len(ids)))[-1].after
+    for number in lost:
+        blocks.swap(number, None)
+    writer._last = max(0, lost[0] - 1)  # it has not looked since that was the last one
+    if first == "reader":
+        await read_all(Order(blocks))  # who comes to the gap begins there
+    async with asyncio.timeout(10):
+        for new in ("a", "b", "c"):
+            await writer.add([new], await writer.last())
+            assert [one.id for one in await follower.read(place, 10)] == [new]
+            place = (await follower.read(place, 10))[-1].after
