@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from random import Random
 from typing import Any, Final
 
 from rmi_msg.batches import USUAL, CallLimits, Group, Pair, parts, put_groups
@@ -22,6 +21,7 @@ from rmi_msg.checks import (
 from rmi_msg.errors import MessageIdReused
 from rmi_msg.ids import new_message_id
 from rmi_msg.lines import LineLog
+from rmi_msg.spread import Spread
 from rmi_msg.stores import Word
 from rmi_runtime import (
     Coalescer,
@@ -45,13 +45,6 @@ token shall be refused within two seconds."""
 ASK_BANK_S: Final = 3.0
 """How long a business object may take to say whose token it is."""
 
-SPREAD_MESSAGES: Final = 16
-"""Up to so many messages that came together may go to as many loggers."""
-
-CALL_MESSAGES: Final = 48
-"""Of more messages that came together, so many are worth a call to one more logger, and a
-transaction there: see docs/decisions/loggers-of-a-group.md."""
-
 _ANY: Final = ""
 """Lane of the messages that come while no logger is known."""
 
@@ -62,8 +55,7 @@ class FacadeObject:
 
     Every message goes to a logger picked at random, and to the next one if that fails: as messages
     carry ids, also when it may have stored them. Messages for the same logger that wait together
-    travel together. Of a crowd of messages that came in one call, the loggers are few: one, picked
-    at random, for every 48 messages begun.
+    travel together, and in a crowd those that came together do (:mod:`rmi_msg.spread`).
 
     Who may call: services, clients with a token (of any role: the bank, which makes tokens, is
     asked whose it is), and, as the seed's interface is open, anyone on this machine. A caller from
@@ -77,7 +69,7 @@ class FacadeObject:
         timeout_s: patience of callers that set no deadline, in seconds.
         queue_max: most groups of messages that wait for one logger.
         limits: of one call to a logger.
-        rng: picks the loggers.
+        spread: picks the loggers.
         now: clock of the log.
     """
 
@@ -90,7 +82,7 @@ class FacadeObject:
         timeout_s: float = 10.0,
         queue_max: int = 16384,
         limits: CallLimits = USUAL,
-        rng: Random | None = None,
+        spread: Spread | None = None,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._loggers = loggers
@@ -99,8 +91,7 @@ class FacadeObject:
         self._timeout_s = timeout_s
         self._queue_max = queue_max
         self._limits = limits
-        # Spreading messages needs no secrets: the default source is fast and seeded by the system.
-        self._rng = rng or Random()  # noqa: S311
+        self._spread = spread or Spread()
         self._now = now
         self._lanes: dict[str, Coalescer[Group, Sequence[Word]]] = {}
 
@@ -215,7 +206,7 @@ class FacadeObject:
         if not (names := self._takers()):
             await self._until_one_takes(messages, method)
             names = self._takers() or [_ANY]
-        places = self._spread(len(messages), names)
+        places = self._spread.places(len(messages), names)
         waits: list[asyncio.Future[Sequence[Word]]] = []
         orders: list[Sequence[int]] = []
         for logger, order in places.items():
@@ -255,15 +246,6 @@ class FacadeObject:
         except errors.RmiError as error:
             self._note(method, f"{len(messages)} messages, failed: {error}")
             raise
-
-    def _spread(self, count: int, names: list[str]) -> dict[str, list[int]]:
-        """Pick a logger at random for each of *count* messages; return their places by logger."""
-        if count > SPREAD_MESSAGES:
-            names = self._rng.sample(names, min(len(names), -(-count // CALL_MESSAGES)))
-        places: dict[str, list[int]] = {}
-        for place, name in enumerate(self._rng.choices(names, k=count)):
-            places.setdefault(name, []).append(place)
-        return places
 
     def _submit(self, logger: str, group: Group) -> asyncio.Future[Sequence[Word]]:
         """Queue a group in the lane of its logger; a lane that is full fails the future only."""

@@ -13,6 +13,7 @@ from rmi_msg.facade import FacadeObject
 from rmi_msg.lines import LineLog
 from rmi_msg.logger import LoggerObject
 from rmi_msg.messages import Consumer, MessagesObject
+from rmi_msg.spread import Spread
 from rmi_msg.stores import Stores
 from rmi_msg.stores.opening import open_stores
 from rmi_runtime import Announcer, Daemon, Endpoints, NameServers, ServiceAuthenticator, Settings
@@ -85,7 +86,9 @@ class MessageSystem:
             self.endpoints("msg.messages.", timeout_s)
         )
         log = service._stack.enter_context(self._log(service.name))
-        facade = FacadeObject(loggers, messages, log, timeout_s=timeout_s, rng=Random(seed))
+        facade = FacadeObject(
+            loggers, messages, log, timeout_s=timeout_s, spread=Spread(Random(seed))
+        )
         return await self._serve(service, facade)
 
     def endpoints(self, prefix: str, timeout_s: float = 10.0) -> Endpoints:

@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from rmi_msg.batches import CallLimits
-from rmi_msg.facade import CALL_MESSAGES, SPREAD_MESSAGES, FacadeObject
+from rmi_msg.facade import FacadeObject
 from rmi_msg.lines import LineLog
+from rmi_msg.spread import Spread
 from rmi_runtime import (
     ANONYMOUS,
     SERVICE,
@@ -61,7 +62,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., FacadeObject]]:
 
         def build(loggers: Loggers, **options: Any) -> FacadeObject:
             endpoints = cast(Endpoints, loggers)
-            return FacadeObject(endpoints, endpoints, log, rng=Random(7), **options)
+            options = {"spread": Spread(Random(7), lambda: 7.0)} | options
+            return FacadeObject(endpoints, endpoints, log, **options)
 
         yield build
 
@@ -84,27 +86,13 @@ async def test_every_message_goes_to_a_logger_picked_at_random(make: Make) -> No
     assert a != MANY[: len(a)]  # not simply dealt out in blocks
 
 
-async def test_a_few_messages_are_spread_over_all_loggers(make: Make) -> None:
+async def test_in_a_crowd_what_comes_in_one_call_stays_together(make: Make) -> None:
     loggers = Loggers("a", "b", "c")
     facade = make(loggers)
     with call_as(SERVICE):
-        await facade.post_many(MANY[:SPREAD_MESSAGES])
-    assert {name for name, _ in loggers.put} == {"a", "b", "c"}
-
-
-@pytest.mark.parametrize(
-    ("count", "calls"),
-    [(SPREAD_MESSAGES + 1, 1), (CALL_MESSAGES, 1), (CALL_MESSAGES + 1, 2), (900, 3)],
-)
-async def test_a_crowd_goes_to_as_few_loggers_as_it_is_worth_picked_at_random(
-    count: int, calls: int, make: Make
-) -> None:
-    loggers = Loggers("a", "b", "c")
-    facade = make(loggers)
-    for times in range(1, 21):
-        with call_as(SERVICE):
-            await facade.post_many(MANY[:count])
-        assert len(loggers.put) == times * calls
+        for _ in range(20):
+            await facade.post_many(MANY[:100])
+    assert len(loggers.put) == 3 + 19  # nothing came before the first
     assert {name for name, _ in loggers.put} == {"a", "b", "c"}
 
 
