@@ -11,6 +11,7 @@ The format is open, so that other checkers can read it. Each line is an *event*:
 ``f``       what: ``transfer``, ``balance``, ``post``, ``kill``, …
 ``value``   the arguments (invoke), or the arguments and results (the others)
 ``error``   only after fail and info: ``{"code", "message", "fields"}``
+``way``     only with invoke, and only where there are several: ``HTTP``, ``Pyro``, …
 =========== ===================================================================================
 
 An invocation without an end, because the run was over, counts as ``info``. The words are those of
@@ -51,6 +52,7 @@ class Event:
     f: str
     value: Value
     error: Value | None = None
+    way: str = ""
 
     def as_json(self) -> bytes:
         """Return the line, without its end."""
@@ -64,6 +66,8 @@ class Event:
         }
         if self.error is not None:
             data["error"] = self.error
+        if self.way:
+            data["way"] = self.way
         return _encode(data)
 
 
@@ -84,6 +88,7 @@ class Operation:
         outcome: ``ok``, ``fail`` or ``info``.
         got: the results, if it was ok.
         error: the error, if it was not.
+        way: which way it was asked, if there are several.
     """
 
     index: int
@@ -95,6 +100,7 @@ class Operation:
     outcome: Outcome = "info"
     got: Value = field(default_factory=dict)
     error: Value = field(default_factory=dict)
+    way: str = ""
 
     @property
     def code(self) -> str:
@@ -128,9 +134,9 @@ class Recorder:
         """Return how many operations have ended well so far."""
         return sum(count for (kind, _), count in self.ends.items() if kind == OK)
 
-    def invoke(self, process: int | str, f: str, value: Value) -> None:
-        """Note that *process* asks for *f*."""
-        self._add(process, INVOKE, f, value, None)
+    def invoke(self, process: int | str, f: str, value: Value, way: str = "") -> None:
+        """Note that *process* asks for *f*, and which way."""
+        self._add(process, INVOKE, f, value, None, way)
 
     def ok(self, process: int | str, f: str, value: Value) -> None:
         """Note that it happened, and what it gave."""
@@ -145,9 +151,15 @@ class Recorder:
         self._add(process, INFO, f, value, error)
 
     def _add(
-        self, process: int | str, kind: str, f: str, value: Value, error: Value | None
+        self,
+        process: int | str,
+        kind: str,
+        f: str,
+        value: Value,
+        error: Value | None,
+        way: str = "",
     ) -> None:
-        event = Event(self.count, self._clock_ns(), process, kind, f, value, error)
+        event = Event(self.count, self._clock_ns(), process, kind, f, value, error, way)
         self.count += 1
         self.ends[kind, f] += 1
         if self._file is None:
@@ -187,7 +199,9 @@ def operations(events: Iterable[Event]) -> list[Operation]:
         if event.type == INVOKE:
             if event.process in open_:
                 raise ValueError(f"event {event.index}: process {event.process} is busy already")
-            begun = Operation(event.index, event.process, event.f, event.value, event.time_ns)
+            begun = Operation(
+                event.index, event.process, event.f, event.value, event.time_ns, way=event.way
+            )
             open_[event.process] = begun
             found.append(begun)
             continue

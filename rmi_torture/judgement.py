@@ -68,7 +68,7 @@ def _check_bank(history: Sequence[Operation], kept: Kept) -> list[Verdict]:
         *statements,
         check_books(history, ledger, sum(kept.initial.values())),
         check_bank_order(history, ledger),
-        check_effects(history, ledger, kept.own),
+        check_effects(history, ledger, kept.own, kept.initial),
         check_by_search(history, kept.initial),
     ]
 

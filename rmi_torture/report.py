@@ -86,6 +86,10 @@ def _particulars(result: Result) -> list[str]:
         lines.append(f"never succeeded: {', '.join(result.missing)}")
     if result.faultless:
         lines.append("no fault was made: the run says nothing of what was to be withstood")
+    lines += [
+        f"no {kind} was made, of {count} that were due: the run says nothing of that"
+        for kind, count in result.unmade.items()
+    ]
     lines += [f"did not come back: {what}" for what in result.unready]
     return lines
 

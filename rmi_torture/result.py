@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 from rmi_torture.checkers import Verdict, all_valid
 from rmi_torture.history import OK, Operation
 from rmi_torture.plan import Plan
+
+DUE_MIN = 3
+"""A kind of fault that was due so often ought to have been made once."""
 
 
 @dataclass
@@ -40,9 +44,24 @@ class Result:
 
     @property
     def missing(self) -> list[str]:
-        """Kinds of operations that never succeeded: then the run says nothing."""
+        """Kinds of operations, and ways of asking, that never succeeded: the run says nothing."""
         done = {operation.f for operation in self.operations if operation.outcome == OK}
-        return sorted(self.needs - done)
+        tried = {operation.way for operation in self.operations}
+        open_ = {operation.way for operation in self.operations if operation.outcome == OK}
+        return sorted(self.needs - done) + [f"anything over {way}" for way in sorted(tried - open_)]
+
+    @property
+    def unmade(self) -> dict[str, int]:
+        """Kinds of faults that never came to be, and how often they were due.
+
+        Once or twice may be chance, as when the target of a fault is just down from another.
+        """
+        due = Counter(step.kind for step in self.plan.steps() if step.at_s <= self.seconds)
+        return {
+            kind: count
+            for kind, count in sorted(due.items())
+            if count >= DUE_MIN and not self.faults.get(kind)
+        }
 
     @property
     def faultless(self) -> bool:
@@ -60,14 +79,14 @@ class Result:
 
         ``stuck``: the system did not come back, so nothing can be judged. ``failed``: a checker
         found an error. ``invalid``: some kind of operation never succeeded, or a checker had
-        nothing to look at, or no fault was made of those that were asked for, so that it says
-        nothing. Else ``passed``.
+        nothing to look at, or no fault was made, or none of a kind that was due three times, so
+        that it says nothing. Else ``passed``.
         """
         if self.unready:
             return "stuck"
         if not all(verdict.valid for verdict in self.verdicts):
             return "failed"
-        vain = self.missing or self.faultless or not all_valid(self.verdicts)
+        vain = self.missing or self.faultless or self.unmade or not all_valid(self.verdicts)
         return "invalid" if vain else "passed"
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,6 +104,7 @@ class Result:
             "acknowledged": self.acknowledged,
             "faults": dict(self.faults),
             "missing": self.missing,
+            "unmade": self.unmade,
             "unready": list(self.unready),
             "checkers": [verdict.as_dict() for verdict in self.verdicts],
         }

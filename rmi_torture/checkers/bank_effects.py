@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rmi_torture.checkers.bank_order import MUTATIONS
 from rmi_torture.checkers.ledger import CASH, Ledger, Line
 from rmi_torture.checkers.verdict import Verdict
 from rmi_torture.history import FAIL, INFO, OK, Operation
 
-STORED_REFUSALS = frozenset(
-    ("insufficient_funds", "unknown_account", "account_exists", "balance_limit")
-)
+UNKNOWN = "unknown_account"
+
+STORED_REFUSALS = frozenset(("insufficient_funds", UNKNOWN, "account_exists", "balance_limit"))
 """Codes of refusals that are kept under the request id: it is never carried out after them."""
 
 
 def check_effects(
-    operations: Sequence[Operation], ledger: Ledger, own: Iterable[str] = ()
+    operations: Sequence[Operation],
+    ledger: Ledger,
+    own: Iterable[str] = (),
+    accounts: Collection[int] = (),
 ) -> Verdict:
     """Check that each request id had one effect if it was acknowledged, else at most one.
 
@@ -24,20 +27,25 @@ def check_effects(
         operations: the history's.
         ledger: the journal as it was after the run.
         own: request ids that the harness used itself, before the run.
+        accounts: that were open before the run.
 
     Returns:
         A verdict; its errors are ``lost`` (acknowledged, not in the journal), ``doubled``,
         ``refused but done``, ``altered`` (other accounts or another amount than were asked for
         first, in the journal or acknowledged later), ``invented`` (nobody asked for it),
-        ``changed answer`` (the same id was answered differently).
+        ``changed answer`` (the same id was answered differently), ``denied`` (an account that is
+        open was not known).
     """
     verdict = Verdict("effects").expect(
-        "lost", "doubled", "refused but done", "altered", "invented", "changed answer"
+        "lost", "doubled", "refused but done", "altered", "invented", "changed answer", "denied"
     )
     tries: dict[str, list[Operation]] = {}
     for operation in operations:
         if operation.f in MUTATIONS:
             tries.setdefault(str(operation.asked["request_id"]), []).append(operation)
+        if operation.code == UNKNOWN and (named := _named(operation)).issubset(accounts):
+            sentence = f"{operation.f} {operation.index}: one of {sorted(named)} is not known, but "
+            verdict.blame("denied", sentence + "all of them are open", operation.index)
     for request_id, tried in tries.items():
         verdict.checked += 1
         _check_one(request_id, tried, ledger.by_request.get(request_id, []), verdict)
@@ -71,6 +79,13 @@ def _check_one(
     for line in lines:
         if (line.debit, line.credit, line.amount) != _due(tried[0]):
             verdict.blame("altered", f"{request_id}: {tried[0].asked} became {line}", at)
+
+
+def _named(operation: Operation) -> set[int]:
+    """Return the accounts that an operation is about."""
+    asked = operation.asked
+    one = {int(asked[name]) for name in ("account", "source", "target") if name in asked}
+    return one | {int(account) for account in asked.get("accounts", ())}
 
 
 def _due(operation: Operation) -> tuple[int, int, int]:

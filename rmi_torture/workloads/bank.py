@@ -70,13 +70,13 @@ class BankWorkload:
         """Return the steps of all clients: singles and batches over both wires, and full reads."""
         steps: list[Callable[[], Awaitable[None]]] = []
         for number in range(self._setting.concurrency):
-            steps.append(self._single(f"h{number}", self._http_single()))
-            steps.append(self._single(f"p{number}", self._pyro_single))
+            steps.append(self._single(f"h{number}", "HTTP", self._http_single()))
+            steps.append(self._single(f"p{number}", "Pyro", self._pyro_single))
         for number in range(max(1, self._setting.concurrency // 2)):
-            steps.append(self._batches(f"hb{number}", self._http_batch()))
-            steps.append(self._batches(f"pb{number}", self._bank.execute))
-        steps.append(self._full_reads(self._http_batch()))
-        steps.append(self._full_reads(self._bank.execute))
+            steps.append(self._batches(f"hb{number}", "HTTP batch", self._http_batch()))
+            steps.append(self._batches(f"pb{number}", "Pyro batch", self._bank.execute))
+        steps.append(self._full_reads("HTTP batch", self._http_batch()))
+        steps.append(self._full_reads("Pyro batch", self._bank.execute))
         return steps
 
     def _requests(self, name: str) -> Requests:
@@ -93,10 +93,10 @@ class BankWorkload:
         return client
 
     def _single(
-        self, name: str, ask: Callable[[Wish], Awaitable[Mapping[str, Any]]]
+        self, name: str, way: str, ask: Callable[[Wish], Awaitable[Mapping[str, Any]]]
     ) -> Callable[[], Awaitable[None]]:
         requests = self._requests(name)
-        process = Process(self._setting)
+        process = Process(self._setting, way)
 
         async def step() -> None:
             wish = requests.next()
@@ -154,10 +154,11 @@ class BankWorkload:
     def _batches(
         self,
         name: str,
+        way: str,
         ask: Callable[[list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]],
     ) -> Callable[[], Awaitable[None]]:
         requests = self._requests(name)
-        processes = [Process(self._setting) for _ in range(self._setting.batch)]
+        processes = [Process(self._setting, way) for _ in range(self._setting.batch)]
 
         async def step() -> None:
             wishes = [requests.next() for _ in processes]
@@ -178,9 +179,9 @@ class BankWorkload:
         return step
 
     def _full_reads(
-        self, ask: Callable[[list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
+        self, way: str, ask: Callable[[list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
     ) -> Callable[[], Awaitable[None]]:
-        process = Process(self._setting)
+        process = Process(self._setting, way)
         asked = {"accounts": self._accounts}
         batch = [{"type": "balance", "account": account} for account in self._accounts]
 

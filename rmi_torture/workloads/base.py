@@ -71,16 +71,18 @@ class Process:
 
     Args:
         setting: where it runs.
+        way: which way it asks, if there are several.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, way: str = "") -> None:
         self._recorder = setting.recorder
+        self._way = way
         self._numbers = setting.processes
         self.number = next(self._numbers)
 
     def invoke(self, f: str, asked: Mapping[str, Any]) -> None:
         """Note the beginning."""
-        self._recorder.invoke(self.number, f, asked)
+        self._recorder.invoke(self.number, f, asked, self._way)
 
     def ok(self, f: str, asked: Mapping[str, Any], got: Mapping[str, Any]) -> None:
         """Note that it happened, and what it gave."""

@@ -117,8 +117,8 @@ class MessagesWorkload:
             return page
 
         return [
-            self._reader("read", over_http),
-            self._reader("read", lambda after: self._gateway.page(after, PAGE)),
+            self._reader("read", "HTTP", over_http),
+            self._reader("read", "Pyro", lambda after: self._gateway.page(after, PAGE)),
         ]
 
     def _http(self) -> HttpClient:
@@ -139,7 +139,7 @@ class MessagesWorkload:
             answer.raise_for_problem()
             return str(answer.body["id"])
 
-        return self._poster(name, KEYED, post)
+        return self._poster(name, "HTTP", KEYED, post)
 
     def _pyro_poster(self, name: str) -> Callable[[], Awaitable[None]]:
         async def post(asked: Mapping[str, Any]) -> str:
@@ -149,13 +149,13 @@ class MessagesWorkload:
                 raise Conflict(f"{id_} has another text")
             return id_
 
-        return self._poster(name, 1.0, post)
+        return self._poster(name, "Pyro", 1.0, post)
 
     def _poster(
-        self, name: str, keyed: float, post: Callable[[Mapping[str, Any]], Awaitable[str]]
+        self, name: str, way: str, keyed: float, post: Callable[[Mapping[str, Any]], Awaitable[str]]
     ) -> Callable[[], Awaitable[None]]:
         poster = _Poster(self._setting.rng(name), name, keyed)
-        process = Process(self._setting)
+        process = Process(self._setting, way)
 
         async def step() -> None:
             asked, tries = poster.next()
@@ -172,8 +172,8 @@ class MessagesWorkload:
 
         return step
 
-    def _reader(self, f: str, fetch: Fetch) -> Callable[[], Awaitable[None]]:
-        process = Process(self._setting)
+    def _reader(self, f: str, way: str, fetch: Fetch) -> Callable[[], Awaitable[None]]:
+        process = Process(self._setting, way)
 
         async def step() -> None:
             process.invoke(f, {})
@@ -224,7 +224,7 @@ class QueueWorkload(MessagesWorkload):
     """Producers, and readers of what was consumed."""
 
     def _readers(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self._reader("consumed", lambda after: self._gateway.consumed(after, PAGE))]
+        return [self._reader("consumed", "Pyro", lambda after: self._gateway.consumed(after, PAGE))]
 
 
 async def _read_all(fetch: Fetch) -> list[Mapping[str, Any]]:

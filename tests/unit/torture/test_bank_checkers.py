@@ -54,6 +54,22 @@ def test_a_lost_acknowledged_operation_is_caught(run: Simulation) -> None:
     assert not check_books(history, ledger, sum(INITIAL.values())).valid
 
 
+def test_an_open_account_that_was_said_to_be_unknown_is_caught(run: Simulation) -> None:
+    history, ledger = run.operations(), run.ledger()
+    for f, asked in (
+        ("transfer", {"source": 1, "target": 2, "amount": 5, "request_id": "denied"}),
+        ("balance", {"account": 3}),
+        ("balances", {"accounts": [1, 2, 3]}),
+    ):
+        denied = Operation(10**6, 99, f, asked, run.now + 1, run.now + 2, "fail")
+        denied.error = {"code": "unknown_account"}
+        found = check_effects([*history, denied], ledger, run.opening, INITIAL)
+        assert found.counts["denied"] == 1
+        assert not found.valid
+        few = dict.fromkeys(set(ACCOUNTS) - {3, 2}, OPENING)
+        assert check_effects([*history, denied], ledger, run.opening, few).valid
+
+
 def test_an_operation_done_twice_is_caught(run: Simulation) -> None:
     history = run.operations()
     first = next(line for line in run.lines if line.request_id not in run.opening)

@@ -233,7 +233,7 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with path.open("wb") as file:
         recorder = Recorder(file)
-        recorder.invoke(1, "post", {"text": "grüße"})
+        recorder.invoke(1, "post", {"text": "grüße"}, "HTTP")
         recorder.info("nemesis", "kill", {"service": "bank.data"})
         recorder.fail(1, "post", {"text": "grüße"}, {"code": "overloaded"})
         recorder.invoke(2, "post", {"text": "never ended"})
@@ -247,6 +247,7 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert recorder.ends["fail", "post"] == 1
     first, second = operations(read_history(path))
     assert (first.outcome, first.code) == ("fail", "overloaded")
+    assert (first.way, second.way) == ("HTTP", "")
     assert second.outcome == "info"
     assert second.ended_ns > first.ended_ns
 

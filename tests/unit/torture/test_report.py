@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -87,6 +89,36 @@ def test_a_run_in_which_no_fault_was_made_is_invalid(tmp_path: Path) -> None:
     print_result(found, Console(file=said, width=100))
     assert "no fault was made" in said.getvalue()
     found.plan = Plan(faults=())
+    assert found.verdict == "passed"
+
+
+def test_a_run_in_which_one_way_of_asking_never_succeeded_is_invalid(tmp_path: Path) -> None:
+    over_http = replace(GOOD[0], way="HTTP")
+    failed = replace(GOOD[1], way="Pyro batch", outcome="fail")
+    found = result(tmp_path, [*GOOD, over_http, failed], Verdict("a", checked=1))
+    assert found.missing == ["anything over Pyro batch"]
+    assert found.verdict == "invalid"
+    found.operations = [*found.operations, replace(GOOD[2], way="Pyro batch")]
+    assert found.verdict == "passed"
+
+
+def test_a_run_without_a_kind_of_fault_that_was_due_again_and_again_is_invalid(
+    tmp_path: Path,
+) -> None:
+    found = result(tmp_path, GOOD, Verdict("a", checked=1))
+    found.plan = Plan(faults=("kill", "pause"), seconds=60.0, seed=7)
+    due = Counter(step.kind for step in found.plan.steps())
+    assert min(due.values()) > 3
+    found.seconds = 60.0
+    assert found.verdict == "passed"
+    found.faults = {"kill": due["kill"]}
+    assert found.unmade == {"pause": due["pause"]}
+    assert found.verdict == "invalid"
+    said = io.StringIO()
+    print_result(found, Console(file=said, width=100))
+    assert f"no pause was made, of {due['pause']} that were due" in said.getvalue()
+    third_s = [step.at_s for step in found.plan.steps() if step.kind == "pause"][2]
+    found.seconds = third_s - 0.1  # it ended before: two may be chance
     assert found.verdict == "passed"
 
 
