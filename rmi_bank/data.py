@@ -37,6 +37,7 @@ from rmi_bank.stores.sqlite import SqliteLedger
 from rmi_bank.token_desk import TokenDesk
 from rmi_bank.values import accounts_of, checked_int, checked_seconds, record_of, request_ids_of
 from rmi_runtime import (
+    TROUBLE,
     Identity,
     OperationLog,
     ServiceContext,
@@ -391,6 +392,7 @@ async def run_data(settings: Settings, *, stop: asyncio.Event | None = None) -> 
                     await seed_demo(ledger, Path(settings.data_dir))
                 context.identify = identify
                 context.before_drain = data._store.leave
+                context.tell(TROUBLE, data._store.trouble)
                 yield data
 
     await run_service("bank.data", build, settings, stop=stop)

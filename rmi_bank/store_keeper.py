@@ -37,6 +37,12 @@ class StoreKeeper:
         """Whether the store has failed, and is not open again yet."""
         return self._reopening is not None
 
+    def trouble(self) -> str | None:
+        """Say in a sentence why the store cannot be used; None if nothing is known against it."""
+        if self._reopening is not None:
+            return self._desk.why_shut().message
+        return self._ledger.missing()
+
     async def start(self) -> None:
         """Open the store. Leases from before are worth nothing now."""
         await self._ledger.start()

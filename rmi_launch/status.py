@@ -24,7 +24,7 @@ from rmi_launch.plan import GATEWAY, is_gateway
 from rmi_launch.system import System, find_system
 from rmi_launch.tables import new_table, plain, show
 from rmi_msg.cluster_state import STORE, common_state
-from rmi_runtime import URI, Loaded, NameServers, Proxy, split_address
+from rmi_runtime import TROUBLE, URI, Loaded, NameServers, Proxy, split_address
 from rmi_runtime.errors import Forbidden, RmiError, Unauthenticated
 from rmi_runtime.settings.rules import is_unspecified
 
@@ -53,6 +53,7 @@ class ServiceStatus:
         calls: calls since its start.
         errors: those of them that ended in an error.
         store: what it says of the cluster that messages are kept on (:mod:`rmi_msg.cluster_state`).
+        trouble: why it cannot do its work although it answers.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ServiceStatus:
     calls: int | None = None
     errors: int | None = None
     store: Mapping[str, Any] | None = None
+    trouble: str | None = None
 
 
 @click.command(short_help="Show every service: where it is, and how it does.")
@@ -73,7 +75,8 @@ def status(loaded: Loaded, as_json: bool) -> None:
     """Show every service: name, address, process, state, uptime, calls, errors.
 
     If messages are kept on Hazelcast, a line below tells what its cluster is doing, and whether it
-    is safe for the next loss. Ends with exit code 3 if nothing is running.
+    is safe for the next loss. Another tells of services that answer and cannot do their work, as
+    their store is gone. Ends with exit code 3 if nothing is running.
     """
     system = find_system(loaded, as_anybody=True)
     rows = asyncio.run(gather_status(system))
@@ -95,6 +98,8 @@ def status(loaded: Loaded, as_json: bool) -> None:
     else:
         show(status_table(rows))
         if line := store_line(rows):
+            Console().print(line, highlight=False, soft_wrap=True)
+        for line in trouble_lines(rows):
             Console().print(line, highlight=False, soft_wrap=True)
 
 
@@ -182,6 +187,7 @@ def _row(name: str, address: str, stats: Mapping[str, Any]) -> ServiceStatus:
         calls=stats.get("calls"),
         errors=stats.get("errors"),
         store=stats.get(STORE),
+        trouble=stats.get(TROUBLE),
     )
 
 
@@ -243,6 +249,15 @@ def store_line(rows: Sequence[ServiceStatus]) -> Text | None:
         return None
     style = "green" if state["safe"] else "yellow" if state["members"] else "red"
     return Text(f"Hazelcast: {state['says']}", style=style)
+
+
+def trouble_lines(rows: Sequence[ServiceStatus]) -> list[Text]:
+    """Return why services cannot do their work, each reason once."""
+    who: dict[str, list[str]] = {}
+    for row in rows:
+        if row.trouble:
+            who.setdefault(row.trouble, []).append(row.name)
+    return [Text(f"{', '.join(names)}: {why}", style="red") for why, names in who.items()]
 
 
 def duration(seconds: float | None) -> str:

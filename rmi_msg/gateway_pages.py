@@ -44,7 +44,10 @@ class Ready(msgspec.Struct, omit_defaults=True):
 
 
 class ServiceRow(msgspec.Struct, omit_defaults=True):
-    """A service; the numbers are there if it answers, the last two if it consumes."""
+    """A service; the numbers are there if it answers, the last two if it consumes.
+
+    ``trouble`` is there if it cannot do its work, and says why.
+    """
 
     name: str
     uri: str
@@ -63,6 +66,7 @@ class ServiceRow(msgspec.Struct, omit_defaults=True):
     consumed: int = 0
     delivered_again: int = 0
     store: ClusterState | None = None
+    trouble: str = ""
 
 
 class StatusAnswer(msgspec.Struct, omit_defaults=True):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from Pyro5.core import DAEMON_NAME
 from Pyro5.errors import PyroError
 
-from rmi_runtime import URI, Endpoints, EndpointView, NameServers, Proxy, errors
+from rmi_runtime import TROUBLE, URI, Endpoints, EndpointView, NameServers, Proxy, errors
 from rmi_runtime.credentials.tls import of_tls
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ FRESH_S: Final = 1.0
 
 LOOK_S: Final = 0.5
 """How long to wait for a look at the name servers, in seconds."""
+
+TROUBLED: Final = "its store cannot be used; 'rmi status' says why"
+"""What strangers are told of a service's trouble, whose own words name files of its machine."""
 
 SERVICES_MAX: Final = 512
 """Most services in the table."""
@@ -117,6 +120,8 @@ class Census:
         except NoAnswer:
             return {**row, "state": "unreachable"}
         row |= {stat: value for stat, value in stats.items() if stat not in ("location", "objects")}
+        if TROUBLE in row:
+            row[TROUBLE] = TROUBLED
         row["state"] = "draining" if leaves else str(stats.get("state", "ready"))
         return row
 
@@ -194,19 +199,23 @@ class Readiness:
             asyncio.ensure_future(ask_daemon(view.uri, self._handshake, self._ssl))
             for view in views
         ]
-        why = ""
+        why, troubled = "", False
         try:
             for answered in asyncio.as_completed(asks):
                 try:
-                    await answered
+                    trouble = (await answered).get(TROUBLE)
                 except NoAnswer as error:
                     why = why or str(error)
                 else:
-                    return ""
+                    if trouble is None:
+                        return ""
+                    troubled = True
         finally:
             for ask in asks:
                 ask.cancel()
             await asyncio.gather(*asks, return_exceptions=True)
+        if troubled:
+            return f"no {what} of {len(views)} announced can do its work: {TROUBLED}"
         if not why:
             return f"no {what} of {len(views)} announced answers"
         no_tls.append(why)

@@ -59,6 +59,7 @@ from rmi_runtime.registry import (
     answering_broadcasts,
 )
 from rmi_runtime.service import (
+    TROUBLE,
     ServiceContext,
     cancelled_by,
     collect_rarely,
@@ -83,6 +84,7 @@ __all__ = [
     "ANONYMOUS",
     "OWN_TAGS",
     "SERVICE",
+    "TROUBLE",
     "URI",
     "Announcer",
     "Call",

@@ -39,6 +39,10 @@ READY_VARIABLE = "RMI_READY_FD"
 ANSWER_S = 1.0
 """How long another service of the same name may take to show that it is there."""
 
+TROUBLE = "trouble"
+"""Under this name a service tells in its daemon's ``stats()``, in a sentence, why it cannot do its
+work although it answers: see :meth:`ServiceContext.tell`."""
+
 COLLECT_AFTER = 20_000
 """Python's cycle collector runs when this many more containers were made than freed (its default:
 700). What a request leaves behind is freed without it, and its visits are a twelfth of the time."""
@@ -104,7 +108,8 @@ class ServiceContext:
 
         Args:
             name: under which it is told; none of those that ``stats()`` has.
-            note: returns it, as a plain value; called whenever somebody asks, so it must not block.
+            note: returns it, as a plain value, or None if there is nothing to tell; called
+                whenever somebody asks, so it must not block.
         """
         self.daemon.daemon_object.notes[name] = note
 

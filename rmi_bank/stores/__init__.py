@@ -107,6 +107,9 @@ class Ledger(Protocol):
     def last_outcome(self) -> int:
         """Number of the last outcome on disk; the later an outcome, the higher its number."""
 
+    def missing(self) -> str | None:
+        """Say in a sentence what is wrong if what was opened is not there any more."""
+
     async def start(self) -> None:
         """Open the store, making it if it is not there, and begin a new epoch."""
 

@@ -157,6 +157,10 @@ class SqliteLedger:
             await self.close()
         await self.start()
 
+    def missing(self) -> str | None:
+        """Say in a sentence what is wrong if the opened files are not there any more."""
+        return self._files.missing()
+
     @property
     def commit_no(self) -> int:
         """Number of the last commit on disk."""

@@ -24,7 +24,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from rmi_msg.cluster_state import STORE, ClusterState
-from rmi_runtime import ServiceContext
+from rmi_runtime import TROUBLE, ServiceContext
 
 Word = Literal["new", "same", "other"]
 """What putting a message came to: it is new; it was there already; its id has another text."""
@@ -183,6 +183,8 @@ class Stores:
 
     Attributes:
         state: tells what the store's cluster is doing; None: it is none that has to be told of.
+        trouble: says in a sentence why the store cannot be used; None if nothing is known against
+            it.
         may_stop: returns when the store can do without what this process keeps of it.
     """
 
@@ -190,9 +192,11 @@ class Stores:
     queue: MessageQueue
     consumed: ConsumedStore
     state: Callable[[], ClusterState] | None = None
+    trouble: Callable[[], str | None] = lambda: None
     may_stop: Callable[[], Awaitable[None]] = at_once
 
     def tell_state(self, context: ServiceContext) -> None:
-        """Have the service's daemon tell :attr:`state` in its ``stats()``, if there is one."""
+        """Have the service's daemon tell :attr:`state` and :attr:`trouble` in its ``stats()``."""
+        context.tell(TROUBLE, self.trouble)
         if (state := self.state) is not None:
             context.tell(STORE, lambda: msgspec.to_builtins(state()))

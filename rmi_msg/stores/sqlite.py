@@ -101,6 +101,10 @@ class SqliteDatabase:
                 )
         self._turn.close()
 
+    def missing(self) -> str | None:
+        """Say in a sentence what is wrong if the opened files are not there any more."""
+        return self._files.missing()
+
     async def read(
         self,
         function: Callable[Concatenate[sqlite3.Connection, P], T],
@@ -335,6 +339,7 @@ async def open_stores(
             messages=SqliteMessageStore(database),
             queue=SqliteMessageQueue(database),
             consumed=SqliteConsumedStore(database),
+            trouble=database.missing,
         )
     finally:
         await database.close()

@@ -21,7 +21,8 @@ class DaemonObject:
     Unlike stock, the list of objects is not for strangers.
 
     Attributes:
-        notes: what else :meth:`stats` tells, by name; each returns a plain value.
+        notes: what else :meth:`stats` tells, by name; each returns a plain value, or
+            None for nothing.
         daemon: whose it is, if that is one that looks like stock's.
     """
 
@@ -66,4 +67,5 @@ class DaemonObject:
     @allow("service", "admin")
     def stats(self) -> dict[str, Any]:
         """Return the daemon's state and counters; see :meth:`rmi_runtime.Daemon.stats`."""
-        return self._daemon.stats() | {name: note() for name, note in self.notes.items()}
+        told = {name: note() for name, note in self.notes.items()}
+        return self._daemon.stats() | {name: it for name, it in told.items() if it is not None}

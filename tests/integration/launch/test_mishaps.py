@@ -13,7 +13,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.launch.running import RMI, Up, rmi, up
@@ -368,10 +370,23 @@ def test_a_lost_ledger_is_not_begun_anew_and_its_directory_may_be_deleted_under_
     data_dir = tmp_path / "data"
     with up(data_dir, "--demo") as system:
         system.until("ready:")
-        ns = system.running()["ns"][0]
+        running = system.running()
+        ns, url = running["ns"][0], f"http://{running['http']}"
         (data_dir / "demo-tokens.json").unlink()
         shutil.copytree(data_dir, tmp_path / "left")
+        assert httpx.get(f"{url}/readyz").status_code == 200
         shutil.rmtree(data_dir)
+        problem: dict[str, Any] = {}
+
+        def unready() -> bool:
+            problem.update(httpx.get(f"{url}/readyz").json())
+            return len(problem.get("reasons", ())) == 2
+
+        sync_eventually(unready)
+        for what, reason in zip(("data object", "logger"), problem["reasons"], strict=True):
+            assert f"no {what} of " in reason
+            assert "can do its work: its store cannot be used" in reason
+        assert str(tmp_path) not in json.dumps(problem)  # open to anybody
         asked = ended([*RMI, "status", "--json", "--data-dir", str(data_dir), "--ns", ns])
         assert asked.returncode == 0, asked.stdout
         note, _, rows = asked.stdout.partition("\n")

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from rmi_launch.status import ServiceStatus, gather_status, store_line
+from rmi_launch.status import ServiceStatus, gather_status, store_line, trouble_lines
 from rmi_launch.system import System
 from rmi_msg.cluster_state import judge
-from rmi_runtime import Daemon, Identity, expose
+from rmi_runtime import TROUBLE, Daemon, Identity, expose
 
 NOWHERE = "127.0.0.1:1"
 
@@ -116,6 +116,17 @@ async def test_another_program_where_the_gateway_should_be_is_not_taken_for_one(
         rows = await named(where)
         await serving
     assert rows["gateway"].state == "unreachable"
+
+
+async def test_a_line_tells_of_services_that_cannot_do_their_work() -> None:
+    async with Daemon(authenticate=only_services) as daemon:
+        daemon.register(Thing(), "msg.logger.1")
+        places = [(name, daemon.location, "ready") for name in ("msg.logger.1", "msg.logger.2")]
+        where = system(*places)
+        assert trouble_lines(await gather_status(where)) == []
+        daemon.daemon_object.notes[TROUBLE] = lambda: "the store is gone"
+        [line] = trouble_lines(await gather_status(where))
+    assert line.plain == "msg.logger.1, msg.logger.2: the store is gone"
 
 
 async def test_a_line_tells_what_the_messages_cluster_does_if_there_is_one() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from rmi_msg.gateway_status import FRESH_S, SERVICES_MAX, Census, Readiness
 from rmi_runtime import (
+    TROUBLE,
     Announcer,
     Daemon,
     Endpoints,
@@ -35,10 +36,13 @@ class Logger:
 
 
 @contextlib.asynccontextmanager
-async def logger(names: NameServers) -> AsyncIterator[Announcer]:
+async def logger(
+    names: NameServers, name: str = "msg.logger.1", trouble: str | None = None
+) -> AsyncIterator[Announcer]:
     async with Daemon(authenticate=ServiceAuthenticator(KEY)) as daemon:
-        uri = daemon.register(Logger(), "msg.logger.1")
-        async with Announcer(names, "msg.logger.1", uri, metadata=["rmi"]) as announcer:
+        uri = daemon.register(Logger(), name)
+        daemon.daemon_object.notes[TROUBLE] = lambda: trouble
+        async with Announcer(names, name, uri, metadata=["rmi"]) as announcer:
             await announcer.announced.wait()
             yield announcer
 
@@ -76,6 +80,33 @@ async def test_a_service_that_is_announced_and_does_not_answer_is_none() -> None
                 "no logger of 1 announced answers"
             ]
         await names.aclose()
+
+
+async def test_services_that_all_tell_of_trouble_are_not_enough_and_one_that_does_not_is() -> None:
+    async with name_server() as location, logger_names(location) as names:
+        async with (
+            Endpoints(names, "msg.logger.", refresh_s=FOREVER_S) as loggers,
+            logger(names, "msg.logger.1", "the store is gone"),
+        ):
+            needed = {"logger": loggers}
+            assert await Readiness(needed, SERVICE_HANDSHAKE).reasons() == [
+                "no logger of 1 announced can do its work: its store cannot be used; "
+                "'rmi status' says why"
+            ]
+            [row] = [
+                row
+                for row in await Census(names, SERVICE_HANDSHAKE).rows()
+                if row["name"] == "msg.logger.1"
+            ]
+            assert row["trouble"] == "its store cannot be used; 'rmi status' says why"
+        async with (
+            logger(names, "msg.logger.1", "the store is gone"),
+            logger(names, "msg.logger.2"),
+            Endpoints(names, "msg.logger.", refresh_s=FOREVER_S) as loggers,
+        ):
+            assert await Readiness({"logger": loggers}, SERVICE_HANDSHAKE).reasons() == []
+            rows = await Census(names, SERVICE_HANDSHAKE).rows()
+            assert ["trouble" in row for row in rows if "logger" in row["name"]] == [True, False]
 
 
 async def test_a_service_whose_certificate_has_expired_is_told_with_the_reason(

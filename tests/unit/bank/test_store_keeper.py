@@ -22,6 +22,10 @@ class Ledger:
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
+        self.gone: str | None = None
+
+    def missing(self) -> str | None:
+        return self.gone
 
     async def start(self) -> None:
         pass
@@ -47,6 +51,7 @@ async def test_tries_to_open_it_come_less_often_but_never_seldom_and_callers_hea
         with pytest.raises((Unavailable, StoreGone)) as caught:
             keeper.check_open()
         told.append(caught.value)
+        assert keeper.trouble() == str(caught.value)
 
     with monkeypatch.context() as patch:
         patch.setattr(asyncio, "sleep", sleep)
@@ -58,5 +63,8 @@ async def test_tries_to_open_it_come_less_often_but_never_seldom_and_callers_hea
     assert [type(error) for error in told[:3]] == [Unavailable, StoreGone, Unavailable]
     assert "another file" in str(told[1])
     keeper.check_open()
+    assert keeper.trouble() is None
+    ledger.gone = "the file is gone"  # and nobody has written since
+    assert keeper.trouble() == "the file is gone"
     ticket, _ = desk.acquire("one", [1], wait_s=0.0)
     assert ticket.lease >> 32 == ledger.epoch
