@@ -75,7 +75,8 @@ def list_(loaded: Loaded, as_json: bool, after: int, limit: int) -> None:
     else:
         _show(page["accounts"])
     if page["next"] is not None:
-        click.echo(f"there are more: rmi account list --after {page['next']}", err=True)
+        # All that it was called with counts for the next page too: --limit, the system's place.
+        click.echo(f"there are more: the same command with --after {page['next']}", err=True)
 
 
 def _show(accounts: list[dict[str, Any]]) -> None:
