@@ -34,7 +34,7 @@ def config(loaded: Loaded, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    table = new_table("field", "value", "source", "meaning")
+    table = new_table("setting", "value", "source", "meaning")
     table.columns[-1].no_wrap = False
     for row in rows:
         name, source = str(row["field"]), str(row["source"])

@@ -148,6 +148,7 @@ def test_config_as_a_table_names_every_setting_and_no_key() -> None:
     Path("var").mkdir()
     Path("var/cluster.key").write_text("5ec12e7")
     output = CliRunner().invoke(rmi, ["config"]).output
+    assert output.split()[:4] == ["setting", "value", "source", "meaning"]
     assert all(name in output for name in FIELDS)
     assert "5ec12e7" not in output
 

@@ -62,7 +62,7 @@ def test_a_table_on_a_narrow_terminal_is_never_cut_off(
 @pytest.mark.parametrize("columns", [1, 40, 80, 200])
 def test_a_long_value_is_whole_on_a_terminal_also_beside_text_that_is_broken(columns: int) -> None:
     printed = io.StringIO()
-    table = new_table("field", "value", "source", "meaning")
+    table = new_table("setting", "value", "source", "meaning")
     table.columns[-1].no_wrap = False
     table.add_row("data_dir", "/home/" + "x" * 90, "--data-dir", "directory for the databases")
     show(table, Console(file=printed, force_terminal=True, width=columns))
