@@ -16,6 +16,9 @@ import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_NAME_SERVER = "127.0.0.1:9090"
+IS_IT_THERE = "is the system running (`make run`), with its gateway there (--url)?"
+"""What to look at where nobody answers."""
+
 PORT_MAX = 65535
 
 INTERRUPTED = 130

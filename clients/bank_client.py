@@ -28,6 +28,7 @@ import click
 import httpx
 from _common import (
     DEFAULT_URL,
+    IS_IT_THERE,
     Seconds,
     WholeRange,
     demo_tokens,
@@ -206,7 +207,7 @@ class Load:
             self.told = True
             print(
                 f"no answer from {self.http.base_url} yet ({self.why_not}); trying for "
-                f"{self.patience_s:g} s. Is the system running? `make run`",
+                f"{self.patience_s:g} s; {IS_IT_THERE}",
                 file=sys.stderr,
             )
 
@@ -250,7 +251,7 @@ class Load:
             if answer is None:
                 give_up(
                     f"the bank does not answer at {self.http.base_url} ({self.why_not}); "
-                    "is the system running? `make run`"
+                    f"{IS_IT_THERE}"
                 )
             if answer.status_code != httpx.codes.OK:
                 said = what_it_said(answer)
@@ -340,8 +341,10 @@ async def attack(options: dict[str, Any], progress: Progress) -> Report:
     callback=gateway_url,
     help="The HTTP gateway.",
 )
-@click.option("--requests", default=200, show_default=True, type=WholeRange(1))
-@click.option("--concurrency", default=20, show_default=True, type=WholeRange(1, 1000))
+@click.option("--requests", default=200, show_default=True, type=WholeRange(1), help="How many.")
+@click.option(
+    "--concurrency", default=20, show_default=True, type=WholeRange(1, 1000), help="At a time."
+)
 @click.option(
     "--fake-every",
     default=10,
@@ -356,7 +359,13 @@ async def attack(options: dict[str, Any], progress: Progress) -> Report:
     type=click.Path(path_type=Path),
     help="Where the demonstration's tokens are.",
 )
-@click.option("--accounts", default="1-10", show_default=True, callback=parse_accounts)
+@click.option(
+    "--accounts",
+    default="1-10",
+    show_default=True,
+    callback=parse_accounts,
+    help="Between which money moves; 1,2,7 for single ones.",
+)
 @click.option("--seed", default=None, type=int, help="Makes the same requests again.")
 @click.option(
     "--patience-s",

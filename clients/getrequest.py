@@ -11,6 +11,7 @@ import click
 import httpx
 from _common import (
     DEFAULT_URL,
+    IS_IT_THERE,
     gateway_url,
     give_up,
     json_of,
@@ -37,7 +38,7 @@ def main(url: str, msg: str) -> None:
     try:
         answer = httpx.get(url, params={"msg": msg}, timeout=30.0)
     except httpx.HTTPError as error:
-        give_up(f"no answer from {url} ({error}); is the system running? `make run`")
+        give_up(f"no answer from {url} ({error}); {IS_IT_THERE}")
     print(answer.status_code)
     if answer.status_code != httpx.codes.OK:
         give_up(what_it_said(answer))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _venv  # noqa: F401  # isort: skip
 import click
 import httpx
-from _common import DEFAULT_URL, WholeRange, gateway_url, give_up, run
+from _common import DEFAULT_URL, IS_IT_THERE, WholeRange, gateway_url, give_up, run
 
 
 @click.command(help=__doc__)
@@ -29,7 +29,7 @@ def main(url: str, count: int) -> None:
             try:
                 answer = http.post("/", data={"msg": f"msg{number}"})
             except httpx.HTTPError as error:
-                give_up(f"no answer from {url} ({error}); is the system running? `make run`")
+                give_up(f"no answer from {url} ({error}); {IS_IT_THERE}")
             print(answer.status_code)
             print(answer.text)
             refused += answer.status_code != httpx.codes.OK

@@ -154,6 +154,24 @@ def test_a_token_that_cannot_be_sent_is_told_with_its_client(token: str, data_di
     assert "the token of client 2 is none: expected" in run("bank_client.py", data_dir=data_dir)
 
 
+@pytest.mark.parametrize("script", [*READERS, "postrequest.py"])
+def test_a_gateway_that_is_not_there_is_named_with_its_option(script: str, data_dir: Path) -> None:
+    url = f"http://127.0.0.1:{free_ports()}"
+    patience = ("--patience-s", "0.1") if script == "bank_client.py" else ()
+    command = (script, "--url", url, *patience)
+    for line in (0, -1):  # what it says at once, and in the end
+        said = run(*command, data_dir=data_dir, line=line)
+        assert url in said
+        assert "--url" in said
+
+
+@pytest.mark.parametrize("script", [*READERS, "postrequest.py", "proxy_scripting.py"])
+def test_every_option_explains_itself(script: str) -> None:
+    command = [sys.executable, "-c", OPTIONS_WITHOUT_HELP, str(SCRIPTS), script.removesuffix(".py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_name_server_that_is_not_there_is_named_with_its_option(data_dir: Path) -> None:
     location = f"127.0.0.1:{free_ports()}"
     said = run("proxy_scripting.py", "--ns", location, data_dir=data_dir)
@@ -164,6 +182,13 @@ def test_an_entry_without_a_token_is_told_what_it_lacks(data_dir: Path) -> None:
     (data_dir / "demo-tokens.json").write_text('[{"client": 1}]')
     assert "an entry has no 'token': expected" in run("bank_client.py", data_dir=data_dir)
 
+
+OPTIONS_WITHOUT_HELP = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+options = importlib.import_module(sys.argv[2]).main.params
+print([option.name for option in options if not option.help])
+"""
 
 SECOND_PAGE = """
 import sys
