@@ -1,10 +1,11 @@
-"""Every command of docs/tutorial.md works, in the order in which a newcomer types them."""
+"""What a newcomer types works: every command of docs/tutorial.md, in order, and README's script."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.acceptance.system import BIN, ROOT, System, running_system
 
+README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 MARK = "--- done:"
 
@@ -25,9 +27,9 @@ class Block:
     text: str
 
 
-def blocks() -> list[Block]:
+def blocks(page: Path = TUTORIAL) -> list[Block]:
     found = re.findall(
-        r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL
+        r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
     )
     return [Block(*groups) for groups in found]
 
@@ -108,3 +110,19 @@ def assert_the_page_tells_the_truth(outputs: dict[str, str]) -> None:
     assert "1 holds" in output_of("second.py")
     assert "[0, 1, 2]" in output_of("demo.clock@")
     assert "committed [-1000, 950, 50]" in output_of("inside.py")
+
+
+def test_the_script_of_the_readme_works_and_moves_money_once(tmp_path: Path) -> None:
+    (script,) = (block.text for block in blocks(README) if block.kind == "python")
+    with running_system(tmp_path, "--demo") as system:
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-c", localized(script, system)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+                env={**os.environ, "PYRO_NS_PORT": system.name_server.partition(":")[2]},
+            )
+            assert done.returncode == 0, done.stderr
+            assert "'balance': 900" in done.stdout
