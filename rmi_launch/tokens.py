@@ -46,6 +46,8 @@ def create(
     loaded: Loaded, client: int, role: str, expires_s: int | None, quiet: bool, as_json: bool
 ) -> None:
     """Make a token and print it: this once, for only its hash is kept."""
+    if quiet and as_json:
+        raise click.UsageError("--quiet prints the token alone, --json more: leave one of them out")
 
     async def question(data: Proxy) -> dict[str, Any]:
         made: dict[str, Any] = await data._call("token_create", (client, role, expires_s))

@@ -75,6 +75,14 @@ def test_a_token_is_printed_alone_so_that_a_shell_can_take_it(data_dir: Path) ->
         assert bool(done.stderr) is not bool(flags)
 
 
+def test_a_token_is_not_made_where_it_is_unclear_how_to_print_it(data_dir: Path) -> None:
+    before = listed(data_dir)
+    done = rmi("token", "create", "--client", "2", "--quiet", "--json", data_dir=data_dir)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "leave one of them out" in done.stderr
+    assert listed(data_dir) == before
+
+
 def test_a_list_of_tokens_has_no_token(data_dir: Path) -> None:
     made = created(data_dir, "--client", "3", "--role", "customer", "--expires-s", "3600")
     assert made["expires_at"]
