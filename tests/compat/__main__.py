@@ -6,6 +6,7 @@ Without running anything, ``--markdown`` prints what ``docs/compatibility.md`` h
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 
@@ -28,12 +29,29 @@ def main() -> int:
     Returns:
         0 if all is green.
     """
-    if "--markdown" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.compat",
+        description="Try every feature in every direction, and print the table.",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--markdown", action="store_true", help="run nothing: print docs/compatibility.md"
+    )
+    instead.add_argument(
+        "--differences", action="store_true", help="run nothing: print the table in docs/runtime.md"
+    )
+    options = parser.parse_args()
+    if options.markdown:
         print(page(), end="")
         return 0
-    if "--differences" in sys.argv[1:]:
+    if options.differences:
         print(differences(), end="")
         return 0
+    return _try_everything()
+
+
+def _try_everything() -> int:
+    """Run all rows and print what came of them; return 0 if all is green."""
     logging.getLogger().addHandler(logging.NullHandler())  # no last resort: errors are expected
     console = Console()
     if not console.is_terminal:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import rmi_runtime
+from tests.compat import __main__ as command
 from tests.compat.page import differences, page
 from tests.compat.run import cases, run
 from tests.compat.table import Direction, Row
@@ -36,6 +39,21 @@ def test_it_is_as_the_table_says(
 
 
 DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--nonsense", 2)])
+def test_the_command_explains_itself_without_running_anything(
+    option: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_much() -> NoReturn:
+        raise AssertionError("it ran the whole table")
+
+    monkeypatch.setattr(command, "run_all", too_much)
+    monkeypatch.setattr(sys, "argv", ["tests.compat", option])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == code
+    assert "--markdown" in "".join(capsys.readouterr())
 
 
 def test_the_page_of_compatibility_is_up_to_date() -> None:
