@@ -185,6 +185,7 @@ class ZygoteProcess:
                     stdout=output,
                     stderr=output,
                     pass_fds=(theirs.fileno(), lifeline_read_fd, *keep_fds),
+                    process_group=0,  # Ctrl-C on the terminal is ours: while it loads, it would die
                 )
         except BaseException:
             ours.close()

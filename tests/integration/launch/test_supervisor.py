@@ -94,6 +94,13 @@ async def test_every_service_is_a_process_of_its_own_and_ready_after_start(make:
     assert os.getpid() not in pids
 
 
+async def test_ctrl_c_on_the_terminal_reaches_no_zygote_not_even_one_that_still_loads(
+    zygote: ZygoteProcess,
+) -> None:
+    # The terminal signals the whole group of whoever was typed there.
+    assert os.getpgid(zygote.pid) != os.getpgrp()
+
+
 async def test_stop_ends_the_groups_from_last_to_first_and_leaves_nobody(
     make: Make, settings: Settings
 ) -> None:
