@@ -56,9 +56,7 @@ class Proxy(ProxyState):
     def __getattr__(self, name: str) -> Member:
         if name.startswith("_"):
             raise AttributeError(stock_names.refusal(name))
-        member = Member(self, name)
-        self.__dict__[name] = member  # found without __getattr__ from now on
-        return member
+        return Member(self, name)  # not kept: with it a dropped proxy would wait for the collector
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):

@@ -45,3 +45,19 @@ async def test_so_does_a_sync_proxy_and_its_loop_is_closed() -> None:
         await asyncio.to_thread(script)
         assert loops[0].is_closed()
         await eventually(lambda: not daemon.connections)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_proxies_that_a_method_gets_and_drops_are_closed_without_the_garbage_collector() -> (
+    None
+):
+    async with Daemon() as daemon:
+        gc.disable()
+        try:
+            for _ in range(20):
+                guest = Proxy(f"PYRO:Pyro.Daemon@{daemon.location}")
+                await guest.ping()
+                del guest
+            await eventually(lambda: not daemon.connections)
+        finally:
+            gc.enable()
