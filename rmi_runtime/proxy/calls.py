@@ -48,6 +48,12 @@ def unreadable(error: Exception) -> BadReply:
     return bad
 
 
+def caused(error: errors.RmiError, cause: Exception | None) -> errors.RmiError:
+    """Return *error*, which is raised because of *cause*."""
+    error.__cause__ = cause
+    return error
+
+
 def read_result(message: wire.Message, serializer: Serializer) -> Any:
     """Return what is in a reply; *serializer* is that of the connection."""
     if message.serializer_id != serializer.serializer_id:

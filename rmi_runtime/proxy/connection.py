@@ -48,6 +48,7 @@ class ClientConnection(asyncio.Protocol):
         pipelining: the server answers out of order, and heeds deadlines.
         loop: where it lives.
         home: the loop that runs when calls are made; None if it rests then.
+        unread: ids of item streams that nobody reads any more; whoever adds one may be any thread.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         self._flush_scheduled = False
         self._paused = False
         self._told = False  # a oneway call has been made
+        self.unread: list[str] = []
         self._closing: asyncio.Task[None] | None = None
         self.broken_by: Exception | None = None
 
@@ -165,6 +167,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.closed = True
         if self._transport is not None:
+            self.close_unread()
             self._paused = False  # it leaves as far as the server reads on in time
             self._flush()
             hang_up(self._transport, self.loop, self.ended.add_done_callback)
@@ -195,9 +198,9 @@ class ClientConnection(asyncio.Protocol):
         self._out.clear()
         for future, *_ in pending.values():
             if not future.done():
-                future.set_exception(_caused(errors.ConnectionLost(why), cause))
+                future.set_exception(calls.caused(errors.ConnectionLost(why), cause))
         if not self._greeting.done():
-            self._greeting.set_exception(_caused(errors.Unavailable(why), cause))
+            self._greeting.set_exception(calls.caused(errors.Unavailable(why), cause))
             self._greeting.exception()  # seen: whoever waits gets it, and nobody may
 
     # -- out
@@ -379,14 +382,16 @@ class ClientConnection(asyncio.Protocol):
                 self.abort()
 
     def _take_late(self, message: wire.Message, late: Late | None) -> None:
-        if message.flags & wire.FLAG_STREAM:  # nobody will read it, so the server need not keep it
-            with contextlib.suppress(ValueError, errors.RmiError):
-                unread = (calls.stream_id(message),)
-                self.invoke(DAEMON_NAME, "close_stream", unread, None, 0.0, wire.FLAG_ONEWAY)
+        if message.flags & wire.FLAG_STREAM:
+            with contextlib.suppress(ValueError):
+                self.unread.append(calls.stream_id(message))
+            self.close_unread()
         elif late is not None and not message.flags & wire.FLAG_EXCEPTION:
             calls.take_late(late, lambda: calls.read_result(message, self._serializer))
 
-
-def _caused(error: errors.RmiError, cause: Exception | None) -> errors.RmiError:
-    error.__cause__ = cause
-    return error
+    def close_unread(self) -> None:
+        """Tell the server which streams nobody will read, so that it need not keep them."""
+        while self.unread:
+            unread = (self.unread.pop(),)
+            with contextlib.suppress(errors.RmiError):
+                self.invoke(DAEMON_NAME, "close_stream", unread, None, 0.0, wire.FLAG_ONEWAY)

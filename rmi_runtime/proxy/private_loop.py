@@ -20,6 +20,12 @@ SEND_PAUSE_S: Final = 0.001
 """Pause between two looks whether all has been sent, in seconds."""
 
 
+async def turn_twice() -> None:
+    """Let the loop go on: one turn to read what has come, one to act on an end."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 class PrivateLoop(asyncio.SelectorEventLoop):
     """asyncio's own loop, of which nothing lasts that nobody refers to.
 

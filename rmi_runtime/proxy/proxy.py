@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from types import TracebackType
 from typing import Any, ClassVar
 
-from Pyro5.core import DAEMON_NAME
 from Pyro5.serializers import SerializerBase
 
 from rmi_runtime import errors, wire
@@ -319,11 +318,9 @@ class Proxy(ProxyState):
 
     def _forget_stream(self, stream_id: str) -> None:
         """Close a stream whose reader was dropped, wherever the garbage collector runs."""
-        self._from_anywhere(
-            lambda connection: connection.invoke(
-                DAEMON_NAME, "close_stream", (stream_id,), None, 0.0, wire.FLAG_ONEWAY
-            )
-        )
+        if (connection := self._connection) is not None and not connection.closed:
+            connection.unread.append(stream_id)  # it may be closed before its loop goes on
+            _on_loop(connection, ClientConnection.close_unread)
 
     def _from_anywhere(self, act: Callable[[ClientConnection], object]) -> None:
         """Do something with the connection, if it stands, on its own loop."""

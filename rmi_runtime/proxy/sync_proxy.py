@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import select
 import sys
@@ -19,7 +20,7 @@ from rmi_runtime.carried_stop import CarriedStop
 from rmi_runtime.proxy import stock_names
 from rmi_runtime.proxy.forked import never_free
 from rmi_runtime.proxy.ownership import Ownership
-from rmi_runtime.proxy.private_loop import PrivateLoop
+from rmi_runtime.proxy.private_loop import PrivateLoop, turn_twice
 from rmi_runtime.proxy.proxy import Proxy
 from rmi_runtime.proxy.results import Batch, RemoteStream
 from rmi_runtime.signal_errors import SignalErrors
@@ -152,7 +153,7 @@ class SyncProxy:
         It takes errors of the system for the network's, whoever raised them.
         """
         connection = self._proxy._connection
-        self._wait_for(_turn_twice())
+        self._wait_for(turn_twice())
         if connection.broken_by is not None:
             raised = self._signals.behind(connection.broken_by)
             if raised is not None:
@@ -210,7 +211,7 @@ class SyncProxy:
             poll.register(connection.transport_fileno(), select.POLLIN)
             self.__dict__.update(_poll=poll, _polled=connection)
         if self._poll.poll(0):
-            self._wait_for(_turn_twice())
+            self._wait_for(turn_twice())
 
     def _batch(self) -> SyncBatch:
         """Return a collector of calls that go as one message."""
@@ -367,6 +368,13 @@ class _SyncStream(Iterator[Any]):
         """Tell the server that no more items are wanted."""
         self._proxy._run(self._stream.aclose)
 
+    def __del__(self) -> None:
+        proxy = self._proxy
+        unread = self._stream._proxy is not None and proxy._proxy._connected
+        if unread and not (proxy._torn or proxy._owner.in_child):
+            with contextlib.suppress(errors.RmiError):  # then when the proxy is used next
+                self.close()
+
 
 class SyncBatch(Batch):
     """Collects calls and sends them as one message; see :class:`Batch`."""
@@ -379,11 +387,6 @@ class SyncBatch(Batch):
         """Send the calls and wait for the results; see :meth:`Batch.__call__`."""
         send = super().__call__
         return self._run(lambda: send(oneway=oneway))
-
-
-async def _turn_twice() -> None:
-    for _ in range(2):  # one to read, one to act on the end
-        await asyncio.sleep(0)
 
 
 def _to_dict(proxy: SyncProxy) -> dict[str, Any]:

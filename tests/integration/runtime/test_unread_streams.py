@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from rmi_runtime import Daemon, Proxy, errors, expose
+from rmi_runtime import Daemon, Proxy, SyncProxy, errors, expose
 from tests.integration.runtime.worker import raw_client, uri_of
 from tests.raw_client import call
 from tests.support import eventually
@@ -83,6 +84,41 @@ async def test_no_stream_is_kept_for_a_stock_client_that_hung_up_before_it_came(
     source.gate.set()
     await eventually(lambda: source.returned and daemon.stats()["inflight"] == 0)
     assert daemon.stats()["streams"] == 0
+
+
+async def test_a_stream_that_is_dropped_just_before_its_proxy_is_closed_is_closed(
+    daemon: Daemon, source: Source
+) -> None:
+    source.gate.set()
+    async with Proxy(uri_of(daemon)) as proxy:
+        async for number in await proxy.later(plain=False):
+            assert number == 1
+            break
+    await eventually(lambda: daemon.stats()["connections"] == 0)
+    assert daemon.stats()["streams"] == 0
+
+
+async def test_a_stream_that_a_script_drops_is_closed_while_its_proxy_rests(
+    daemon: Daemon, source: Source
+) -> None:
+    source.gate.set()
+    dropped, looked = threading.Event(), threading.Event()
+
+    def script() -> None:
+        with SyncProxy(uri_of(daemon)) as proxy:
+            for number in proxy.later(plain=False):
+                assert number == 1
+                break
+            dropped.set()
+            assert looked.wait(10)
+
+    running = asyncio.create_task(asyncio.to_thread(script))
+    try:
+        await eventually(dropped.is_set)
+        await eventually(lambda: daemon.stats()["streams"] == 0)
+    finally:
+        looked.set()
+        await running
 
 
 async def test_closing_a_stream_ends_the_fetch_that_nobody_waits_for(daemon: Daemon) -> None:
