@@ -374,7 +374,8 @@ class Serving(Daemon):
         thread = self._threads.release(connection) or self.executor
         if not (accepted and self._facade.overrides("clientDisconnect")):
             return
-        apart(None if self._closed else thread, partial(self._tell, connection))
+        tell = partial(apart, None if self._closed else thread, partial(self._tell, connection))
+        connection.at_last(tell)
 
     def _tell(self, connection: ServerConnection) -> None:
         try:

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rmi_runtime import wire
@@ -115,6 +116,7 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._waiting.clear()
         self._out.clear()
         executor = self._daemon.executor_of(self)
+        self._endings.held = self._busy is not None  # with stock, that is done before the end
         self._daemon.dismiss(self)
         if self._greeter is not None:
             self._greeter.cancel()
@@ -122,8 +124,11 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
             for task, (awaited, _) in list(self._tasks.items()):
                 if awaited:
                     self._daemon.dispatcher.give_up(task)
+        self._clear_up(executor)
+
+    def _clear_up(self, executor: Executor | None) -> None:
         self._endings.happen(executor)
-        if self.instances:
+        if self.instances and not self._endings.held:
             apart(executor, self.instances.clear)
 
     def close(self) -> None:
@@ -291,6 +296,9 @@ class ServerConnection(Ending, Greeted, asyncio.Protocol):
         self._daemon.dispatcher.running_size_bytes -= size_bytes
         if task is self._busy:
             self._busy = None
+            if self._endings.held:
+                self._endings.held = False
+                self._clear_up(self._daemon.executor_of(self))
         self._leave_room()
 
     @property

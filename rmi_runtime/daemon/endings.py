@@ -19,12 +19,15 @@ class Endings:
 
     Attributes:
         over: True once the end has come.
+        held: a call goes on that may use the resources: they are closed by what happens when this
+            is False again.
     """
 
     def __init__(self) -> None:
         self._resources: weakref.WeakSet[Any] | None = None  # most connections have none
         self._callbacks: dict[object, Callable[[], None]] = {}
-        self.over = False
+        self._last: list[Callable[[], None]] = []
+        self.over = self.held = False
 
     def add(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have *callback* called at the end; at once, if that has come.
@@ -43,6 +46,13 @@ class Endings:
 
         return remove
 
+    def at_last(self, act: Callable[[], None]) -> None:
+        """Do something now, or, while the resources are held, just before they are closed."""
+        if self.held:
+            self._last.append(act)
+        else:
+            act()
+
     @property
     def resources(self) -> weakref.WeakSet[Any]:
         """The resources; as with stock, what nobody else holds is not kept for its sake."""
@@ -57,11 +67,14 @@ class Endings:
             executor: closes the resources, which may block, or belong to its thread; None: here.
         """
         self.over = True
-        tracked = self._resources
+        tracked = None if self.held else self._resources
         # A thread may add to these, and do it all as well: each step is one that it cannot divide.
         alive = [] if tracked is None else _living(list(tracked.data))  # type: ignore[attr-defined]
         taken = [self._callbacks.pop(key, None) for key in list(self._callbacks)]
         _do_all(act for act in taken if act is not None)
+        with contextlib.suppress(IndexError):
+            while not self.held:
+                _do_all([self._last.pop(0)])
         if tracked and alive:  # nobody else may hold them until they are closed
             apart(executor, lambda: _close_all(tracked, alive))
 
@@ -81,6 +94,10 @@ class Ending:
             callback is called at once.
         """
         return self._endings.add(callback)
+
+    def at_last(self, act: Callable[[], None]) -> None:
+        """Do something at the end, when no call goes on that may use the resources."""
+        self._endings.at_last(act)
 
     @property
     def over(self) -> bool:
