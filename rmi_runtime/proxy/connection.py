@@ -346,7 +346,8 @@ class ClientConnection(asyncio.Protocol):
         if self._greeting.done():
             log.warning("%s", why)
         else:  # whoever connects is told instead
-            self._fail_all(f"{why}; is it a Pyro daemon?")
+            why += "; is it a Pyro daemon?"
+        self._fail_all(why)
         self.abort()
 
     def abort(self) -> None:

@@ -89,9 +89,10 @@ async def test_stock_clients_get_stock_answers(location: str, admin: Proxy) -> N
 
 
 async def test_a_name_that_is_no_text_is_refused_as_such(admin: Proxy) -> None:
-    for method in (admin.lookup, admin.remove, admin.leave, admin.set_metadata):
+    methods = ((admin.lookup, ()), (admin.remove, ()), (admin.leave, ()))
+    for method, others in (*methods, (admin.set_metadata, (["tag"],))):
         with pytest.raises(TypeError, match="name must be a str, not list"):
-            await method(["x"], *([["tag"]] if method is admin.set_metadata else []))
+            await method(["x"], *others)
     assert await admin.remove("") == await admin.remove() == 0
 
 

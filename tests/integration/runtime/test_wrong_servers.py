@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from rmi_runtime import Endpoints, NameServers, Proxy, errors
+from rmi_runtime.proxy import connection
+from tests.integration.runtime.fake_server import Peer, fake_server
 from tests.support import eventually
 
 
@@ -22,6 +24,23 @@ async def test_whoever_connects_to_something_else_is_told_where_and_the_log_is_n
         await Proxy(f"PYRO:thing@{host}:{port}")._bind()
     assert not caplog.records
     server.close()
+
+
+async def test_calls_whose_reply_is_too_large_to_be_taken_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "REPLY_SIZE_BYTES_MAX", 1_000)
+
+    async def answer_at_length(peer: Peer) -> None:
+        await peer.greet()
+        peer.send(await peer.read(), "x" * 1_000)
+        await peer.closed()
+
+    async with fake_server(answer_at_length) as uri, Proxy(uri) as proxy:
+        calls = [proxy.echo(number) for number in range(2)]
+        for call in calls:
+            with pytest.raises(errors.ConnectionLost, match=r"too large.*at most 1000 allowed"):
+                await call
 
 
 async def test_a_name_server_that_is_none_is_named_in_the_log_once(
