@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from rmi_msg.checks import BATCH_MESSAGES_MAX, ID_CHARS_MAX
 from rmi_msg.stores import Word
+from rmi_runtime import errors
 
 BATCH_CHARS_MAX: Final = 4 * 1024 * 1024
 """Most characters of text in one call, if it is more than one message.
@@ -102,6 +103,16 @@ def packed(groups: Sequence[Group], limits: CallLimits = USUAL) -> Iterator[list
         chars += group_chars
     if run:
         yield run
+
+
+def all_full(words: Sequence[Word]) -> bool:
+    """Whether there was room for none of some messages, and none was there."""
+    return all(word == "full" for word in words)
+
+
+def no_room() -> errors.StoreFull:
+    """Return the error of a message that found no room, while others of its call were there."""
+    return errors.StoreFull("the store has no room for it; nothing was done")
 
 
 async def put_groups(

@@ -7,9 +7,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from rmi_msg.batches import USUAL, CallLimits, Group, Pair, parts, put_groups
+from rmi_msg.batches import (
+    USUAL,
+    CallLimits,
+    Group,
+    Pair,
+    all_full,
+    no_room,
+    parts,
+    put_groups,
+)
 from rmi_msg.checks import (
     PAGE_LIMIT_DEFAULT,
     check_after,
@@ -135,12 +144,13 @@ class FacadeObject:
             messages: [id, text] pairs, at most 1,024.
 
         Returns:
-            A word per message, in order, when all are stored: ``new``, ``same`` (it was there
-            already) or ``other`` (its id has another text, which stays).
+            A word per message, in order: ``new``, ``same`` (it was there already), ``other`` (its
+            id has another text, which stays) or ``full`` (it is not there, and the store has no
+            room for it; others of the call were stored, or there).
 
         Raises:
             InvalidRequest: a message breaks a rule; none was stored.
-            StoreFull: the store has no room; nothing was done.
+            StoreFull: the store has room for none; nothing was done.
             Unavailable: no logger could store them; nothing was done.
             Indefinite: some may have been stored; repeat all of them with the same ids.
         """
@@ -202,7 +212,7 @@ class FacadeObject:
         return page
 
     async def _put(self, messages: Sequence[Pair], method: str) -> list[Word]:
-        """Spread messages over the loggers; return their words when all are stored."""
+        """Spread messages over the loggers; return their words when all have answered."""
         if not (names := self._takers()):
             await self._until_one_takes(messages, method)
             names = self._takers() or [_ANY]
@@ -216,7 +226,7 @@ class FacadeObject:
                 orders.append(order[at : at + len(part)])
                 at += len(part)
         results = await asyncio.gather(*waits, return_exceptions=True)
-        words: list[Word] = ["new"] * len(messages)
+        words: list[Word] = ["full"] * len(messages)  # as long as nobody says otherwise
         failures: list[BaseException] = []
         for its_places, result in zip(orders, results, strict=True):
             if isinstance(result, BaseException):
@@ -224,10 +234,10 @@ class FacadeObject:
                 continue
             for place, word in zip(its_places, result, strict=True):
                 words[place] = word
-        if failures:
-            self._note(method, f"{len(messages)} messages, failed: {failures[0]}")
-            raise _joint_failure(failures, len(results))
-        counts = ", ".join(f"{words.count(word)} {word}" for word in ("new", "same", "other"))
+        if failure := _joint_failure(failures, words):
+            self._note(method, f"{len(messages)} messages, failed: {failure}")
+            raise failure
+        counts = ", ".join(f"{words.count(word)} {word}" for word in get_args(Word))
         self._note(method, f"{len(messages)} messages, {counts}")
         return words
 
@@ -277,18 +287,29 @@ class FacadeObject:
         self._log.write([f"{self._now()} {method}: {what}"])
 
 
-def _joint_failure(failures: list[BaseException], groups: int) -> BaseException:
-    """Return the error of a request that was sent in several groups, of which some failed."""
+def _joint_failure(failures: list[BaseException], words: Sequence[Word]) -> BaseException | None:
+    """Return the error of a request that was sent in several groups, of which some failed.
+
+    Args:
+        failures: of the groups.
+        words: of all messages; those that none came for are ``full``.
+
+    Returns:
+        None if the words say all.
+    """
     for failure in failures:
         if not isinstance(failure, errors.Definite):
             return failure
-    if len(failures) == groups:
-        return failures[0]
+    if words and all_full(words):
+        return failures[0] if failures else no_room()
+    untold = [failure for failure in failures if not isinstance(failure, errors.StoreFull)]
+    if not untold:
+        return None
     error = errors.Interrupted(
-        f"some of the messages were stored and some were not ({failures[0]}): "
+        f"some of the messages were stored and some were not ({untold[0]}): "
         "send all of them again with the same ids"
     )
-    error.__cause__ = failures[0]
+    error.__cause__ = untold[0]
     return error
 
 

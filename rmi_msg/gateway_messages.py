@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rmi_msg.batches import USUAL, CallLimits, Pair, parts
+from rmi_msg.batches import USUAL, CallLimits, Pair, no_room, parts
 from rmi_msg.checks import (
     PAGE_LIMIT_DEFAULT,
     check_after,
@@ -99,9 +99,10 @@ class MessageGateway:
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:
                     raise errors.Unavailable("those before it took all the time; it was not sent")
-                results += await self._endpoints.call(
+                words: list[Word] = await self._endpoints.call(
                     "post_many", part, timeout_s=left_s, repeatable=True
                 )
+                results += [no_room() if word == "full" else word for word in words]
             except Exception as error:
                 results += [error] * len(part)
         return results

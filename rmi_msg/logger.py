@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from rmi_msg.batches import Group, parts, put_groups
+from rmi_msg.batches import Group, all_full, parts, put_groups
 from rmi_msg.checks import PAGE_LIMIT_DEFAULT, check_after, check_batch, check_limit
 from rmi_msg.lines import LineLog, message_lines
 from rmi_msg.stores import MessageStore, Word
@@ -49,26 +49,33 @@ class LoggerObject:
             messages: [id, text] pairs, at most 1,024.
 
         Returns:
-            A word per message, in order, when all are stored: ``new``, ``same`` (it was there
-            already) or ``other`` (its id has another text, which stays).
+            A word per message, in order: ``new``, ``same`` (it was there already), ``other`` (its
+            id has another text, which stays) or ``full`` (it is not there, and the store has no
+            room for it).
 
         Raises:
             InvalidRequest: a message breaks a rule; none was stored.
-            StoreFull: the store has no room; none was stored.
+            StoreFull: the store has no room; none was stored, and none was there.
             Unavailable: the store cannot be written now; none was stored.
             Interrupted: nobody can say whether they were stored, or some were and some were not.
         """
         words: list[Word] = []
+        full: errors.StoreFull | None = None
         for part in parts(check_batch(messages)):
             try:
                 words += await self._puts.submit(part)
+            except errors.StoreFull as error:
+                full = error
+                words += ["full"] * len(part)
             except errors.Definite as error:
-                if not words:
+                if all_full(words):
                     raise
                 raise errors.Interrupted(
-                    f"the first {len(words)} messages were stored, the others were not ({error}): "
-                    "send all of them again with the same ids"
+                    f"of the first {len(words)} messages some were stored, the others were not "
+                    f"({error}): send all of them again with the same ids"
                 ) from error
+        if full is not None and all_full(words):
+            raise full
         return words
 
     async def page(
@@ -94,9 +101,25 @@ class LoggerObject:
         return await put_groups(self._put, groups)
 
     async def _put(self, messages: Group) -> list[Word]:
-        words = await self._store.put_many(messages, self._name)
+        try:
+            words = await self._store.put_many(messages, self._name)
+        except errors.StoreFull as full:
+            return await self._known(messages, full)
         new = [pair for pair, word in zip(messages, words, strict=True) if word == "new"]
         self._log.write(message_lines(new))
+        return words
+
+    async def _known(self, messages: Group, full: errors.StoreFull) -> list[Word]:
+        """Tell what is there from what is not: who repeats a post must not take it for not done."""
+        try:
+            words = await self._store.known(messages)
+        except errors.RmiError as error:
+            raise errors.Interrupted(
+                f"{full.message}; which of the messages are there already could not be read "
+                f"({error}): send them again with the same ids"
+            ) from error
+        if all_full(words):
+            raise full
         return words
 
 

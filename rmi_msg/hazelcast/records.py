@@ -108,6 +108,12 @@ class Records(Generic[Entry]):
         )
         return {id for id, stays in zip(ids, kept, strict=True) if not stays}
 
+    async def find(self, ids: Iterable[str]) -> dict[str, Entry]:
+        """Return the entries of some ids that count: those that are in the order."""
+        entries = await self.get_all(ids)
+        missing = await self._order.missing({id: _block(entry) for id, entry in entries.items()})
+        return {id: entry for id, entry in entries.items() if id not in missing}
+
     async def get_all(self, ids: Iterable[str]) -> dict[str, Entry]:
         """Return the entries of some ids."""
         texts = await self._entries.get_all(ids)

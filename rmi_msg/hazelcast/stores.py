@@ -53,6 +53,15 @@ class HazelcastMessageStore:
             known = await self._cluster.messages.put_all(make, room.take)
         return _words(messages, {id: entry.text for id, entry in known.items()})
 
+    async def known(self, messages: Sequence[tuple[str, str]]) -> list[Word]:
+        """Tell what is there, as entries that are in the order; see the protocol."""
+        async with self._cluster.reading():
+            known = await self._cluster.messages.find({id for id, _ in messages})
+        return [
+            "full" if id not in known else "same" if known[id].text == text else "other"
+            for id, text in messages
+        ]
+
     async def page(self, after: str | None, limit: int) -> Page[Message]:
         """Read a page of messages; see the protocol."""
 

@@ -26,8 +26,9 @@ import msgspec
 from rmi_msg.cluster_state import STORE, ClusterState
 from rmi_runtime import TROUBLE, ServiceContext
 
-Word = Literal["new", "same", "other"]
-"""What putting a message came to: it is new; it was there already; its id has another text."""
+Word = Literal["new", "same", "other", "full"]
+"""What putting a message came to: it is new; it was there already; its id has another text; it was
+not there, and the store has no room for it."""
 
 
 class Message(NamedTuple):
@@ -94,7 +95,22 @@ class MessageStore(Protocol):
             logger: Pyro name of the logger that got them.
 
         Returns:
-            One word per message, in order. ``other``: the text that was there first stays.
+            One word per message, in order, none of them ``full``. ``other``: the text that was
+            there first stays.
+
+        Raises:
+            StoreFull: there is no room for what is new; none was stored.
+        """
+        ...
+
+    async def known(self, messages: Sequence[tuple[str, str]]) -> list[Word]:
+        """Tell what is there already, also when there is no room for more.
+
+        Args:
+            messages: (id, text) pairs.
+
+        Returns:
+            One word per message, in order: ``same``, ``other``, or ``full`` if it is not there.
         """
         ...
 

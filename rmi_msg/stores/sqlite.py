@@ -240,6 +240,10 @@ class SqliteMessageStore:
         at_us = self._wall_clock_ns() // 1000
         return tables.put_many(connection, self._ids, messages, logger, at_us)
 
+    async def known(self, messages: Sequence[tuple[str, str]]) -> list[Word]:
+        """Tell what is there; see the protocol. What keeps the ids is the writer's."""
+        return await self._database.write(tables.known, self._ids, messages)
+
     async def page(self, after: str | None, limit: int) -> Page[Message]:
         """Read a page of messages; see the protocol."""
         return await self._database.read(tables.messages_page, after, limit)

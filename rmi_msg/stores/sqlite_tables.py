@@ -163,6 +163,15 @@ def put_many(
     return _words(connection, messages, new, known)
 
 
+def known(
+    connection: sqlite3.Connection, ids: MessageIds, messages: Sequence[tuple[str, str]]
+) -> list[Word]:
+    """Tell which messages are there, and store none; see :meth:`MessageStore.known`."""
+    there = ids.find(connection, {id: id_hash(id) for id, _ in messages})
+    found = iter(_words(connection, [pair for pair in messages if pair[0] in there], {}, there))
+    return [next(found) if id in there else "full" for id, _ in messages]
+
+
 def _words(
     connection: sqlite3.Connection,
     messages: Sequence[tuple[str, str]],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-Told = Literal["new", "same", "kept", "other", "refused", "maybe"]
+Told = Literal["new", "same", "kept", "other", "full", "refused", "maybe"]
 """What came of a post: a logger's word; ``kept``: new or the same; ``refused``: certainly nothing
 was done; ``maybe``: nobody knows."""
 

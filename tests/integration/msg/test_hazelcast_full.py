@@ -84,8 +84,12 @@ async def test_long_texts_as_fast_as_they_are_taken_do_not_end_the_members(own: 
     acknowledged = set().union(*await asyncio.gather(*(post(own, n) for n in range(LOGGERS))))
     async with Link(own.addresses, "rmi") as link:
         fill = (await gather_map_statistics(await link.client(30), "messages")).fill
-        found = await read_ids(stores_on(Cluster(link, 30.0)))
+        store = stores_on(Cluster(link, 30.0))
+        found = await read_ids(store)
+        some = sorted(acknowledged)[:100]
+        known = await store.messages.known([(id, TEXT) for id in [*some, "never sent"]])
     assert acknowledged <= set(found)
+    assert known == ["same"] * len(some) + ["full"]
     assert HALF < fill <= FILL_MAX
     assert "OutOfMemory" not in "".join(
         path.read_text() for path in (own.data_dir / "log").glob("hazelcast-*.log")

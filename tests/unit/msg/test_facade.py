@@ -169,6 +169,63 @@ async def test_what_finds_no_room_failed_definitely_unless_some_of_it_was_stored
     assert [len(messages) for _, messages in loggers.put] == [10, 10]
 
 
+@pytest.mark.parametrize(
+    ("b", "told"),
+    [
+        (["full"], {"new", "full"}),
+        (errors.StoreFull("no room at b"), {"new", "full"}),
+        (errors.Unavailable("down"), errors.Interrupted),
+        (errors.CallTimeout("no reply"), errors.CallTimeout),
+    ],
+)
+async def test_what_found_no_room_is_told_from_what_was_stored(
+    make: Make, b: list[str] | errors.RmiError, told: set[str] | type[errors.RmiError]
+) -> None:
+    loggers = Loggers("a", "b", "c")
+    loggers.answers["b"] = answer_of(b)
+    loggers.answers["c"] = refuse(errors.StoreFull("no room at c"))
+    with call_as(SERVICE):
+        if isinstance(told, set):
+            words = await make(loggers).post_many(MANY)
+            assert set(words) == told
+            stored = {id for name, messages in loggers.put if name == "a" for id, _ in messages}
+            assert stored == {
+                id for (id, _), word in zip(MANY, words, strict=True) if word == "new"
+            }
+        else:
+            with pytest.raises(told):
+                await make(loggers).post_many(MANY)
+
+
+@pytest.mark.parametrize(
+    ("a", "told"),
+    [
+        (errors.StoreFull("no room at a"), "no room at a"),
+        (["full"], "no room for it"),  # others of the call were there
+        (errors.Unavailable("down"), "down"),
+    ],
+)
+async def test_where_nothing_found_room_nothing_was_done(
+    make: Make, a: list[str] | errors.RmiError, told: str
+) -> None:
+    loggers = Loggers("a", "b")
+    loggers.answers = {"a": answer_of(a), "b": answer_of(["full"])}
+    facade = make(loggers)
+    with call_as(SERVICE):
+        with pytest.raises(errors.Definite, match=told):
+            await facade.post_many(MANY)
+        loggers.names = ("a",)
+        with pytest.raises(errors.Definite, match=told):
+            await facade.post("text", "1")
+        assert await facade.post_many([]) == []
+
+
+def answer_of(told: list[str] | errors.RmiError) -> Answer:
+    if isinstance(told, errors.RmiError):
+        return refuse(told)
+    return lambda messages: told * len(messages)
+
+
 async def test_whoever_left_the_id_to_us_is_told_the_one_to_repeat_a_doubtful_post_with(
     make: Make,
 ) -> None:

@@ -52,6 +52,15 @@ async def test_entries_are_put_once_and_stand_in_the_order_of_their_arrival() ->
     assert await ids_in(order) == ["b", "a", "c"]
 
 
+async def test_an_entry_whose_writer_ended_before_its_place_in_the_order_is_not_found() -> None:
+    table = LossyMap(random.Random(0))
+    entries, order = records(table)
+    await entries.put_all(made("a", "b"))
+    await table.put_if_absent("c", msgspec.json.encode(Entry("text of c", 0)).decode())
+    assert await entries.find(["a", "c", "d"]) == {"a": Entry("text of a", 0)}
+    assert await ids_in(order) == ["a", "b"]
+
+
 @pytest.mark.parametrize("stale", [("a",), ("b",), ("a", "b", "c")])
 async def test_an_entry_that_only_a_member_left_behind_had_is_put_again(
     stale: tuple[str, ...],

@@ -89,3 +89,5 @@ async def test_long_texts_that_come_faster_than_members_tell_are_refused_in_time
         await store.put_many([("a", text)], "L")
     assert [row.id for row in (await store.page(None, 20)).rows] == [str(n) for n in range(12)]
     assert await store.put_many([("b", "short")], "L") == ["new"]
+    asked = [("a", text), ("0", text), ("b", "long"), ("a", text)]
+    assert await store.known(asked) == ["full", "same", "other", "full"]
