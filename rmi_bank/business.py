@@ -206,8 +206,9 @@ class BusinessObject:
 
         Raises:
             InvalidRequest: one of them is malformed or out of range; none was done.
-            Unavailable, Overloaded, LockTimeout, StoreFull: none was done.
-            Interrupted: nobody knows; ask again with the same request ids.
+            Unavailable, Overloaded, LockTimeout, StoreFull: none was done. If some are known to
+                have been done before, these are told, and only the others refused with that.
+            Interrupted: nobody knows; ask again with the same request ids. The same holds.
         """
         principal = self._principal()
         if not isinstance(operations, (list, tuple)):

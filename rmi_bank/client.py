@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from rmi_bank.errors import LockTimeout, StoreFull
+from rmi_bank.operations import Refused
 from rmi_bank.request_ids import new_request_id
 from rmi_runtime import Endpoints, NameServers
 from rmi_runtime.errors import (
@@ -175,12 +176,13 @@ class BankClient:
             else {"request_id": new_request_id(), **operation}
             for operation in _dictionaries(operations)
         ]
+        lost: list[Indefinite] = []
         try:
-            found: list[dict[str, Any]] = await self._call("execute", keyed)
+            found: list[dict[str, Any]] = await self._call("execute", keyed, lost=lost)
         except Indefinite as error:
             error.fields["request_ids"] = [operation.get("request_id") for operation in keyed]
             raise
-        return found
+        return list(map(_in_doubt, found)) if lost else found
 
     async def _change(self, method: str, *args: Any, request_id: str | None) -> dict[str, Any]:
         request_id = new_request_id() if request_id is None else request_id
@@ -191,8 +193,11 @@ class BankClient:
             raise
         return found
 
-    async def _call(self, method: str, *args: Any) -> Any:
-        """Call until there is an answer that stands, or the deadline has come."""
+    async def _call(self, method: str, *args: Any, lost: list[Indefinite] | None = None) -> Any:
+        """Call until there is an answer that stands, or the deadline has come.
+
+        Tries before it that may have been done are noted in *lost*.
+        """
         if self._loop is not asyncio.get_running_loop():
             raise Misused(
                 "use this client in an async with statement, on the loop where it was entered; "
@@ -201,13 +206,17 @@ class BankClient:
         deadline_s = time.monotonic() + self._timeout_s
         pause_s = 0.01
         in_doubt: Indefinite | None = None
+        lost = [] if lost is None else lost
         while True:
             left_s = max(0.001, deadline_s - time.monotonic())
             try:
-                return await self._business.call(method, *args, timeout_s=left_s, repeatable=True)
+                return await self._business.call(
+                    method, *args, timeout_s=left_s, repeatable=True, unsure=lost.append
+                )
             except Indefinite as error:
                 failure: RmiError = error
                 in_doubt = error
+                lost.append(error)
             except _PASSING as error:
                 failure = error
             except RmiError as error:
@@ -218,6 +227,15 @@ class BankClient:
                 raise in_doubt or failure
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+
+
+def _in_doubt(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return what *outcome* is if an earlier try may have done the operation."""
+    if outcome["status"] == "ok":
+        return outcome
+    told = ("code", "message", "definite", "fields")
+    refused = Refused(*(outcome[name] for name in told)).after_lost_reply()
+    return {**outcome, **{name: getattr(refused, name) for name in told}}
 
 
 def _dictionaries(operations: object) -> list[Mapping[str, Any]]:

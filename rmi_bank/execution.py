@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rmi_bank import rules
 from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull
 from rmi_bank.locks import Key
-from rmi_bank.operations import Done, Outcome, Refused, Request
+from rmi_bank.operations import BalanceQuery, Done, Outcome, Refused, Request
 from rmi_runtime.errors import (
     Conflict,
     DeadlinePassed,
@@ -53,6 +53,20 @@ _PASSING = (StaleLease, LockTimeout, Overloaded, Unavailable, Draining, Deadline
 
 _PASSING_COMMITS = (*_PASSING, BalanceLimit, Conflict)
 """The same for commits: there the rules may decide otherwise on the next state."""
+
+
+class Unfinished(Exception):
+    """A round has ended with an error, but some of its operations had an outcome before.
+
+    Args:
+        error: what came of the others.
+        on_record: those outcomes, by the place of the operation in the round.
+    """
+
+    def __init__(self, error: RmiError, on_record: Mapping[int, Outcome]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.on_record = on_record
 
 
 class DataCaller(Protocol):
@@ -113,9 +127,11 @@ class Execution:
                 ``LockTimeout`` that names what somebody holds for long, there is time left to go on
                 without it.
             Interrupted: nobody knows; ask again with the same request ids.
+            Unfinished: one of these, but some of the request ids have an outcome on record.
         """
         accounts, request_ids = rules.keys(requests)
         in_doubt: Indefinite | None = None
+        on_record: dict[int, Outcome] = {}
         pause_s = PAUSE_S_MIN
         while True:
             failure: RmiError
@@ -129,17 +145,20 @@ class Execution:
             except RmiError as error:
                 if in_doubt is None:
                     raise
-                raise _given_up(error, in_doubt) from error
+                raise _given_up(error, in_doubt, on_record) from error
             else:
                 in_doubt = None  # what it did is in the outcomes, or it never will be
                 try:
-                    return await self._decide(requests, accounts, grant, deadline_s)
+                    decision = await self._decide(requests, accounts, grant)
+                    on_record = _on_record(requests, grant["outcomes"], decision.results)
+                    await self._commit(grant["lease"], decision, deadline_s)
+                    return decision.results, decision.done
                 except Indefinite as error:
                     failure = in_doubt = error
                 except _PASSING_COMMITS as error:
                     failure = error
             if self._clock() + pause_s >= deadline_s:
-                raise _given_up(failure, in_doubt) from failure
+                raise _given_up(failure, in_doubt, on_record) from failure
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
@@ -234,21 +253,21 @@ class Execution:
         task.add_done_callback(self._giving_back.discard)
 
     async def _decide(
-        self,
-        requests: Sequence[Request],
-        accounts: list[int],
-        grant: dict[str, Any],
-        deadline_s: float,
-    ) -> tuple[list[Outcome], list[int]]:
-        lease = grant["lease"]
+        self, requests: Sequence[Request], accounts: list[int], grant: dict[str, Any]
+    ) -> rules.Decision:
+        """Decide under a lease, which is freed if there is nothing to commit."""
         try:
             decision = rules.decide(requests, _books(accounts, grant))
-            if not decision.changes:
-                await self._unlock(lease)
-                return decision.results, decision.done
         except Exception:
-            await self._unlock(lease)
+            await self._unlock(grant["lease"])
             raise
+        if not decision.changes:
+            await self._unlock(grant["lease"])
+        return decision
+
+    async def _commit(self, lease: int, decision: rules.Decision, deadline_s: float) -> None:
+        if not decision.changes:
+            return
         try:
             number = await self._data.call(
                 "commit",
@@ -265,7 +284,6 @@ class Execution:
                 await self._unlock(lease)
             raise
         decision.settle(number)
-        return decision.results, decision.done
 
     async def _unlock(self, lease: int) -> None:
         """Free what was locked. If that fails, the lease ends by itself."""
@@ -287,13 +305,32 @@ def _books(accounts: list[int], grant: dict[str, Any]) -> rules.Books:
     )
 
 
-def _given_up(failure: RmiError, in_doubt: Indefinite | None) -> RmiError:
-    """Return the error to end with; it is definite only if certainly nothing was done."""
+def _on_record(
+    requests: Sequence[Request], known: Mapping[str, Any], results: Sequence[Outcome]
+) -> dict[int, Outcome]:
+    """Return the outcomes among *results* that were there before, by place."""
+    if not known:
+        return {}
+    return {
+        place: results[place]
+        for place, (principal, operation) in enumerate(requests)
+        if not isinstance(operation, BalanceQuery)
+        and rules.scoped(principal.client, operation.request_id) in known
+    }
+
+
+def _given_up(
+    failure: RmiError, in_doubt: Indefinite | None, on_record: Mapping[int, Outcome]
+) -> RmiError | Unfinished:
+    """Return what to end with; it is definite only if certainly nothing was done."""
+    error: RmiError
     if in_doubt is not None:
-        return Interrupted(
+        error = Interrupted(
             f"no answer came to a commit ({in_doubt.message}), and the data object could not be "
             "asked again in time; ask again with the same request ids"
         )
-    if isinstance(failure, (LockTimeout, Overloaded, StoreFull, Unavailable)):
-        return failure
-    return Unavailable(f"nothing was done before the deadline: {failure.message}")
+    elif isinstance(failure, (LockTimeout, Overloaded, StoreFull, Unavailable)):
+        error = failure
+    else:
+        error = Unavailable(f"nothing was done before the deadline: {failure.message}")
+    return Unfinished(error, on_record) if on_record else error

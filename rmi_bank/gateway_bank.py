@@ -216,11 +216,8 @@ class BankGateway:
             "execute_packed", op.pack_batch(requests), loose, repeatable=True, unsure=lost.append
         )
         outcomes = op.unpack_outcomes(packed)
-        if lost:  # what is not to be had now may have been done by a try whose reply was lost
-            for outcome in outcomes:
-                if isinstance(outcome, Refused) and outcome.code == LockTimeout.code:
-                    outcome.definite = False
-        return outcomes
+        # What is refused for now may have been done by a try whose reply was lost.
+        return [_in_doubt(outcome) for outcome in outcomes] if lost else outcomes
 
     async def _send_apart_if_need_be(
         self, requests: list[Request]
@@ -239,6 +236,16 @@ class BankGateway:
             except Exception as error:  # it is no word on the other half
                 results += [error] * len(part)
         return results
+
+
+def _in_doubt(outcome: Outcome) -> Outcome:
+    """Return what *outcome* is if an earlier try may have done the operation."""
+    if not isinstance(outcome, Refused):
+        return outcome
+    if outcome.code == LockTimeout.code:  # who waits alone may find it out yet
+        outcome.definite = False
+        return outcome
+    return outcome.after_lost_reply()
 
 
 def _principal(identity: Identity) -> Principal:

@@ -16,6 +16,7 @@ import msgspec
 
 from rmi_bank.errors import SameAccount
 from rmi_runtime.errors import (
+    Interrupted,
     InvalidRequest,
     MalformedRequest,
     RmiError,
@@ -163,6 +164,20 @@ class Refused(msgspec.Struct, array_like=True, tag=1):
     def to_error(self) -> RmiError:
         """Put the error together again."""
         return make_error(self.code, self.definite, self.message, self.fields)
+
+    def after_lost_reply(self) -> Refused:
+        """Return what this is if an earlier try, whose reply was lost, may have been done.
+
+        What was decided had the outcomes on record in sight; what was refused for now had not.
+        """
+        if not self.definite or self.to_error().http_status < 500:
+            return self
+        return Refused.from_error(
+            Interrupted(
+                f"no answer came to an earlier try ({self.message}); ask again with the same "
+                "request id"
+            )
+        )
 
 
 Outcome = Done | Refused

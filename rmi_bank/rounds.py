@@ -13,14 +13,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from rmi_bank.errors import LockTimeout
+from rmi_bank.execution import Unfinished
 from rmi_bank.held_up import HeldUp, Probe, refusal
-from rmi_bank.operations import Outcome, Request
+from rmi_bank.operations import Outcome, Refused, Request
 from rmi_bank.parcels import Parcel
-from rmi_runtime.errors import Definite, Draining, Interrupted, InvalidRequest, Overloaded
+from rmi_runtime.errors import (
+    Definite,
+    Draining,
+    Interrupted,
+    InvalidRequest,
+    Overloaded,
+    RmiError,
+)
 
 CONCURRENCY = 2
 """Rounds under way at once: while one is being written the next one already waits for its lock."""
@@ -261,6 +269,9 @@ class Rounds:
         except LockTimeout as error:
             if rest := self._without_held(parcels, error, deadline_s):
                 await self._carry_out(rest, in_turn)
+        except Unfinished as failed:
+            rest = self._settle_known(parcels, failed.on_record, failed.error, deadline_s)
+            self._give_up(rest, failed.error, deadline_s)
         except Exception as error:
             self._give_up(parcels, error, deadline_s)
         else:
@@ -282,14 +293,43 @@ class Rounds:
         left = [parcel for parcel in parcels if not held_up.refuses(parcel, error)]
         return [parcel for parcel in left if self._may_go(parcel)]
 
+    def _settle_known(
+        self,
+        parcels: list[Parcel],
+        on_record: Mapping[int, Outcome],
+        error: RmiError,
+        deadline_s: float,
+    ) -> list[Parcel]:
+        """Answer those of *parcels* with operations whose outcomes are *on_record*, by place.
+
+        Their other operations have come to *error*. Returns the parcels that were not answered:
+        without any such operation, or with more time.
+        """
+        rest = []
+        start = 0
+        for parcel in parcels:
+            end = start + len(parcel.requests)
+            known = [on_record.get(place) for place in range(start, end)]
+            start = end
+            if not any(known) or (None in known and self._has_more_time(parcel, error, deadline_s)):
+                rest.append(parcel)
+            else:
+                refused = Refused.from_error(error)
+                self._settle(parcel, [outcome or refused for outcome in known])
+        return rest
+
     def _give_up(self, parcels: list[Parcel], error: Exception, deadline_s: float) -> None:
         """Fail those of *parcels* that a round has ended for; who has more time lines up again."""
-        again = isinstance(error, Definite) and not self._stopped
         for parcel in reversed(parcels):
-            if again and parcel.deadline_s - deadline_s > TURN_S_MIN:
+            if self._has_more_time(parcel, error, deadline_s):
                 self._line_up(parcel)
             else:
                 self._fail(parcel, error)
+
+    def _has_more_time(self, parcel: Parcel, error: Exception, deadline_s: float) -> bool:
+        """Say whether *parcel* can be tried again after a round that ended at *deadline_s*."""
+        again = isinstance(error, Definite) and not self._stopped
+        return again and parcel.deadline_s - deadline_s > TURN_S_MIN
 
     def _settle(self, parcel: Parcel, outcomes: list[Outcome]) -> None:
         parcel.settle(outcomes)

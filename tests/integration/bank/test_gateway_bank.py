@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,11 +20,19 @@ from rmi_bank import (
     Withdrawal,
     new_request_id,
 )
-from rmi_bank.errors import AnotherAccount, InsufficientFunds, UnknownAccount
+from rmi_bank.errors import AnotherAccount, InsufficientFunds, StoreFull, UnknownAccount
 from rmi_bank.gateway_bank import SENDS_UNDER_WAY
-from rmi_bank.operations import Done, pack_outcomes, unpack_batch
+from rmi_bank.operations import Done, Outcome, Refused, pack_outcomes, unpack_batch
 from rmi_runtime import ANONYMOUS, SERVICE, Endpoints, Identity
-from rmi_runtime.errors import Draining, Forbidden, InvalidRequest, Unavailable
+from rmi_runtime.errors import (
+    ConnectionLost,
+    Draining,
+    Forbidden,
+    Interrupted,
+    InvalidRequest,
+    RmiError,
+    Unavailable,
+)
 from tests.integration.bank.cluster import SERVICE_HANDSHAKE, BankCluster
 from tests.support import eventually, turns
 
@@ -158,6 +167,77 @@ async def test_what_was_done_before_the_business_objects_went_away_is_told_as_do
     )
     assert [type(end) for end in ended] == [dict, Unavailable, Unavailable]
     assert bank.balances(1) == [1005]
+
+
+async def test_on_a_full_disk_what_was_done_before_is_told_whatever_it_travels_with(
+    bank: BankCluster, gateway: BankGateway
+) -> None:
+    done = await gateway.execute(TELLER, Transfer(1, 2, 5, "r"))
+
+    def fill(connection: sqlite3.Connection) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+    await bank.ledger._writer.run(fill)
+    number = 0
+    full = False
+    while not full:  # the pages there are have room for some
+        many = [Deposit(3, 1, f"{number + i}" + "x" * 100) for i in range(500)]
+        try:
+            outcomes = await gateway.execute_many(TELLER, many)
+        except StoreFull:
+            full = True
+        else:
+            assert {outcome["status"] for outcome in outcomes} == {"ok"}
+            number += len(many)
+    ended = await asyncio.gather(
+        *(gateway.execute(TELLER, Deposit(3, 1, f"new {i}" + "x" * 190)) for i in range(200)),
+        gateway.execute(TELLER, Transfer(1, 2, 5, "r")),
+        return_exceptions=True,
+    )
+    assert {type(end) for end in ended[:-1]} == {StoreFull}
+    assert ended[-1] == done
+    both = await gateway.execute_many(
+        TELLER,
+        [Transfer(1, 2, 5, "r"), *(Deposit(3, 1, f"other {i}" + "x" * 190) for i in range(200))],
+    )
+    assert both[0] == {"status": "ok", **done}
+    assert {outcome["code"] for outcome in both[1:]} == {"store_full"}
+    assert bank.balances(1, 3) == [995, 1000 + number]
+
+
+class Losing:
+    """Business objects of which the first to be called loses its reply."""
+
+    def __init__(self, error: RmiError) -> None:
+        self.outcomes: list[Outcome] = [Refused.from_error(error), Done(1, 1)]
+
+    async def call(self, method: str, *args: Any, unsure: Any = None, **options: Any) -> Any:
+        unsure(ConnectionLost("no reply"))
+        return pack_outcomes(self.outcomes)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StoreFull("no room"), Interrupted),
+        (Unavailable("away"), Interrupted),
+        (InsufficientFunds("too little"), InsufficientFunds),
+        (AnotherAccount("not yours"), AnotherAccount),
+    ],
+)
+async def test_what_is_refused_for_now_after_a_lost_reply_may_have_been_done(
+    error: RmiError, told: type[RmiError]
+) -> None:
+    gateway = BankGateway(Losing(error))
+    ended = await asyncio.gather(
+        gateway.execute(TELLER, Deposit(1, 1, "a")),
+        gateway.execute(TELLER, Deposit(1, 1, "b")),
+        return_exceptions=True,
+    )
+    assert type(ended[0]) is told
+    assert isinstance(ended[1], dict)
+    await gateway.aclose()
 
 
 async def test_a_batch_is_answered_per_operation(gateway: BankGateway) -> None:

@@ -30,7 +30,9 @@ class Business:
         self.answers = list(answers)
         self.calls: list[tuple[Any, ...]] = []
 
-    async def call(self, method: str, *args: Any, timeout_s: float, repeatable: bool) -> Any:
+    async def call(
+        self, method: str, *args: Any, timeout_s: float, repeatable: bool, unsure: Any
+    ) -> Any:
         assert repeatable, "every call may be repeated: it only reads, or it has a request id"
         assert timeout_s > 0
         self.calls.append((method, *args))
@@ -130,6 +132,23 @@ async def test_changes_of_a_batch_get_ids_and_an_error_tells_them() -> None:
     assert ids == [sent[0]["request_id"], None, "mine"]
     assert all(call == business.calls[0] for call in business.calls)
     assert "request_id" not in operations[0], "the caller's own dictionaries are left alone"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_what_a_batch_is_refused_for_now_is_in_doubt_only_after_a_lost_reply(
+    lost: bool,
+) -> None:
+    ok = {"request_id": "a", "status": "ok", "balance": 5, "commit": 1}
+    error = {"status": "error", "message": "m", "definite": True, "fields": {}}
+    poor = {"request_id": "b", **error, "code": "insufficient_funds"}
+    full = {"request_id": "c", **error, "code": "store_full"}
+    client, _ = make_client(*([ConnectionLost("?")] if lost else []), [ok, poor, full])
+    found = await client.execute([{"type": "deposit"}] * 3)
+    assert found[:2] == [ok, poor]
+    assert found[2]["request_id"] == "c"
+    assert (found[2]["code"], found[2]["definite"]) == (
+        ("interrupted", False) if lost else ("store_full", True)
+    )
 
 
 async def test_any_mapping_is_sent_as_a_plain_dictionary() -> None:

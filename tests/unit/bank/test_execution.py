@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from rmi_bank import execution
-from rmi_bank.errors import BalanceLimit, LockTimeout, StaleLease, StoreFull, UnknownAccount
-from rmi_bank.execution import LEASE_S, PATIENCE_S, PAUSE_S_MAX, PAUSE_S_MIN
+from rmi_bank.errors import (
+    BalanceLimit,
+    LockTimeout,
+    RequestIdReused,
+    StaleLease,
+    StoreFull,
+    UnknownAccount,
+)
+from rmi_bank.execution import LEASE_S, PATIENCE_S, PAUSE_S_MAX, PAUSE_S_MIN, Unfinished
 from rmi_bank.operations import BalanceQuery, Deposit, Done, Principal, Refused, Request
 from rmi_runtime import StoreGone
 from rmi_runtime.errors import (
@@ -17,10 +24,12 @@ from rmi_runtime.errors import (
     Conflict,
     ConnectionLost,
     DeadlinePassed,
+    Definite,
     Draining,
     Forbidden,
     Indefinite,
     InternalError,
+    Interrupted,
     InvalidRequest,
     Overloaded,
     RmiError,
@@ -259,3 +268,34 @@ async def test_a_round_can_be_given_up_by_its_caller() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("error", [StoreFull, Overloaded, Unavailable, ConnectionLost])
+async def test_what_was_done_before_is_known_though_the_rest_cannot_be_written(
+    error: type[RmiError],
+) -> None:
+    data = Data()
+    await data.execution().change(DEPOSIT, 10.0)
+    data.script["commit"] = [error("not now")] * 2000
+    again = [DEPOSIT[0], READ[0], (TELLER, Deposit(1, 5, "new")), (TELLER, Deposit(1, 6, "r"))]
+    with pytest.raises(Unfinished) as caught:
+        await data.execution().change(again, data.now_s + 10.0)
+    assert type(caught.value.error) is (error if issubclass(error, Definite) else Interrupted)
+    on_record = caught.value.on_record
+    assert list(on_record) == [0, 3], "neither what was read nor what is new"
+    assert on_record[0] == Done(105, 1)
+    assert isinstance(on_record[3], Refused)
+    assert on_record[3].code == RequestIdReused.code
+    assert data.balance == 105
+
+
+async def test_what_was_done_before_is_known_though_the_rest_is_in_doubt() -> None:
+    data = Data()
+    await data.execution().change(DEPOSIT, 10.0)
+    data.script.update(commit=["lost"], lock=["ok", *[Unavailable("away")] * 2000])
+    with pytest.raises(Unfinished) as caught:
+        await data.execution().change(
+            [(TELLER, Deposit(1, 5, "new")), DEPOSIT[0]], data.now_s + 10.0
+        )
+    assert isinstance(caught.value.error, Interrupted)
+    assert caught.value.on_record == {1: Done(105, 1)}

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
-from rmi_bank.operations import BalanceQuery, Done, Outcome, Principal, Request
+from rmi_bank.errors import StoreFull
+from rmi_bank.execution import Unfinished
+from rmi_bank.operations import BalanceQuery, Done, Outcome, Principal, Refused, Request
 from rmi_bank.rounds import CONCURRENCY, Rounds
-from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded
+from rmi_runtime.errors import Draining, Interrupted, InvalidRequest, Overloaded, RmiError
 from tests.support import turns
 
 PRINCIPAL = Principal(1, "teller")
@@ -100,6 +102,25 @@ async def test_an_error_is_everybodys_in_the_round_and_nobody_elses(bench: Bench
     assert [type(end) for end in ended] == [ValueError, ValueError]
     bench.error = None
     assert await rounds.submit(parcel(3), 1.0) == [Done(3, 0)]
+
+
+@pytest.mark.parametrize("error", [StoreFull("no room"), Interrupted("nobody knows")])
+async def test_who_asks_again_for_what_is_on_record_is_told_though_the_round_has_failed(
+    bench: Bench, error: RmiError
+) -> None:
+    rounds = Rounds(bench.run, round_max=10, queue_max=100)
+    bench.error = Unfinished(error, {1: Done(2, 7), 3: Done(4, 8)})
+    bench.open()
+    new, again, both = await asyncio.gather(
+        rounds.submit(parcel(1), 1.0),
+        rounds.submit(parcel(2), 1.0),
+        rounds.submit(parcel(3, 4), 1.0),
+        return_exceptions=True,
+    )
+    assert new is error, "nothing of it is on record"
+    assert again == [Done(2, 7)]
+    assert both == [Refused.from_error(error), Done(4, 8)]
+    assert rounds._count == 0
 
 
 async def test_what_is_refused_together_is_tried_in_halves(bench: Bench) -> None:

@@ -9,7 +9,8 @@ import weakref
 
 import pytest
 
-from rmi_bank.errors import LockTimeout
+from rmi_bank.errors import LockTimeout, StoreFull
+from rmi_bank.execution import Unfinished
 from rmi_bank.operations import Deposit, Done, Outcome, Principal, Request
 from rmi_bank.rounds import Rounds
 from rmi_runtime.errors import Definite, Interrupted, Unavailable
@@ -86,6 +87,23 @@ async def test_a_turn_ends_with_the_first_of_its_callers_and_the_others_have_ano
     assert await patient == [Done(5, 0)]
     assert await last == [Done(6, 0)]
     assert crowd.in_turn == [([5, 6, 6], hurried_ends_s), ([5, 6], ends_s)]
+    assert crowd.rounds._count == 0
+
+
+async def test_in_a_turn_that_fails_who_has_more_time_tries_again_unless_all_is_on_record() -> None:
+    crowd = Crowd()
+    crowd.turn.set()
+    full = StoreFull("no room")
+    crowd.errors = [Unfinished(full, {1: Done(60, 1), 2: Done(51, 2)})]
+    hurried_ends_s, hurried = crowd.submit(5, 30)
+    _, known = crowd.submit(6, 60)
+    both_end_s = time.monotonic() + 90
+    both = crowd.rounds.submit([*deposit(5), *deposit(6)], both_end_s)
+    with pytest.raises(StoreFull):
+        await hurried
+    assert await known == [Done(60, 1)]
+    assert await both == [Done(5, 0), Done(6, 0)], "its own time was not over"
+    assert crowd.in_turn == [([5, 6, 5, 6], hurried_ends_s), ([5, 6], both_end_s)]
     assert crowd.rounds._count == 0
 
 
