@@ -31,16 +31,14 @@ RETRY_S = 0.25
 FAREWELL_S = 1.0
 """How long leaving the name servers may take."""
 
-# NotFound: a daemon answers there, but it is no name server's. OSError: its disk is full, say.
-_UNREACHABLE = (
+_ELSEWHERE = (
     errors.Unavailable,
-    errors.NotFound,
+    errors.NotFound,  # a daemon answers there, but it is no name server's
     errors.Indefinite,
     errors.Draining,
     errors.Overloaded,
-    OSError,
-    PyroError,
 )
+"""Errors of ours that another name server may not have; of others' errors any may be one's own."""
 
 
 class NameServers:
@@ -80,7 +78,7 @@ class NameServers:
             self.locations, handshake=handshake, timeout_s=timeout_s, ssl=ssl
         )
         self._last_good = self.locations[0]
-        self._tls_trouble = ""
+        self._trouble = ""
 
     async def __aenter__(self) -> NameServers:
         return self
@@ -108,7 +106,7 @@ class NameServers:
                 return str(found)
             except NamingError:
                 answered = True
-            except _UNREACHABLE as error:
+            except Exception as error:
                 self._pass_over(location, error)
         if not answered:
             raise self._nobody()
@@ -129,7 +127,7 @@ class NameServers:
                 answered = True
                 if (entry := found.get(name)) is not None:
                     return entry.uri
-            except _UNREACHABLE as error:
+            except Exception as error:
                 self._pass_over(location, error)
         if not answered:
             raise self._nobody()
@@ -212,18 +210,21 @@ class NameServers:
         for location in self._order():
             try:
                 return await self._listed_at(location, method, **kwargs)
-            except _UNREACHABLE as error:
+            except Exception as error:
                 self._pass_over(location, error)
         raise self._nobody()
 
     def _pass_over(self, location: str, error: Exception) -> None:
-        log.debug("name server %s does not answer: %s", location, error)
-        self._tls_trouble = f"; {error}" if of_tls(error) else ""
+        if (ours := isinstance(error, errors.RmiError)) and not isinstance(error, _ELSEWHERE):
+            raise error
+        log.debug("name server %s does not answer: %r", location, error)
+        what = str(error) if ours else f"{location} raises {error!r}"
+        self._trouble = "" if ours and not of_tls(error) else f"; {what}"
 
     def _nobody(self) -> errors.Unavailable:
         return errors.Unavailable(
             f"no name server answers at {', '.join(self.locations)}: start one with "
-            f"'rmi nameserver', or say where it is (RMI_NS, --ns){self._tls_trouble}"
+            f"'rmi nameserver', or say where it is (RMI_NS, --ns){self._trouble}"
         )
 
 

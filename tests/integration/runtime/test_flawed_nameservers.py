@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from rmi_runtime import Daemon, Proxy, errors, expose
 from rmi_runtime.balance import Endpoints
 from rmi_runtime.registry import Announcer, NameServers
 from rmi_runtime.registry.nametable import DRAINING
-from tests.integration.runtime.names import name_server, serving
+from tests.integration.runtime.names import SERVICE_HANDSHAKE, name_server, serving
 from tests.support import eventually
 
 A = "PYRO:a@127.0.0.1:1001"
@@ -43,9 +44,15 @@ class Flawed:
         self.told += 1
 
     def lookup(self, name: str) -> Any:
+        if self.error is not None:
+            raise self.error
         return self.answer
 
-    def yplookup(self, meta_all: Any, meta_any: Any, return_metadata: bool) -> Any:
+    def yplookup(
+        self, meta_all: Any = None, meta_any: Any = None, return_metadata: bool = False
+    ) -> Any:
+        if self.error is not None:
+            raise self.error
         return {"thing": self.answer}
 
     def leave(self, name: str, uri: str) -> None:
@@ -76,6 +83,33 @@ async def test_endpoints_look_again_after_any_error(
         await eventually(lambda: server.asked >= 2)
         server.error, server.answer = None, {"a": (A, [])}
         await eventually(lambda: [view.name for view in endpoints.view()] == ["a"])
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+async def test_the_next_name_server_is_asked_after_any_error(
+    flawed: tuple[Flawed, NameServers], error: Exception
+) -> None:
+    server, alone = flawed
+    server.error = error
+    first = alone.locations[0]
+    async with (
+        name_server() as location,
+        NameServers([first, location], handshake=SERVICE_HANDSHAKE) as names,
+    ):
+        await names.call_at(location, "register", "x", A, False, ["red"])
+        for asked in (
+            names.lookup("x"),
+            names.find("x"),
+            names.resolve("PYROMETA:red"),
+        ):
+            names._last_good = first
+            assert await asked == A
+        names._last_good = first
+        assert (await names.list("x"))["x"].uri == A
+    told = f"no name server answers at .*{first} raises {re.escape(repr(error))}"
+    for vain in (alone.lookup("x"), alone.find("x"), alone.list(), alone.resolve("PYROMETA:red")):
+        with pytest.raises(errors.Unavailable, match=told):
+            await vain
 
 
 @pytest.mark.parametrize("answer", [{"a": A}, {"a": 1}, {"a": (A, None)}, {"a": (A,)}, [1], None])
