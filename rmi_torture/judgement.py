@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from rmi_runtime.errors import InvalidRequest, NotFound
+from rmi_runtime.errors import InternalError, InvalidRequest, NotFound
 from rmi_torture.checkers import (
     Ledger,
     Verdict,
@@ -112,6 +112,7 @@ def judge(directory: Path) -> Result:
     Raises:
         NotFound: one of them is not there.
         InvalidRequest: one of them is not what it ought to be.
+        InternalError: a checker stumbled over them.
     """
     for name in (RUN, HISTORY):
         if not (directory / name).is_file():
@@ -125,7 +126,8 @@ def judge(directory: Path) -> Result:
         report = msgspec.json.decode((directory / RUN).read_bytes(), type=Report)
         check, needs = CHECKS[report.plan.workload]
         history = operations(read_history(directory / HISTORY))
-        verdicts = [] if report.unready else check(history, read_kept(directory / KEPT))
+        kept = None if report.unready else read_kept(directory / KEPT)
+        verdicts = [] if kept is None else _checked(check, history, kept, directory)
     except (msgspec.DecodeError, ValueError, KeyError, FileNotFoundError) as error:
         raise InvalidRequest(f"the files in {directory} are not those of a run: {error}") from error
     finally:
@@ -141,3 +143,16 @@ def judge(directory: Path) -> Result:
         report.unready,
         report.cut_short,
     )
+
+
+def _checked(
+    check: Check, history: Sequence[Operation], kept: Kept, directory: Path
+) -> list[Verdict]:
+    """Return the verdicts; what a checker stumbles over is no word on the system."""
+    try:
+        return check(history, kept)
+    except (ValueError, LookupError, TypeError) as error:
+        raise InternalError(
+            f"a checker stumbled over the files in {directory} ({error!r}): they were edited or "
+            "are of another version, or the checker has a fault; the run itself is not judged"
+        ) from error

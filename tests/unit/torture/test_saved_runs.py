@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rmi_runtime.errors import InvalidRequest, NotFound
-from rmi_torture.checkers import Line
+from rmi_runtime.errors import InternalError, InvalidRequest, NotFound
+from rmi_torture.checkers import Line, Verdict
 from rmi_torture.judgement import CHECKS, HISTORY, KEPT, RUN, Report, judge, write_report
 from rmi_torture.kept import Kept, read_kept, write_kept
 from rmi_torture.plan import Plan
@@ -117,6 +117,19 @@ def test_files_that_are_not_those_of_a_run_are_refused(
     save(tmp_path, simulation, simulation.lines)
     (tmp_path / name).unlink() if text is None else (tmp_path / name).write_text(text)
     with pytest.raises(InvalidRequest, match="not those of a run"):
+        judge(tmp_path)
+
+
+def test_what_a_checker_stumbles_over_is_not_told_as_wrong_files(
+    tmp_path: Path, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(history: object, kept: object) -> list[Verdict]:
+        raise KeyError("amount")
+
+    save(tmp_path, simulation, simulation.lines)
+    _, needs = CHECKS["bank"]
+    monkeypatch.setitem(CHECKS, "bank", (stumble, needs))  # type: ignore[arg-type]
+    with pytest.raises(InternalError, match=r"checker stumbled .*KeyError\('amount'\)"):
         judge(tmp_path)
 
 
