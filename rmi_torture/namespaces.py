@@ -33,6 +33,8 @@ OTHER = {A: B, B: A}
 NOBODY = "02:00:00:00:00:ff"
 """What is sent to this address, nobody takes."""
 
+_NAMESPACES = Path("/run/netns")
+_PREFIX = "rmi-torture-"
 _DEVICE = "eth0"
 _MTU_BYTES = "1500"
 _CUTS = {A: frozenset(("partition", "mute")), B: frozenset(("partition", "deaf"))}
@@ -74,6 +76,8 @@ def device(faults: Collection[str]) -> str:
 class TwoHosts:
     """The two namespaces and the link; a context manager. It takes away all it made.
 
+    On entering it also takes away what runs have left behind that were killed.
+
     Args:
         seed: of which packets are late or lost.
 
@@ -83,7 +87,7 @@ class TwoHosts:
 
     def __init__(self, seed: int = 0) -> None:
         run = f"{os.getpid()}-{secrets.token_hex(2)}"
-        self._names = {host: f"rmi-torture-{run}-{host}" for host in ADDRESSES}
+        self._names = {host: f"{_PREFIX}{run}-{host}" for host in ADDRESSES}
         self._seed = seed
         self._relay: Relay | None = None
 
@@ -108,6 +112,8 @@ class TwoHosts:
         self._take_away()
 
     def _make(self) -> None:
+        for name in _left_behind():
+            _delete(name)
         for name in self._names.values():
             _run("ip", "netns", "add", name)
         peer = ("peer", "name", _DEVICE, "address", MACS[B], "netns", self._names[B])
@@ -124,7 +130,7 @@ class TwoHosts:
             self._relay.close()
         for name in self._names.values():
             # The devices go with their namespaces, and these with the last of their processes.
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+            _delete(name)
 
     def _ip(self, host: str, *words: str) -> None:
         _run("ip", "-n", self._names[host], *words)
@@ -172,12 +178,24 @@ class TwoHosts:
     def inside(self, host: str) -> Iterator[None]:
         """Be on *host*: the sockets that this thread opens are there, and its child processes."""
         with Path("/proc/thread-self/ns/net").open() as home:
-            with Path("/run/netns", self._names[host]).open() as there:
+            with (_NAMESPACES / self._names[host]).open() as there:
                 _enter(there.fileno())
             try:
                 yield
             finally:
                 _enter(home.fileno())
+
+
+def _left_behind() -> Iterator[str]:
+    """Yield the names of namespaces whose run is over: no process has its number."""
+    for path in _NAMESPACES.glob(f"{_PREFIX}*-*-*"):
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            yield path.name
+
+
+def _delete(name: str) -> None:
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
 def why_no_hosts() -> str:
