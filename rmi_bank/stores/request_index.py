@@ -12,10 +12,16 @@ the table keeps the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 PASS_IDS = 65_536
 """A pass begins when this many ids have come since the last."""
+
+RUN_MAX = 4096
+"""Longest run that others are merged into: all callers wait meanwhile, for half a millisecond. In
+one run, the ids of a pass would keep them for eight."""
 
 _INDEX_LEAST = 64  # ids written with a transaction, at least, while a pass is on
 
@@ -44,8 +50,9 @@ class RequestIndex:
             self.last = outcome
         self._runs: list[list[str]] = []  # ids to write in the next pass, each run sorted
         self._came = 0  # how many those are
-        self._pass: list[str] = []  # the ids of the present pass, sorted
-        self._written = 0  # how many of them are on disk
+        self._pass: Iterator[str] = iter(())  # the ids of the present pass, in order
+        self._next: list[str] = []  # those that were taken from it and are not on disk yet
+        self._left = 0  # how many of the present pass are not on disk yet
         self._planned = 0  # how many come next
         self._pass_end = indexed_outcome
         self._new = list(self._recent)  # ids that came since the last sort()
@@ -77,17 +84,18 @@ class RequestIndex:
 
         It is planned anew until :meth:`apply`, so a transaction may fail.
         """
-        if not self._pass:
+        if not self._left:
             return []
         # Twice as many: a pass ends before the next one is due.
         self._planned = max(_INDEX_LEAST, 2 * new)
+        self._take(self._planned)
         recent = self._recent
-        ids = self._pass[self._written : self._written + self._planned]
+        ids = self._next[: self._planned]
         return [(request_id, recent[request_id]) for request_id in ids if request_id in recent]
 
     def mark(self) -> int:
         """Return ``indexed_outcome`` as it will be when what is planned is on disk."""
-        through = self._pass and self._written + self._planned >= len(self._pass)
+        through = self._left and self._planned >= self._left
         return self._pass_end if through else self.indexed_outcome
 
     def apply(self, new: Sequence[IndexRow]) -> None:
@@ -96,14 +104,14 @@ class RequestIndex:
         Others wait for that, so what can be done later is left to :meth:`sort`.
         """
         recent = self._recent
-        if self._pass:
+        if self._left:
             self.indexed_outcome = self.mark()
-            for request_id in self._pass[self._written : self._written + self._planned]:
+            written = self._next[: self._planned]
+            for request_id in written:
                 recent.pop(request_id, None)
-            self._written += self._planned
+            del self._next[: self._planned]
+            self._left -= len(written)
             self._planned = 0
-            if self._written >= len(self._pass):
-                self._pass, self._written = [], 0
         if new:
             self.last = new[-1][1]
             recent.update(new)
@@ -113,7 +121,8 @@ class RequestIndex:
         """Sort in the ids that came, and begin the next pass if it is due.
 
         For when there is time, such as while the disk is busy; also with a plan under way. They are
-        kept in runs of falling length, so that merging them is cheap.
+        kept in runs of falling length, so that merging them is cheap; those of full length are
+        merged as a pass goes through them.
         """
         if self._new:
             self._new.sort()
@@ -121,15 +130,20 @@ class RequestIndex:
             runs = self._runs
             runs.append(self._new)
             self._new = []
-            while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
-                runs.append(_merged([runs.pop(), runs.pop()]))
-        if self._came >= PASS_IDS and not self._pass:
-            self._pass = _merged(self._runs)
+            while len(runs) > 1 and _may_merge(runs[-2], runs[-1]):
+                last = runs.pop()
+                runs[-1] += last
+                runs[-1].sort()  # it finds the two
+        if self._came >= PASS_IDS and not self._left:
+            self._pass, self._left = heapq.merge(*self._runs), self._came
             self._pass_end = self.last
             self._runs, self._came = [], 0
+        self._take(2 * self._planned)  # probably as many go with the next transaction as with this
+
+    def _take(self, count: int) -> None:
+        """Have the next *count* ids of the pass at hand, if there are so many."""
+        self._next += islice(self._pass, max(0, count - len(self._next)))
 
 
-def _merged(runs: list[list[str]]) -> list[str]:
-    merged = [request_id for run in runs for request_id in run]
-    merged.sort()  # it finds the runs
-    return merged
+def _may_merge(run: list[str], last: list[str]) -> bool:
+    return len(run) < 2 * len(last) and len(run) + len(last) <= RUN_MAX

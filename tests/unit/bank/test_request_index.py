@@ -46,6 +46,7 @@ class Table:
 @pytest.fixture(autouse=True)
 def small_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_index, "PASS_IDS", 300)
+    monkeypatch.setattr(request_index, "RUN_MAX", 64)
 
 
 def test_every_id_is_found_at_every_moment_and_after_every_restart() -> None:
@@ -117,3 +118,28 @@ def test_an_id_that_stands_twice_keeps_its_first_outcome() -> None:
     index = RequestIndex([("1:a", 4), ("1:b", 5), ("1:a", 6)], 3)
     assert index.find(["1:a"]) == ([4], [])
     assert index.last == 6
+
+
+class Compared(str):
+    """A request id that counts how often any of them is compared with another."""
+
+    __slots__ = ()
+    count = 0
+
+    def __lt__(self, other: str) -> bool:
+        Compared.count += 1
+        return str.__lt__(self, other)
+
+
+def test_no_transaction_waits_for_more_ids_than_a_run_has_to_be_put_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_index, "PASS_IDS", 4096)
+    chance = random.Random(7)
+    table, index = Table(), RequestIndex()
+    most = 0
+    while table.mark < 8192:
+        Compared.count = 0
+        table.write(index, [Compared(f"1:{chance.getrandbits(64):x}") for _ in range(8)])
+        most = max(most, Compared.count)
+    assert 0 < most < 2048
