@@ -135,7 +135,7 @@ class RequestIndex:
                 runs[-1] += last
                 runs[-1].sort()  # it finds the two
         if self._came >= PASS_IDS and not self._left:
-            self._pass, self._left = heapq.merge(*self._runs), self._came
+            self._pass, self._left = heapq.merge(*map(_drained, self._runs)), self._came
             self._pass_end = self.last
             self._runs, self._came = [], 0
         self._take(2 * self._planned)  # probably as many go with the next transaction as with this
@@ -147,3 +147,10 @@ class RequestIndex:
 
 def _may_merge(run: list[str], last: list[str]) -> bool:
     return len(run) < 2 * len(last) and len(run) + len(last) <= RUN_MAX
+
+
+def _drained(run: list[str]) -> Iterator[str]:
+    """Return the ids of *run* in their order. Each leaves it, as freeing all at once takes long."""
+    run.append("")
+    run.reverse()
+    return iter(run.pop, "")
