@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from rmi_runtime import errors
 from rmi_runtime.files import oplog
+from rmi_runtime.files.log_files import LogLimits
 from rmi_runtime.files.oplog import OperationLog, operation_number
 
 AT = datetime(2021, 10, 31, 13, 18, 18, 13317)
@@ -63,6 +65,44 @@ def test_a_batch_is_one_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         log.append(str(n) for n in range(1000))
         log.append([])
     assert len(writes) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot be asked to")
+def test_the_system_is_asked_to_write_out_each_part_of_a_file_once_it_has_come(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it kept for half a minute, it wrote all at once, and the disk did nothing else."""
+    asked: list[tuple[int, int]] = []
+    advise = os.posix_fadvise
+
+    def recorded(fd: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        asked.append((start, start + length))
+        advise(fd, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", recorded)
+    monkeypatch.setattr(oplog, "WRITE_OUT_BYTES", 10_000)
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    limits = LogLimits(size_bytes_max=60_000)
+    with OperationLog(path, lines, now=lambda: AT, limits=limits) as log:
+        while not path.with_name(f"{path.name}.1").exists():
+            log.append(["x" * 100] * 9)
+        first = list(asked)
+        asked.clear()
+        while path.stat().st_size < 30_000:
+            log.append(["x" * 100] * 9)
+        second = list(asked)
+    with OperationLog(path, lines, now=lambda: AT, limits=limits) as log:
+        asked.clear()
+        size_bytes = path.stat().st_size
+        log.append(["x" * 10_000])
+    assert len(first) > 3
+    assert len(second) > 1
+    for parts in (first, second):
+        assert parts[0][0] == 0
+        assert all(end == start for (_, end), (start, _) in pairwise(parts))
+        assert not any(end % page_bytes for _, end in parts)
+    assert [start for start, _ in asked] == [size_bytes]
 
 
 def test_a_torn_last_line_is_cut_off_and_its_number_used_again(path: Path) -> None:
