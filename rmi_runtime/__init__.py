@@ -35,6 +35,7 @@ from rmi_runtime.credentials import (
 )
 from rmi_runtime.daemon import Daemon
 from rmi_runtime.files import (
+    EarlyCheckpoints,
     LogLimits,
     OperationLog,
     SqliteThread,
@@ -92,6 +93,7 @@ __all__ = [
     "Connection",
     "Daemon",
     "DaemonLimits",
+    "EarlyCheckpoints",
     "EndpointView",
     "Endpoints",
     "Entry",

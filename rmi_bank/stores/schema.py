@@ -27,6 +27,9 @@ LOG_PAGES_MAX = 4096
 """Pages in the write-ahead log before they go to the file itself, 16 MiB of them. Many commits
 touch a page before it is written there once, and the sync that this takes is rare."""
 
+EARLY_PAGES = LOG_PAGES_MAX * 15 // 16
+"""With so many they begin to go there beside the commits, so that none waits for all of them."""
+
 
 _SCHEMA = f"""
 CREATE TABLE state (               -- one row
@@ -156,6 +159,19 @@ last lines; and those that somebody owns, with their owners."""
 
 NUMBERS = "SELECT json_group_array(account) FROM (SELECT account FROM accounts ORDER BY account)"
 """The numbers of all accounts, as a JSON array."""
+
+TOKENS_PAGE = """
+SELECT id, client, role, created_at, expires_at, revoked_at FROM tokens
+WHERE id > ? ORDER BY id LIMIT ?
+"""
+
+IDENTIFY = """
+SELECT client, role FROM tokens
+WHERE hash = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
+"""
+"""Whose token it is, if it is good."""
+
+ACCOUNTS_PAGE = "SELECT account, owner FROM accounts WHERE account > ? ORDER BY account LIMIT ?"
 
 INDEXED = """
 SELECT outcome FROM json_each(?) CROSS JOIN request_ids ON request_id = value

@@ -30,7 +30,15 @@ from rmi_bank.rules import Known
 from rmi_bank.stores import Line, NewToken, Record, Token, schema, transactions
 from rmi_bank.stores.accounts import Accounts
 from rmi_bank.stores.books import Books, Plan
-from rmi_runtime import Coalescer, SqliteThread, StoreFiles, StoreGone, lengthen_log, open_reader
+from rmi_runtime import (
+    Coalescer,
+    EarlyCheckpoints,
+    SqliteThread,
+    StoreFiles,
+    StoreGone,
+    lengthen_log,
+    open_reader,
+)
 from rmi_runtime.errors import Conflict, Interrupted, RmiError, Unavailable
 
 T = TypeVar("T")
@@ -42,15 +50,7 @@ GROUP_MAX = 256
 
 COMMITS_WAITING_MAX = 4096
 
-_TOKENS = """
-SELECT id, client, role, created_at, expires_at, revoked_at FROM tokens
-WHERE id > ? ORDER BY id LIMIT ?
-"""
-_ACCOUNTS = "SELECT account, owner FROM accounts WHERE account > ? ORDER BY account LIMIT ?"
-_IDENTIFY = """
-SELECT client, role FROM tokens
-WHERE hash = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
-"""
+_ANEW = "the store failed and has to be opened anew; try again shortly"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -96,6 +96,7 @@ class SqliteLedger:
         self._writer = self._thread()
         self._pages = self._thread()  # reads that are too long for the event loop
         self._reader: sqlite3.Connection | None = None
+        self._checkpoints = EarlyCheckpoints(path, schema.EARLY_PAGES)
         self._commits = self._coalescer()
 
     def _thread(self, setup: Callable[[sqlite3.Connection], None] | None = None) -> SqliteThread:
@@ -122,6 +123,7 @@ class SqliteLedger:
             self._pages = self._thread()
             await self._pages.start()
             self._reader = open_reader(self._path, uri=self._uri)
+            self._checkpoints.start(self._pages)
         except BaseException:
             await self.close()
             raise
@@ -144,6 +146,7 @@ class SqliteLedger:
             self._reader.close()
             self._reader = None
         await self._pages.close()
+        await self._checkpoints.aclose()
         await self._writer.close()
 
     async def reopen(self) -> None:
@@ -187,10 +190,10 @@ class SqliteLedger:
         """
         numbers, others = self._books.index.find(request_ids, none_up_to)
         if others:
-            numbers += [row[0] for row in self._read(schema.INDEXED, (_json(others),))]
+            numbers += [row[0] for row in self._read(schema.INDEXED, (_encode(others).decode(),))]
         if not numbers:
             return {}
-        rows = self._read(schema.KNOWN, (_json(numbers),))
+        rows = self._read(schema.KNOWN, (_encode(numbers).decode(),))
         return {row[0]: Known(row[1], row[2], row[3]) for row in rows}
 
     def check(
@@ -212,7 +215,7 @@ class SqliteLedger:
             Unavailable: the store is *broken*.
         """
         if self.broken:
-            raise _anew()
+            raise Unavailable(_ANEW)
         if record.balances is None:
             self._books.take_unchecked(record)
         return self._commits.submit_nowait(record)
@@ -233,7 +236,7 @@ class SqliteLedger:
         On the event loop, so that nothing is opened meanwhile; what the disk has and memory does
         not know yet is among them.
         """
-        return self._read(_ACCOUNTS, (after, limit))
+        return self._read(schema.ACCOUNTS_PAGE, (after, limit))
 
     async def seed(self, record: Record, tokens: Sequence[NewToken]) -> bool:
         """Write *record* and *tokens* in one transaction into an empty store.
@@ -266,7 +269,7 @@ class SqliteLedger:
 
     async def tokens(self, after: int, limit: int) -> list[Token]:
         """Return at most *limit* tokens with an id above *after*."""
-        rows = await self._page(transactions.fetch, _TOKENS, (after, limit))
+        rows = await self._page(transactions.fetch, schema.TOKENS_PAGE, (after, limit))
         return [Token(*row) for row in rows]
 
     async def revoke_token(self, token_id: int) -> bool:
@@ -282,7 +285,7 @@ class SqliteLedger:
 
     def identify(self, token_hash: str) -> tuple[int, str] | None:
         """Return client and role of a token that is good now, else None."""
-        rows = self._read(_IDENTIFY, (token_hash, self._clock_us()))
+        rows = self._read(schema.IDENTIFY, (token_hash, self._clock_us()))
         return rows[0] if rows else None
 
     def figures(self) -> dict[str, Any]:
@@ -347,12 +350,13 @@ class SqliteLedger:
             return [error] * len(records)
         self._books.apply(plan)
         self.transactions += 1
+        self._checkpoints.look()
         return plan.commits
 
     async def _settled(self, function: Callable[..., T], *args: Any) -> T:
         """Write with *function*; what goes wrong is told as for a commit."""
         if self.broken:
-            raise _anew()
+            raise Unavailable(_ANEW)
         try:
             return await self._writer.run(self._guarded, function, *args)
         except sqlite3.Error as error:
@@ -393,11 +397,3 @@ def _write(connection: sqlite3.Connection, plan: Plan) -> None:
 def _unreadable(error: sqlite3.Error) -> Unavailable:
     log.error("the store cannot be read: %s", error)
     return Unavailable(f"the store cannot be read now: {error}")
-
-
-def _anew() -> Unavailable:
-    return Unavailable("the store failed and has to be opened anew; try again shortly")
-
-
-def _json(values: Sequence[int] | Sequence[str]) -> str:
-    return _encode(values).decode()
