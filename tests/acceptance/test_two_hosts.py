@@ -283,13 +283,13 @@ def test_calls_go_on_without_the_name_server_and_a_new_service_comes_when_it_is_
     share_keys(a, b)
     name_server = start_all(a, b)
     for number in ("1", "2"):
-        b.rmi("account", "create", number, "--balance", "1000")
+        b.rmi("account", "create", number, "--balance", "1000000")
     token = b.rmi("token", "create", "--client", "1", "--quiet").strip()
     ca = str(b.data_dir / "certs" / "ca.crt")
     assert set(states(b).values()) == {"ready"}
 
     # Clients on the other host: ours by the private CA and a token, a stock one by broadcast.
-    assert json.loads(b.python(TRANSFER, NAME_SERVER, ca, token)) == [980, 1020]
+    assert json.loads(b.python(TRANSFER, NAME_SERVER, ca, token)) == [999_980, 1_000_020]
     assert b.python(STOCK, ca, token).split() == [A, "1"]
     key = str(b.data_dir / "cluster.key")
     assert b.python(STRANGER, NAME_SERVER, ca, key).split() == ["Unavailable", "Forbidden"]
@@ -319,5 +319,5 @@ def test_calls_go_on_without_the_name_server_and_a_new_service_comes_when_it_is_
     b.wait_for(third, "ready at")
     assert states(b)["bank.business.3"] == "ready"
     balances = [row["balance"] for row in json.loads(a.rmi("account", "list", "--json"))]
-    assert sum(balances) == 2000
-    assert balances[0] == 980 + len(statuses)
+    assert sum(balances) == 2_000_000
+    assert balances[0] == 999_980 + len(statuses)
